@@ -74,7 +74,7 @@ def first_presses(console: Service) -> Mapping[str, Example]:
     access_key = next(iter(access_keys.find(instance, me)), None) or access_keys.create(instance, me, description="")
     begun = second_factors.begin_totp(instance, me)
     second_factors.finish_totp(instance, me, begun.carried, code_of(begun.secret, console))
-    proof = next(one for one in second_factors.mine(instance, me) if one.kind == second_factors.TOTP_KIND)
+    proof = next(one for one in second_factors.own(instance, me) if one.kind == second_factors.TOTP_KIND)
     freezes.freeze(instance, KEYRACK, user="alice", server=None, reason="")
     own, on_host = {"fingerprint": mine.fingerprint}, {"server": host.id, "id": put.id}
     end = {"ends": "7d", "seen": ""}

@@ -78,7 +78,7 @@ def test_a_stream_ends_with_its_session_and_when_rights_change(console: Service)
     with browser_of(console, "alice") as client, stream_of(client, "person=alice") as words:
         alice = actor_of(console, "alice")
         assert next_word(words) == live.CHANGED
-        for session in web_sessions.mine(console.instance, alice):
+        for session in web_sessions.own(console.instance, alice):
             web_sessions.end(console.instance, alice, session.id)
         assert next_word(words) == live.OVER
         assert next(words, None) is None, "the answer ends"
@@ -102,12 +102,12 @@ def test_streams_of_a_session_are_bounded_and_have_no_threads(console: Service) 
 def test_a_page_that_looks_by_itself_keeps_no_session_alive(console: Service) -> None:
     with browser_of(console, "bob") as client:
         bob, before = actor_of(console, "bob"), console.instance.now
-        (session,) = web_sessions.mine(console.instance, bob)
+        (session,) = web_sessions.own(console.instance, bob)
         object.__setattr__(console.instance, "now", lambda: before() + timedelta(minutes=5))
         try:
             client.get("/requests", headers={"HX-Request": "true", "X-Keyrack-Live": "yes"})
-            assert web_sessions.mine(console.instance, bob)[0].seen_at == session.seen_at
+            assert web_sessions.own(console.instance, bob)[0].seen_at == session.seen_at
             client.get("/requests", headers={"HX-Request": "true"})
-            assert web_sessions.mine(console.instance, bob)[0].seen_at > session.seen_at
+            assert web_sessions.own(console.instance, bob)[0].seen_at > session.seen_at
         finally:
             object.__setattr__(console.instance, "now", before)

@@ -220,7 +220,7 @@ def test_a_persons_page_says_what_they_hold_and_ends_their_session(console: Serv
     with httpx2.Client(base_url=console.url, headers={"Accept": "text/html"}, verify=PLAIN) as client:
         elsewhere = Person(console, "alice", client)
         elsewhere.see("/keys")
-        newest = web_sessions.mine(console.instance, actor(console, "alice"))[0]
+        newest = web_sessions.own(console.instance, actor(console, "alice"))[0]
         page = olga.see("/people/alice")
         assert "Signed in to the console" in page
         assert "What else they hold" in page

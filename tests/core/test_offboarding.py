@@ -279,7 +279,7 @@ def test_what_somebody_wrote_into_the_row_is_not_shown_as_what_went(team: Team, 
     team.instance.database.write(lambda connection: connection.execute(offboardings.update().values(gone=gone)))
     (listed,) = offboarding.find(team.instance, team.owner).items
     shown = shapes_offboardings.offboarding(listed)
-    assert (shown.gone.keys, shown.gone_words) == ([], offboarding.went(listed.offboarding))
+    assert (shown.gone.keys, shown.gone_words) == ([], offboarding.taken_away(listed.offboarding))
     assert shown.gone_words.startswith("not known, as")
 
 

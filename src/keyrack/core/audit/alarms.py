@@ -1,4 +1,4 @@
-"""Raises alarms: events about what was done past Keyrack, or is wrong on a host; must stop nothing that goes on."""
+"""Raises alarms: events about what was done past Keyrack, or is wrong on a host; must stop nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.hosts import servers
 from keyrack.store.people import workspaces
 
-# Hosts ask every few seconds for a document that is not signed; the same alarm is raised this often.
+# The same alarm is raised again only after this time, as hosts ask every few seconds for a document that is not signed.
 AGAIN_AFTER = timedelta(hours=1)
 MOST_AN_HOUR = 50
 
@@ -26,7 +26,7 @@ log = logger("keyrack")
 def raise_once(
     instance: Instance, server_id: int, code: str, words: str, details: Mapping[str, str] | None = None
 ) -> None:
-    """Raise an alarm about a server, unless the same was raised within the last hour. code, details: of the event."""
+    """Raise an alarm about a server, unless it was raised within AGAIN_AFTER. code, details: of the event."""
     now = instance.now()
 
     def is_known(connection: Connection) -> bool:
@@ -46,8 +46,8 @@ def raise_once(
 
 
 def raise_about_database(instance: Instance, code: str, summary: str) -> bool:
-    """Leave the event of an alarm about the database itself, for the first workspace's people, unless the same was
-    raised within the last hour; whether there is a new one. code: the event's reason. Raises DatabaseUnavailable.
+    """Record an alarm about the database itself in the first workspace, unless it was raised within AGAIN_AFTER;
+    answers whether it is new. code: the event's reason. Raises DatabaseUnavailable.
     """
     now = instance.now()
 
@@ -85,10 +85,10 @@ def record(
     now: datetime,
     details: Mapping[str, str] | None = None,
 ) -> bool:
-    """Leave the event of an alarm, in the transaction of what it is about; whether there is one.
+    """Record an alarm about a server within a transaction; answers whether an event was recorded.
 
-    Beyond MOST_AN_HOUR with one code of a server there is one more, which says so: what a host tells may be new each
-    time.
+    Beyond MOST_AN_HOUR alarms with one code there is one more, which says that the rest is left out: a host can report
+    something new each time.
     """
     recent = events.count_lately(connection, server.id, code, now - AGAIN_AFTER)
     if recent > MOST_AN_HOUR:
@@ -113,7 +113,7 @@ def record(
 
 
 def was_recorded(connection: Connection, server: Server, code: str, words: str, now: datetime) -> bool:
-    """Whether this very alarm about a server was left within the last hour."""
+    """Whether this very alarm about a server was recorded within AGAIN_AFTER."""
     return events.was_raised(connection, server.id, code, _summary(words), now - AGAIN_AFTER)
 
 

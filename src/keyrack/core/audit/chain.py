@@ -1,9 +1,9 @@
-"""Chains events, signs checkpoints and proves what the log was; must change no event and keep no write waiting.
+"""Chains events, signs checkpoints and proves what the log was; must change no event, and make no write wait.
 
 Invariant 9: the audit log is sealed. Within a second of its commit an event has its place in a tree of hashes
 (protocol/audit_tree.py), and a checkpoint over all of them is signed with the instance's key. Each checkpoint goes on
-from the last one that was signed, whatever the database says of older events by now, and is handed out: to hosts with
-their documents, which refuse one that does not go on from the last they saw; to a file; to whoever listens.
+from the last signed one, whatever older events in the database say now. Checkpoints go to hosts with their documents,
+which refuse one that does not go on from the last they saw; to a file; and to webhooks.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from keyrack.store.sealing import access_tree, event_seals
 log = logger("keyrack")
 
 KEPT_EVERY = timedelta(hours=1)
-"""One checkpoint of so much time is kept: it says where a log was rewritten."""
+"""One checkpoint for each such time is kept, to find where a log was rewritten."""
 MOST_PROOFS = 10_000
 MOST_NAMED = 5
 BROKEN = "Alarm: the chain of the audit log is broken, and nothing is added to it:"
@@ -43,7 +43,10 @@ BROKEN = "Alarm: the chain of the audit log is broken, and nothing is added to i
 
 @dataclass(frozen=True, slots=True)
 class InclusionProof:
-    """That an event is in the log of a checkpoint. position: its place; record: the text that was hashed."""
+    """A proof that an event is in the log of a checkpoint.
+
+    position: its place; record: the text that was hashed; path: the hashes beside it in the tree, from its leaf up.
+    """
 
     position: int
     record: str
@@ -51,16 +54,16 @@ class InclusionProof:
     checkpoint: SignedCheckpoint
 
 
-def extend(instance: Instance, handed: Sequence[Callable[[SignedCheckpoint], None]] = ()) -> bool:
-    """Chain what is new and sign a checkpoint over it; whether there may be more at once.
+def extend(instance: Instance, listeners: Sequence[Callable[[SignedCheckpoint], None]] = ()) -> bool:
+    """Chain new events and sign a checkpoint over all; answers whether there may be more at once.
 
-    handed: who is told of each checkpoint, after it is kept. Raises DatabaseUnavailable.
+    listeners: called with each new checkpoint once it is stored. Raises DatabaseUnavailable.
     """
     state = instance.database.read(_chain_state)
-    known = instance.checkpoints.newest
-    size, before = (0 if one is None else audit_tree.read(one.text).size for one in (state.checkpoint, known))
+    size = _size(state.checkpoint)
+    before = _size(instance.checkpoints.newest)
     if before > size:
-        # A restore says so itself; this is for what nobody at Keyrack did.
+        # A restore by Keyrack is recorded by itself; this was done past Keyrack.
         _alarm(
             instance, f"Alarm: the audit log had {before} records and has {size} now: its end was deleted, or put back"
         )
@@ -78,7 +81,7 @@ def extend(instance: Instance, handed: Sequence[Callable[[SignedCheckpoint], Non
         return False
 
     def change(connection: Connection) -> tuple[SignedCheckpoint | None, int, str]:
-        # What was read and checked a moment ago still waits, unless another process gave places meanwhile.
+        # The events that were read and checked above still wait, unless another process has given them places since.
         is_current = audit_log.places_end(connection) == state.places
         waiting = state.waiting if is_current else _chain_state(connection).waiting
         if not waiting:
@@ -106,15 +109,22 @@ def extend(instance: Instance, handed: Sequence[Callable[[SignedCheckpoint], Non
     if signed is not None:
         instance.checkpoints.newest = signed
         if count:
-            for handed_on in handed:
-                handed_on(signed)
+            for listener in listeners:
+                listener(signed)
     return count == audit_log.AT_ONCE
+
+
+def _size(checkpoint: SignedCheckpoint | None) -> int:
+    """How many records a checkpoint is over, 0 for none."""
+    return 0 if checkpoint is None else audit_tree.read(checkpoint.text).size
 
 
 @dataclass(frozen=True, slots=True)
 class _ChainState:
-    """How far the chain is. waiting: Keyrack's events that have no place yet; foreign: the ids of events that
-    Keyrack did not write, which get none; places: how many there are; checkpoint: the last one.
+    """How far the chain is.
+
+    waiting: Keyrack's events that have no place yet; foreign: ids of events that Keyrack did not write, which get none;
+    places: how many there are; checkpoint: the last one.
     """
 
     waiting: tuple[Row, ...]
@@ -132,12 +142,14 @@ def _chain_state(connection: Connection) -> _ChainState:
             waiting.append(event)
         else:
             foreign.append(int(event["id"]))
-    places = audit_log.places_end(connection)  # before the checkpoint: others may just have made one with more places
+    places = audit_log.places_end(
+        connection
+    )  # read before the checkpoint: another process may just be making one over more places
     return _ChainState(tuple(waiting), tuple(foreign), places, audit_log.newest(connection))
 
 
 def _last_checkpoint(instance: Instance, connection: Connection) -> tuple[Checkpoint | None, audit_tree.Frontier]:
-    """The last checkpoint, and the tree that it is over. Raises CheckpointProblem where they do not belong together."""
+    """The last checkpoint and the tree that it is over. Raises CheckpointProblem where these do not match."""
     newest = audit_log.newest(connection)
     if newest is None:
         if not audit_log.is_empty(connection):
@@ -151,7 +163,7 @@ def _last_checkpoint(instance: Instance, connection: Connection) -> tuple[Checkp
 
 
 def read_signed(instance: Instance, signed: SignedCheckpoint) -> Checkpoint:
-    """A checkpoint that this instance signed. Raises CheckpointProblem."""
+    """A checkpoint, parsed. Raises CheckpointProblem where this instance did not sign it."""
     if not instance.key.signed(signed.text, signed.signature, audit_tree.NAMESPACE):
         raise CheckpointProblem("a checkpoint in the database is not signed by this instance")
     return audit_tree.read(signed.text)
@@ -163,7 +175,7 @@ def _alarm(instance: Instance, summary: str) -> None:
 
 
 def file_keeper(path: Path) -> Callable[[SignedCheckpoint], None]:
-    """What keeps the last checkpoint in a file: as another witness, where the file is on another machine."""
+    """A listener that writes the last checkpoint to a file, which is one more witness if it is on another machine."""
 
     def keep(signed: SignedCheckpoint) -> None:
         text = json.dumps({"checkpoint": signed.text, "signature": signed.signature}) + "\n"
@@ -178,12 +190,14 @@ def file_keeper(path: Path) -> Callable[[SignedCheckpoint], None]:
 
 
 def recall(instance: Instance, path: Path) -> None:
-    """Raise an alarm where the log does not go on from the checkpoint that this machine's service kept last: while
-    nothing served, the database was put back to an older state (decision 339). path: of file_keeper; none is nothing.
+    """Raise an alarm where the log does not go on from the checkpoint that this service wrote last; path: of
+    file_keeper.
+
+    The database was then set back while nothing served (decision 339). A missing file is no alarm.
     """
     try:
-        kept = json.loads(path.read_text("ascii"))
-        signed = SignedCheckpoint(str(kept["checkpoint"]), str(kept["signature"]))
+        fields = json.loads(path.read_text("ascii"))
+        signed = SignedCheckpoint(str(fields["checkpoint"]), str(fields["signature"]))
         before = read_signed(instance, signed)
     except FileNotFoundError:
         return
@@ -201,7 +215,7 @@ def recall(instance: Instance, path: Path) -> None:
 
 
 def _goes_on(connection: Connection, before: Checkpoint) -> bool:
-    """Whether the log has all that it had at a checkpoint."""
+    """Whether the log still begins with the records of a checkpoint."""
     if before.size == 0 or audit_log.places_end(connection) < before.size:
         return before.size == 0
     try:
@@ -211,26 +225,26 @@ def _goes_on(connection: Connection, before: Checkpoint) -> bool:
 
 
 def for_hosts(instance: Instance, sizes: Collection[int]) -> dict[int, dict[str, Any]]:
-    """What hosts are handed with their documents, by the size of the log that each saw last (0: none)."""
+    """What hosts get with their documents, by the size of the last checkpoint that each has seen, 0 for none."""
     newest = instance.checkpoints.newest
     if newest is None or not sizes:
         return {}
     size = audit_tree.read(newest.text).size
-    known = instance.checkpoints.proofs
-    wanted = {earlier for earlier in sizes if (earlier, size) not in known}
+    proofs_known = instance.checkpoints.proofs
+    wanted = {earlier for earlier in sizes if (earlier, size) not in proofs_known}
     if wanted:
-        if len(known) > MOST_PROOFS:
-            known.clear()
+        if len(proofs_known) > MOST_PROOFS:
+            proofs_known.clear()
         proofs = instance.database.read(
             lambda connection: {earlier: _path(connection, earlier, size) for earlier in wanted}
         )
-        known.update(((earlier, size), path) for earlier, path in proofs.items())
+        proofs_known.update(((earlier, size), path) for earlier, path in proofs.items())
     checkpoint = {"text": newest.text, "signature": newest.signature}
-    return {earlier: {**checkpoint, "proof": known.get((earlier, size), [])} for earlier in sizes}
+    return {earlier: {**checkpoint, "proof": proofs_known.get((earlier, size), [])} for earlier in sizes}
 
 
 def _path(connection: Connection, first: int, second: int) -> list[str]:
-    """The proof for a host; none where there can be none: it tells by that."""
+    """The consistency proof for a host; empty where there is none, which shows the host that the log was rewritten."""
     if not 0 < first < second:
         return []
     try:
@@ -240,7 +254,7 @@ def _path(connection: Connection, first: int, second: int) -> list[str]:
 
 
 def checkpoint(instance: Instance, actor: Actor) -> SignedCheckpoint:
-    """The last checkpoint. Raises Refusal FORBIDDEN, MISSING before there is one."""
+    """The last checkpoint. Raises Refusal FORBIDDEN, or MISSING before there is one."""
     with Attempt(instance, actor, "events:read", "read the audit log's checkpoint", target_kind="event") as attempt:
         newest = attempt.read(audit_log.newest)
         if newest is None:
@@ -249,7 +263,10 @@ def checkpoint(instance: Instance, actor: Actor) -> SignedCheckpoint:
 
 
 def prove(instance: Instance, actor: Actor, event_id: int) -> InclusionProof:
-    """That an event is in the log of the last checkpoint. Raises Refusal MISSING, also where it has no place yet."""
+    """A proof that an event is in the log of the last checkpoint.
+
+    Raises Refusal MISSING, also where the event has no place yet.
+    """
 
     def question(connection: Connection) -> InclusionProof | None:
         if events.get(connection, actor.workspace_id, event_id) is None:
@@ -274,7 +291,7 @@ def prove(instance: Instance, actor: Actor, event_id: int) -> InclusionProof:
 
 
 def consistency(instance: Instance, actor: Actor, first: int, second: int) -> tuple[bytes, ...]:
-    """The proof that the log of `second` records begins with that of `first` ones. Raises Refusal INVALID."""
+    """The proof that the log of `second` records begins with the log of `first` records. Raises Refusal INVALID."""
     with Attempt(instance, actor, "events:read", "prove the audit log", target_kind="event") as attempt:
         try:
             newest = attempt.read(audit_log.newest)

@@ -33,9 +33,9 @@ def find(
 ) -> Page[Event]:
     """A page of the workspace's events, newest first.
 
-    cursor: instead of offset, of the page before, "" for the first one. Such a page looks through so many events
-    (PAGE_SCAN_LIMIT) and may hold fewer than `limit`, or none, though more follow: `after` says so. Raises Refusal
-    MISSING for the server, INVALID for the kind, the key and a span that ends before it begins.
+    cursor: of the page before, "" for the first one; takes the place of offset. Such a page searches LOOKED_THROUGH
+    events and may have fewer than `limit`, or none, though more follow: `after` tells. Raises Refusal MISSING for the
+    server, INVALID for kind, key and a span that ends before it begins.
     """
     server_id = asked.server_id
     attempt = Attempt(instance, actor, "events:read", "read the audit log", target_kind="event", server_id=server_id)
@@ -46,7 +46,7 @@ def find(
         if asked.since is not None and asked.until is not None and asked.since > asked.until:
             raise invalid("to", "This span ends before it begins, so that it holds no event; ask for a later end.")
         if asked.key:
-            # A piece of one would find events by whatever else stands in their words.
+            # The filter searches the words of events, where a part of a fingerprint could be part of anything.
             validation.fingerprint(asked.key, field="key")
 
         def question(connection: Connection) -> Page[Event]:
@@ -58,8 +58,10 @@ def find(
 
 
 def server_named(instance: Instance, actor: Actor, reference: str) -> int:
-    """The id of the server whose events are asked for, by id or name; one that was deleted too, by its id, or by the
-    name it had while its host is noted. Raises Refusal MISSING, or TAKEN where several have or had the name.
+    """The id of the server whose events are wanted, by id or name; also of a deleted one, by its id, or by its name as
+    long as its host's last document is kept.
+
+    Raises Refusal MISSING, or TAKEN where several have or had the name.
     """
     with Attempt(instance, actor, "events:read", "read the audit log", target_kind="event") as attempt:
 
@@ -72,24 +74,24 @@ def server_named(instance: Instance, actor: Actor, reference: str) -> int:
             number = int(reference) if lookups.NUMBER.fullmatch(reference) else None
             if number is not None and events.any_on(connection, actor.workspace_id, number):
                 return number
-            gone = deleted_servers.ids_named(connection, actor.workspace_id, reference)
-            if len(gone) > 1:
-                ids = ", ".join(map(str, gone))
+            deleted = deleted_servers.ids_named(connection, actor.workspace_id, reference)
+            if len(deleted) > 1:
+                ids = ", ".join(map(str, deleted))
                 words = f"Several servers that were deleted had this name; use the id, one of: {ids}."
                 raise Refusal(Kind.TAKEN, "name-ambiguous", words)
-            if not gone:
+            if not deleted:
                 words = (
                     "There is no such server. One that has another name now is found by that one or by its id, "
                     "one that was deleted by the id that its events have."
                 )
                 raise Refusal(Kind.MISSING, "server-missing", words)
-            return gone[0]
+            return deleted[0]
 
         return attempt.read(question)
 
 
 def every(instance: Instance, actor: Actor, asked: EventFilter = ALL, *, limit: int = AT_ONCE) -> Iterator[Page[Event]]:
-    """All that find() would find, a page after the other, each when it is wanted; limit: of a page."""
+    """All events that find() finds, page by page, each read when it is wanted; limit: of a page."""
     cursor: str | None = ""
     while cursor is not None:
         page = find(instance, actor, asked, limit=limit, cursor=cursor)
@@ -107,7 +109,7 @@ def get(instance: Instance, actor: Actor, event_id: int) -> Event:
 
 
 def moment(text: str, *, field: str, end: bool = False) -> datetime:
-    """A time as people ask for it: RFC 3339 with a zone, or a date, which is a day in UTC; end: of that day.
+    """A time as people write it: RFC 3339 with a zone, or a date, which is a day in UTC; end: its last moment.
 
     Raises Refusal INVALID.
     """

@@ -1,7 +1,7 @@
 """Writes exports of the audit log; must change no event.
 
-An export holds the hashes of each block of records, signed, so that whoever knows the public key verifies a copy of it
-without database and service (verify_export.py).
+An export has the signed hashes of each block of records, so that anybody with the public key can verify a copy without
+database or service (verify_export.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ from keyrack.store.sealing.canonical_json import encode
 
 
 def lines(instance: Instance, actor: Actor, on_progress: OnProgress = lambda count: None) -> Iterator[str]:
-    """The log as lines of JSON: a record each, after each block of them its hashes, signed, and last the checkpoint."""
+    """The log as lines of JSON: a head, one line for each record, after each block its signed hashes, and last the
+    checkpoint.
+
+    on_progress: called with how many records are written.
+    """
     with Attempt(instance, actor, "instance:tidy", "export the audit log", target_kind="event") as attempt:
         newest = attempt.read(audit_log.newest)
         deleted = attempt.read(deleted_events)
@@ -41,7 +45,7 @@ def lines(instance: Instance, actor: Actor, on_progress: OnProgress = lambda cou
             position += len(places[: size - position])
             on_progress(position)
             if not places:
-                break  # whoever verifies it is told what is missing
+                break  # verifying the export shows what is missing
         if block:
             yield _block(instance, position, block, deleted)
         if newest is not None:
@@ -49,9 +53,13 @@ def lines(instance: Instance, actor: Actor, on_progress: OnProgress = lambda cou
 
 
 def _block(instance: Instance, end: int, block: list[ChainedEvent], deleted: DeletedEvents) -> str:
-    """The signed hashes of a block's records, up to the place before `end`, and by place those of its events that were
-    deleted for their age, so that a record that others take out of an export is not taken for one of them.
+    """The signed hashes of a block of records that ends before place `end`.
+
+    It also names the events that were deleted for their age, by place: a record that somebody takes out of an export is
+    none of them.
     """
-    gone = {str(one.position): one.event_id for one in block if one.record is None and one.event_id in deleted}
-    text = encode({"first": end - len(block), "gone": gone, "hashes": [one.hash.hex() for one in block]})
+    deleted_for_age = {
+        str(one.position): one.event_id for one in block if one.record is None and one.event_id in deleted
+    }
+    text = encode({"first": end - len(block), "gone": deleted_for_age, "hashes": [one.hash.hex() for one in block]})
     return json.dumps({"block": text, "signature": instance.key.sign(text, audit_tree.NAMESPACE)})

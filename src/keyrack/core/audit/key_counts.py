@@ -1,4 +1,4 @@
-"""The users' keys by type and age, counted at most once a minute where there are many; must change nothing."""
+"""Counts of the users' keys by type and age, made at most once a minute where there are many; must change nothing."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from keyrack.store import overview as rows
 AGES = ((30, "under a month"), (180, "under half a year"), (365, "under a year"), (730, "under two years"))
 OLDER = "older"
 FEW = 10_000
-"""Up to so many are counted each time anew."""
+"""Up to so many keys are counted anew each time."""
 HOLDS = timedelta(minutes=1)
 MOST = 1000
-"""So many workspaces' counts are kept."""
+"""So many workspaces' counts are in the cache; then it is emptied."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyCounts:
-    """The users' keys of a workspace by type, the most first, and by age; at: when they were counted."""
+    """The users' keys of a workspace by type, the most frequent first, and by age, as pairs with their number; at: when
+    they were counted.
+    """
 
     types: tuple[tuple[str, int], ...]
     ages: tuple[tuple[str, int], ...]
@@ -35,7 +37,7 @@ class KeyCounts:
 
 
 class KeptCounts:
-    """What one process counted last, by workspace."""
+    """The counts that one process made last, by workspace."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -47,12 +49,12 @@ class KeptCounts:
             kept = self._kept.get(workspace)
         if kept is not None and kept.total > FEW and timedelta(0) <= now - kept.at < HOLDS:
             return kept
-        made = _count(connection, workspace, now)
+        counts = _count(connection, workspace, now)
         with self._lock:
             if len(self._kept) >= MOST:
                 self._kept.clear()
-            self._kept[workspace] = made
-        return made
+            self._kept[workspace] = counts
+        return counts
 
 
 def _count(connection: Connection, workspace: int, now: datetime) -> KeyCounts:

@@ -1,6 +1,4 @@
-"""What webhooks, syslog and files of events share: an event for programs outside, and when it may be counted as handed
-on; must hand on nothing itself.
-"""
+"""What webhooks, syslog and event files share: events as JSON, and when they count as sent; must send nothing."""
 
 from __future__ import annotations
 
@@ -11,17 +9,17 @@ from keyrack.core.instance import Instance
 from keyrack.model import Event
 
 LATE = timedelta(seconds=30)
-"""PostgreSQL may show an event after one with a larger id; so late a transaction is waited for."""
+"""On PostgreSQL an event may appear after one with a larger id; a transaction is waited for so long."""
 
 
 def is_settled(instance: Instance, event: Event) -> bool:
-    """Whether no event with a smaller id can still come, so that those up to this one need not be looked for again."""
+    """Whether no event with a smaller id can appear any more, so that those up to this one need not be read again."""
     is_sqlite = instance.settings.database_url.startswith("sqlite")
     return is_sqlite or event.at < instance.now() - LATE
 
 
 def fields(event: Event) -> dict[str, Any]:
-    """An event for programs outside."""
+    """An event as other programs get it."""
     return {
         "id": event.id,
         "at": event.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -1,4 +1,4 @@
-"""What needs somebody in a workspace at this moment, and how it looks over time; must change nothing."""
+"""What needs somebody in a workspace now, and how it has been over time; must change nothing."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SOON = timedelta(days=7)
 DAYS = 30
 NEWEST = rows.NEWEST
-"""So many events are counted by day; of the days before them nothing is told."""
+"""Only so many newest events are counted by day; the days before them are left out."""
 LAGS = ((1, "1 change"), (5, "2 to 5 changes"), (20, "6 to 20 changes"))
-"""How far behind hosts are, as they are counted: up to so many changes; what is beyond is FAR."""
+"""Groups of hosts by how many changes they are behind at most; beyond the last one is FAR."""
 FAR = "more than 20"
 DELAY_WORDS = dict(zip(DELAYS, ("a second", "10 seconds", "a minute", "an hour", "a day"), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """Rows as store/overview.py has them. alarms: those that stand, those settled lately, and what other hosts say;
-    webhooks: those whose receivers take nothing; requests: how many wait; keys: the users' keys,
-    counted a minute ago at most; days: per day of the last month, or of its end where more happened than is counted,
-    the oldest first, how much was done and how much refused; logins: that hosts told of, per day of the last month;
-    delays: how long hosts took to obey what was decided in that time, how often each.
+    """Rows as store/overview.py has them.
+
+    webhooks: whose receivers fail; requests: how many wait; keys: at most HOLDS old (key_counts.py); days: for each of
+    the last DAYS days, oldest first, how much was done and refused; fewer days where more events happened than are
+    counted; logins: that hosts reported, for each of these days; delays: how long hosts took to obey changes, and how
+    often.
     """
 
     alarms: Alarms
@@ -64,7 +65,7 @@ class Overview:
 
     @property
     def lags(self) -> tuple[tuple[str, int], ...]:
-        """How many hosts are how many changes behind; of more than a thousand, those that `behind` names."""
+        """How many hosts are how many changes behind; only of the hosts in `behind`."""
         counted: Counter[str] = Counter()
         for row in self.behind:
             changes = row.revision - row.applied_revision
@@ -101,7 +102,7 @@ def _of_workspace(instance: Instance, connection: Connection, workspace: int, no
 def _tallies(
     connection: Connection, workspace: int, now: datetime
 ) -> tuple[tuple[tuple[datetime, int], ...], tuple[tuple[str, int], ...]]:
-    """Logins by day, the oldest first, and how long changes took to hosts; both empty where none was counted."""
+    """Logins by day, oldest first, and how long hosts took to obey; both empty where nothing was counted."""
     first = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=DAYS - 1)
     logins: Counter[int] = Counter()
     delays: Counter[str] = Counter()
@@ -118,10 +119,10 @@ def _tallies(
 
 
 def _days(connection: Connection, workspace: int, now: datetime) -> tuple[tuple[datetime, int, int], ...]:
-    """Of each day, the oldest first, how much was done and how much refused."""
+    """For each day, oldest first, how much was done and how much refused."""
     first = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=DAYS - 1)
     counted = {(EPOCH + timedelta(days=row.day) - first).days: row for row in rows.by_day(connection, workspace, first)}
-    # What is older than the newest so many was not counted: the day in which they begin is not whole.
+    # Beyond NEWEST events nothing is counted, so the first day is incomplete and left out.
     cut = sum(row.number for row in counted.values()) >= NEWEST
     shown = range(min(min(counted) + 1, DAYS - 1) if cut else 0, DAYS)
     days = [(first + timedelta(days=day), counted.get(day)) for day in shown]

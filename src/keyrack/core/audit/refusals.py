@@ -1,4 +1,4 @@
-"""Refusals as events: the first at once, its repetitions counted in one; must never keep what a caller sent."""
+"""Refusals as events: the first at once, repetitions as one event with a count; must never store what a caller sent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from keyrack.store.hosts import servers
 
 WINDOW_SECONDS = 60.0
 SEPARATE = 10
-"""So many different refusals of one kind to one actor stand apart in a minute; further ones are counted together."""
+"""So many different refusals of one kind get events of their own in a minute; further ones are counted together."""
 MOST_KEPT = 10_000
 
 log = logger("keyrack")
@@ -28,7 +28,7 @@ log = logger("keyrack")
 
 @dataclass(frozen=True, slots=True)
 class RefusedAttempt:
-    """One refusal as it stands in the log: who, what was tried (aim: "delete a server"), and why not (code)."""
+    """One refusal for the log: who, what was tried (aim: "delete a server"), and why not (code)."""
 
     actor: Actor
     action: str
@@ -38,16 +38,16 @@ class RefusedAttempt:
     target_id: int | None = None
     server_id: int | None = None
     each: bool = False
-    """Whether even one and the same refusals stand apart, as far as SEPARATE goes."""
+    """Whether also equal refusals get events of their own, up to SEPARATE."""
 
     @property
     def kind(self) -> Hashable:
-        """What refusals have in common that are counted together."""
+        """Refusals with the same value are of one kind, and counted together beyond SEPARATE."""
         return (self.actor.workspace_id, self.actor.user_id, self.actor.token_id, self.action, self.code)
 
     @property
     def same(self) -> Hashable:
-        """What refusals have in common that are one and the same."""
+        """Refusals with the same value are equal."""
         return (self.kind, self.actor.address, self.actor.channel, self.target_kind, self.target_id, self.server_id)
 
 
@@ -61,7 +61,7 @@ class _Minute:
 
 
 class Refusals:
-    """What was refused lately, in one process. Counts of a process that is killed are lost, first events are not."""
+    """The recent refusals of one process. Counts of a process that is killed are lost; first events are not."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -73,9 +73,9 @@ class Refusals:
         self._thread: threading.Thread | None = None
 
     def record(self, database: Database, refused: RefusedAttempt, at: datetime, *, later: bool = False) -> None:
-        """Leave an event of a refusal, or count it to one that is there.
+        """Record an event of a refusal, or count it.
 
-        later: the event is written by a thread of its own, so that the answer takes no longer with one than without.
+        later: a thread writes the event, so that the answer does not take longer where there is one.
         """
         with self._lock:
             if not self._is_new(refused, at):
@@ -88,15 +88,15 @@ class Refusals:
         try:
             _write(database, refused, at, 0)
         except NotAtOnce:
-            # The same is tried again by a thread that may wait, and is the first one then.
+            # A thread that may wait will try the same again, and must find it new.
             with self._lock:
                 self._forget(refused)
             raise
 
     def write(self, database: Database, *, everything: bool = False) -> None:
-        """Write what waits, and the counts of minutes that are over, or all counts. Never raises.
+        """Write what waits, and the counts of minutes that are over, or, with everything, all counts. Never raises.
 
-        What another thread is writing stands in the log when this returns, too: whoever ends the process relies on it.
+        It also waits for what another thread is writing: whoever ends the process relies on that.
         """
         with self._writing:
             with self._lock:
@@ -118,10 +118,10 @@ class Refusals:
         if kind is not None and kind.ends > now and kind.separate >= SEPARATE:
             kind.more += 1
             return False
-        # The count of a minute that is over and not yet written goes on in the next one.
+        # A count that is over but not yet written is added to the next minute.
         self._begin(refused.same, refused, at, now, same.more if same else 0)
         if kind is None or kind.ends <= now:
-            # Of many addresses and things: none of them stands for all.
+            # Counted together they are of many addresses and targets, so the event names none.
             common = replace(refused, actor=replace(refused.actor, address=""), target_id=None, server_id=None)
             kind = self._begin(refused.kind, common, at, now, kind.more if kind else 0)
         kind.separate += 1
@@ -147,7 +147,7 @@ class Refusals:
         self._wanted.set()
 
     def _run(self, database: Database) -> None:
-        # Ends when it has had nothing to do for a while; a later refusal begins another one.
+        # The thread ends after a while without work; a later refusal starts another one.
         while self._wanted.wait(5):
             self._wanted.clear()
             self.write(database)
@@ -155,7 +155,7 @@ class Refusals:
 
 def _write(database: Database, refused: RefusedAttempt, at: datetime, more: int) -> None:
     if not refused.actor.workspace_id:
-        return  # no workspace is concerned, so there is no log that anybody reads
+        return  # it concerns no workspace, so no log has a place for it
     words = f"Refused: tried to {refused.aim} ({refused.code})"
     details: dict[str, Any] = {}
     if more:
@@ -172,7 +172,7 @@ def _write(database: Database, refused: RefusedAttempt, at: datetime, more: int)
             reason=refused.code,
             target_kind=refused.target_kind,
             target_id=refused.target_id,
-            # A server of somebody else must not show this attempt in its own log.
+            # None for a server of another workspace, whose log must not show this.
             server_id=servers.own_id(connection, refused.actor.workspace_id, refused.server_id),
             summary=words,
             level="warning",
@@ -182,5 +182,5 @@ def _write(database: Database, refused: RefusedAttempt, at: datetime, more: int)
     try:
         database.write(change)
     except (DatabaseUnavailable, RuntimeError):
-        # The refusal stands without its event: with the database away, or closed, nothing was changed either.
+        # The caller is refused all the same. Without a database nothing can have been changed either.
         log.warning("refusal not recorded", action=refused.action, code=refused.code)

@@ -1,4 +1,4 @@
-"""Deletes what was kept as long as it must be, a little at a time; must never touch what still counts."""
+"""Deletes what was kept as long as it must be, a little at a time; must never delete what still counts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from keyrack.store.audit import retention
 log = logger("keyrack")
 
 AT_ONCE = 500
-"""Rows of a kind in one transaction, which keeps the writer for some milliseconds."""
+"""So many rows of a kind are in one transaction, which holds up other writes for some milliseconds."""
 EVERY_SECONDS = 3600.0
 A_MINUTE = timedelta(minutes=1)
 AN_HOUR = timedelta(hours=1)
@@ -32,7 +32,7 @@ WAIT_AFTER_LEAP_SECONDS = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class OutdatedRows:
-    """Rows of a kind that were kept long enough. before: what is older goes."""
+    """How many rows of a kind are older than `before` and may be deleted."""
 
     kind: str
     before: datetime
@@ -40,7 +40,7 @@ class OutdatedRows:
 
 
 def _days(name: str) -> Callable[[Settings], timedelta | None]:
-    """A setting in days, where 0 stands for ever."""
+    """The age that a setting gives in days; None, for ever, where it is 0."""
 
     def age(settings: Settings) -> timedelta | None:
         days = getattr(settings, name)
@@ -49,8 +49,8 @@ def _days(name: str) -> Callable[[Settings], timedelta | None]:
     return age
 
 
-# How long each is kept after its end; None: for ever. A token of a file that `apply` reads is kept as long as the log,
-# because one that was forgotten would be made anew.
+# How long each is kept after its end; None: for ever. Ended tokens are kept as long as the log, as `apply` would create
+# a token of its file anew once the old one is deleted.
 AGES: dict[str, Callable[[Settings], timedelta | None]] = {
     "events": _days("events_days"),
     "IAM tokens": lambda settings: AN_HOUR,
@@ -69,7 +69,7 @@ AGES: dict[str, Callable[[Settings], timedelta | None]] = {
 
 
 def due(instance: Instance, actor: Actor) -> tuple[OutdatedRows, ...]:
-    """What tidy() would delete, kind by kind, also where there is nothing."""
+    """What tidy() would delete, by kind, also where that is nothing."""
     with Attempt(instance, actor, "instance:tidy", "see what may be deleted", target_kind="instance") as attempt:
         return tuple(
             OutdatedRows(kind, before, attempt.read(partial(retention.count, kind=kind, before=before)))
@@ -78,14 +78,14 @@ def due(instance: Instance, actor: Actor) -> tuple[OutdatedRows, ...]:
 
 
 def tidy(instance: Instance, actor: Actor) -> Counter[str]:
-    """Delete some of what is due, at most AT_ONCE of each kind; answers how many of each. Nothing left: an empty one.
+    """Delete what is due, at most AT_ONCE rows of each kind; answers how many of each, empty where nothing was due.
 
-    One transaction, with an event in the log of each workspace that lost something.
+    This is one transaction, with an event in each workspace that lost rows.
     """
     with Attempt(
         instance, actor, "instance:tidy", "delete what was kept long enough", target_kind="instance"
     ) as attempt:
-        # Searched outside of the write: the writer is for what changes.
+        # Searched before the transaction, as other writes wait for that.
         old = {
             (kind, before): attempt.read(partial(retention.outdated, kind=kind, before=before, limit=AT_ONCE))
             for kind, before in _ends(instance)
@@ -94,35 +94,35 @@ def tidy(instance: Instance, actor: Actor) -> Counter[str]:
             return Counter()
 
         def change(work: Work) -> Counter[str]:
-            gone: Counter[str] = Counter()
-            until: dict[str, Any] = {}
+            deleted: Counter[str] = Counter()
+            chain_details: dict[str, Any] = {}
             by_workspace: dict[int, Counter[str]] = {}
             for (kind, before), rows in old.items():
                 removed = retention.remove(work.connection, kind, before, rows) if rows else set()
                 if kind == "events" and removed:
-                    # Who verifies the chain knows by this, which is in it, that these are not missing, and those which
-                    # stayed among them are (core/audit/verify_log.py).
+                    # These details are in the chain. By them verify_log.py tells deleted events from missing ones, and
+                    # knows which ones stayed among the deleted.
                     numbers = sorted(int(key[0]) for key in removed)
-                    until["events_until"] = numbers[-1]
+                    chain_details["events_until"] = numbers[-1]
                     if kept := retention.kept_among(work.connection, numbers):
-                        until["events_kept"] = kept
+                        chain_details["events_kept"] = kept
                 for row in rows:
                     if row[:-1] in removed:
-                        gone[kind] += 1
+                        deleted[kind] += 1
                         by_workspace.setdefault(int(row[-1]), Counter())[kind] += 1
             for workspace_id, counts in sorted(by_workspace.items()):
                 words = ", ".join(f"{count} {kind}" for kind, count in counts.items())
                 summary = f"Deleted what was kept long enough: {words}"
-                work.record(summary, workspace_id=workspace_id, details={"deleted": dict(counts), **until})
+                work.record(summary, workspace_id=workspace_id, details={"deleted": dict(counts), **chain_details})
             if not by_workspace:
                 work.no_event("another process was quicker")
-            return gone
+            return deleted
 
         return attempt.write(change)
 
 
 class TidyTimer:
-    """Tidies now and then for a service: every hour, and more often only as long as something is left.
+    """Calls tidy() for a service: every hour, and at once again as long as something is left.
 
     Not for a day where the time of day leapt by more than LEAP, against the clock that nobody sets or, at the start,
     against the newest event: to a clock that is years ahead the whole log is old, and what went does not come back.

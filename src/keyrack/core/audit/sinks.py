@@ -1,8 +1,8 @@
 """Hands each event of the audit log to syslog and to a file of JSON lines, at least once; must change no event.
 
-One process of a machine does it, whoever holds the lock of `sinks.json` in the data folder, which says how far it is:
-of each sink the last event handed on and some before it, the newest first, each with its time. By these a database that
-went back is known, whose new events have ids that were handed on once already.
+One process of a machine does it: the one that holds the lock of `sinks.json` in the data folder. That file says how far
+each sink is: the last event handed on and some earlier ones, newest first, each with its time. These show when a
+database was set back, whose new events get ids that were handed on before.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ FACILITY = 13  # log audit
 SEVERITY = {"info": 6, "warning": 4, "alarm": 1}
 
 Mark = tuple[int, str]
-"""An event's id, and its time, or nothing where that is not known."""
+"""An event's id, and its time, "" where that is unknown."""
 NOTHING: Mark = (0, "")
 MOST_MARKS = 20
 
 
 class Sinks:
-    """What the settings name, and how far each has come. Not to be used by two threads."""
+    """The sinks that the settings name, and how far each is. Not thread-safe."""
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
@@ -51,35 +51,35 @@ class Sinks:
         self._path = settings.data / "sinks.json"
         self._lock: int | None = None
         self._seen: dict[str, set[Mark]] = {name: set() for name in self._wanted}
-        self._said = ""
+        self._last_logged = ""
 
     @property
     def wanted(self) -> bool:
-        """Whether the settings name any."""
+        """Whether the settings name any sink."""
         return bool(self._wanted)
 
     def hand_on(self) -> int:
-        """Hand on what is new; answers how many events. A sink that does not take them is tried again the next time."""
+        """Hand on new events; answers how many. A sink that fails is tried again at the next call."""
         if not self._wanted or not self._hold_lock():
             return 0
         return sum(self._hand_on_to(name) for name in self._wanted)
 
     def close(self) -> None:
-        """Let another process do it."""
+        """Release the lock, so that another process can go on."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def _hold_lock(self) -> bool:
-        """Whether this process is the one that hands events on."""
+        """Whether this process holds the lock, or gets it now."""
         if self._lock is None:
-            held = os.open(self._path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self._path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                os.close(held)
+                os.close(descriptor)
                 return False
-            self._lock = held
+            self._lock = descriptor
         return True
 
     def _hand_on_to(self, name: str) -> int:
@@ -88,7 +88,8 @@ class Sinks:
             newest = self._instance.database.read(lambda connection: _mark(connection, events.newest_id(connection)))
             self._note(name, newest)
             return 0
-        count, seen = 0, self._seen[name]
+        count = 0
+        seen = self._seen[name]
         last = self._instance.database.read(lambda connection: _still_there(connection, marks[name]))
         after = last[0]
         if last != marks[name][0]:
@@ -97,33 +98,33 @@ class Sinks:
             self._note(name, last)
         while True:
             page = self._instance.database.read(lambda connection, after=after: _page(connection, after))  # type: ignore[misc]
-            fresh = [event for event in page if _mark_of(event) not in seen]
+            new = [event for event in page if _mark_of(event) not in seen]
             try:
-                _write(name, self._instance.settings, fresh)
+                _write(name, self._instance.settings, new)
             except OSError as error:
-                self._say(f"{name}: {error.strerror or error}")
+                self._log_once(f"{name}: {error.strerror or error}")
                 return count
-            seen.update(map(_mark_of, fresh))
-            count += len(fresh)
+            seen.update(map(_mark_of, new))
+            count += len(new)
             settled = [event for event in page if is_settled(self._instance, event)]
-            # What is not noted stays seen, so that none goes twice as long as this process lives.
+            # Events that are not noted stay in `seen`, so that this process hands on none of them twice.
             if settled and self._note(name, _mark_of(settled[-1])):
                 seen.difference_update(map(_mark_of, settled))
-                self._said = ""
+                self._last_logged = ""
             if len(page) < AT_ONCE:
                 return count
             after = page[-1].id
 
-    def _say(self, words: str) -> None:
-        if words != self._said:
+    def _log_once(self, words: str) -> None:
+        if words != self._last_logged:
             log.error("events are not handed on", why=words)
-            self._said = words
+            self._last_logged = words
 
     def _marks(self) -> dict[str, list[Mark]]:
-        """What the file says of each sink; where it says nothing that can be read, all there is goes once more."""
+        """How far each sink is, as the file says; where it is damaged, all events are handed on again."""
         try:
             known = json.loads(self._path.read_text("utf-8"))
-            # A number alone is what an older version wrote.
+            # Older versions wrote a number alone.
             marks = {name: [(value, "")] if isinstance(value, int) else value for name, value in known.items()}
             return {name: [(int(number), str(at)) for number, at in value] for name, value in marks.items()}
         except FileNotFoundError:
@@ -132,19 +133,19 @@ class Sinks:
             return {name: [NOTHING] for name in self._wanted}
 
     def _note(self, name: str, mark: Mark) -> bool:
-        """Note in the file how far a sink is; False where that cannot be, as on a full disk, which is said once."""
-        known = self._marks()
-        before = [one for one in known.get(name, []) if one[0] < mark[0]]
-        whole = json.dumps({**known, name: _thinned([mark, *before])})
-        fresh = self._path.with_suffix(".new")
+        """Write to the file how far a sink is; False where that fails, as on a full disk, which is logged once."""
+        marks = self._marks()
+        before = [one for one in marks.get(name, []) if one[0] < mark[0]]
+        text = json.dumps({**marks, name: _thinned([mark, *before])})
+        new_file = self._path.with_suffix(".new")
         try:
-            with fresh.open("w", encoding="utf-8") as file:
-                file.write(whole)
+            with new_file.open("w", encoding="utf-8") as file:
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            fresh.replace(self._path)
+            new_file.replace(self._path)
         except OSError as error:
-            self._say(f"{fresh}: {error.strerror or error}")
+            self._log_once(f"{new_file}: {error.strerror or error}")
             return False
         return True
 
@@ -168,7 +169,7 @@ def _time(connection: Connection, number: int) -> str | None:
 
 
 def _still_there(connection: Connection, marks: Sequence[Mark]) -> Mark:
-    """The last event handed on that the database still has, or that was tidied away; NOTHING where it has none."""
+    """The last event handed on that the database still has, or that retention deleted; NOTHING where it has none."""
     newest = events.newest_id(connection)
     for number, at in marks:
         if number <= newest and (not at or _time(connection, number) in (at, None)):
@@ -177,38 +178,38 @@ def _still_there(connection: Connection, marks: Sequence[Mark]) -> Mark:
 
 
 def _thinned(marks: Sequence[Mark]) -> list[Mark]:
-    """At most MOST_MARKS: the older, the fewer, so that one is near wherever a database goes back to."""
+    """At most MOST_MARKS of these: fewer the older they are, so that one is near wherever a database is set back to."""
     kept = list(marks)
     while len(kept) > MOST_MARKS:
-        # The one whose neighbours are nearest to each other, for how far they are behind.
+        # Drop the one whose neighbours are nearest to each other in proportion to their age.
         behind = [kept[0][0] - number + 1 for number, _ in kept]
-        least = min(range(1, len(kept) - 1), key=lambda at: behind[at + 1] / behind[at - 1])
-        del kept[least]
+        index = min(range(1, len(kept) - 1), key=lambda at: behind[at + 1] / behind[at - 1])
+        del kept[index]
     return kept
 
 
-def _write(name: str, settings: Settings, fresh: Sequence[Event]) -> None:
-    if not fresh:
+def _write(name: str, settings: Settings, new: Sequence[Event]) -> None:
+    if not new:
         return
     if name == "event_lines":
         assert settings.event_lines is not None
-        _append(settings.event_lines, fresh)
+        _append(settings.event_lines, new)
     else:
-        _send(settings.syslog, [syslog_line(event) for event in fresh])
+        _send(settings.syslog, [syslog_line(event) for event in new])
 
 
-def _append(path: Path, fresh: Sequence[Event]) -> None:
-    """All lines in one write, on the disk once it returns."""
-    lines = "".join(json.dumps(fields(event), separators=(",", ":")) + "\n" for event in fresh)
-    held = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    with os.fdopen(held, "ab") as file:
+def _append(path: Path, new: Sequence[Event]) -> None:
+    """Write all lines at once; they are on the disk when this returns."""
+    lines = "".join(json.dumps(fields(event), separators=(",", ":")) + "\n" for event in new)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "ab") as file:
         file.write(lines.encode())
         file.flush()
         os.fsync(file.fileno())
 
 
 def syslog_line(event: Event) -> bytes:
-    """An event as RFC 5424 has it, its fields as JSON; ~ ends a line that is cut at LONGEST_DATAGRAM bytes."""
+    """An event as an RFC 5424 line with its fields as JSON; cut at LONGEST_DATAGRAM bytes, where it ends in ~."""
     priority = FACILITY * 8 + SEVERITY.get(event.level, 5)
     at = event.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     words = json.dumps(fields(event), separators=(",", ":"))
@@ -217,7 +218,7 @@ def syslog_line(event: Event) -> bytes:
 
 
 def _send(place: str, lines: Sequence[bytes]) -> None:
-    """One datagram a line, or over TCP each line with its length before it (RFC 6587). Raises OSError."""
+    """Send each line as a datagram, or over TCP with its length before it (RFC 6587). Raises OSError."""
     if place.startswith("unix:"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as unix:
             unix.settimeout(SECONDS)
@@ -239,7 +240,7 @@ def _send(place: str, lines: Sequence[bytes]) -> None:
 
 
 def _connected(host: str, port: int) -> socket.socket:
-    """A connection to the first address of a host that takes one. Raises OSError."""
+    """A connection to the first address of a host that accepts one. Raises OSError."""
     *others, last = (address for _, address in resolving.addresses(host, port, socket.SOCK_STREAM))
     for address in others:
         with suppress(OSError):

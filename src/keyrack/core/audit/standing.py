@@ -1,5 +1,5 @@
-"""Which alarms still stand, and which were settled: by what they are about, or by somebody who says so where nothing
-that Keyrack holds can tell; must never change an event.
+"""Which alarms stand, and which were settled: by the state of what they are about or, where nothing shows that, by
+somebody; must never change an event.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from keyrack.store.engine.prepared import Row
 from keyrack.store.sealing.seals import AlteredHow
 
 KEPT = timedelta(days=7)
-"""So long an alarm waits for somebody to settle it where nothing tells that it is over."""
+"""For so long an alarm waits for somebody to settle it, where nothing shows that it is over."""
 LATELY = timedelta(days=1)
-"""So long it is said that an alarm was settled."""
+"""For so long a settled alarm is shown as settled."""
 ALARM = "alarm"
-"""What an event is about by which somebody settled one."""
+"""The target kind of an event by which somebody settled an alarm."""
 SEAL, TABLES = "seal-broken", schema_check.REASON
 SOURCE = "key-source-"
 FOUND_IN_ITS_PLACE = (AlteredHow.CHANGED, AlteredHow.OLDER)
-"""How a row is altered that is still there, so that it can be looked at again."""
+"""The kinds of alteration after which the row is still there, and can be checked again."""
 WAYS_OUT: Mapping[str, str] = {
     "host-key-changed": "Confirm the host key, if its own screen shows the same one.",
     report_events.REFUSED_CODE: "Paste the installation line there again.",
@@ -48,17 +48,19 @@ WAYS_OUT: Mapping[str, str] = {
     ),
     break_glass.CODE: "End the login if nobody of yours is in, and ask whoever it was.",
 }
-"""By the kind of an alarm what settles it, in words."""
+"""What settles an alarm, by its code."""
 OTHERWISE = "Find out what it was, then say here that it is settled."
 SOURCE_WAY_OUT = "Name the account that is theirs now, or stop taking keys from it."
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """What was raised as an alarm, and whether it stands. code: the reason of its events; words: without "Alarm";
-    since: None where it was raised before KEPT; last_at: when it was raised last; event_id: its newest event, None
-    where that is gone; times: how often it was raised; server_id, user, row, session: what it is about, where it is
-    about one; settled_at, settled_by: None and "" where it is over by itself.
+    """An alarm, and whether it stands.
+
+    code: the reason of its events; words: without "Alarm"; since: None where it was raised before KEPT; last_at: when
+    it was raised last; event_id: its newest event, None where that was deleted; times: how often it was raised;
+    server_id, user, row, session: what it is about, as far as it is about one; settled_at, settled_by: None and ""
+    where it ended by itself.
     """
 
     code: str
@@ -82,19 +84,21 @@ class Alarm:
 
     @property
     def commands(self) -> tuple[str, ...]:
-        """What does it on the command line, where the words say so."""
+        """The commands in its words that settle it."""
         return commands(self.words)
 
     @property
     def is_for_people(self) -> bool:
-        """Whether nothing but somebody's word settles it."""
+        """Whether only somebody's word settles it."""
         return not (self.code in troubles.CODES or self.code == TABLES or self.code.startswith(SOURCE))
 
 
 @dataclass(frozen=True, slots=True)
 class Alarms:
-    """standing: what needs somebody, the newest first; settled: what was, and was raised or settled within LATELY;
-    saying: the hosts that say what is not as asked there, each with its first words.
+    """The alarms of a workspace.
+
+    standing: newest first; settled: those raised or settled within LATELY; saying: hosts that report a problem, by id
+    and name, each with its first problem in words.
     """
 
     standing: tuple[Alarm, ...]
@@ -125,21 +129,21 @@ def find(instance: Instance, actor: Actor) -> Alarms:
 
 
 def get(instance: Instance, actor: Actor, event_id: int) -> Alarm:
-    """The alarm that an event told of, as it stands. Raises Refusal MISSING where it is none, or older than KEPT."""
+    """The alarm that an event is about, as it stands. Raises Refusal MISSING for none, or one older than KEPT."""
     with Attempt(instance, actor, "events:read", "see an alarm", target_kind="event", target_id=event_id) as attempt:
         return attempt.read(lambda connection: _alarm_of_event(instance, connection, actor.workspace_id, event_id))
 
 
 def may_settle(instance: Instance, actor: Actor, event_id: int) -> None:
-    """Nothing when the actor may settle this alarm; raises Refusal as settle() does, but for what it is about."""
+    """Raises Refusal where the actor may not settle this alarm, as settle() does, except TAKEN."""
     with _settling(instance, actor, event_id) as attempt:
         attempt.read(lambda connection: _alarm_of_event(instance, connection, actor.workspace_id, event_id))
 
 
 def settle(instance: Instance, actor: Actor, event_id: int) -> Alarm:
-    """Say that an alarm is settled, for all to see; the same words raised later are an alarm again.
+    """Settle an alarm for everybody; the same words raised later are an alarm again.
 
-    Raises Refusal MISSING, or TAKEN where what it is about tells that by itself.
+    Raises Refusal MISSING, or TAKEN for an alarm that ends once what it is about is settled.
     """
     with _settling(instance, actor, event_id) as attempt:
 
@@ -178,8 +182,8 @@ def _alarm_of_event(instance: Instance, connection: Connection, workspace_id: in
 
 def _of_host(trouble: troubles.Trouble, event: Row | None) -> Alarm:
     since = trouble.since or (None if event is None else event.at)
-    number = None if event is None else event.id
-    return Alarm(trouble.code, trouble.words, since, number, server_id=trouble.server.id)
+    event_id = None if event is None else event.id
+    return Alarm(trouble.code, trouble.words, since, event_id, server_id=trouble.server.id)
 
 
 def _of_sources(connection: Connection, workspace_id: int, raised: Iterable[Row]) -> list[Alarm]:
@@ -189,31 +193,32 @@ def _of_sources(connection: Connection, workspace_id: int, raised: Iterable[Row]
         event = events.get(source.id)
         words = f"keys of {source.user} are no longer kept in step: {source.words}"
         since = source.checked_at if event is None else event.at
-        number = None if event is None else event.id
-        alarms.append(Alarm(f"{SOURCE}{source.state}", words, since, number, user=source.user))
+        event_id = None if event is None else event.id
+        alarms.append(Alarm(f"{SOURCE}{source.state}", words, since, event_id, user=source.user))
     return alarms
 
 
 def _alike(row: Row) -> tuple[object, ...]:
-    """What is the same of an alarm that is raised again and again."""
+    """Events with the same value raise the same alarm again."""
     if named := (row.details or {}).get("row"):
         return row.reason, named
     return row.reason, row.server_id, row.target_id if row.reason.startswith(SOURCE) else row.summary
 
 
 def _alarms_of_events(raised: Iterable[Row], current: _Current, *, by_state: bool = False) -> list[Alarm]:
-    """The alarms that events tell of, each once, the newest first. by_state: also those that stand as long as the
-    record of what they are about says so; without it these are there only if that is over.
+    """The alarms that events raise, each once, newest first.
+
+    by_state: include alarms that stand as long as a record says so; otherwise only those of them that are over.
     """
     settlements: dict[int, Row] = {}
-    repeats: dict[tuple[object, ...], list[Row]] = {}
+    by_alarm: dict[tuple[object, ...], list[Row]] = {}
     for row in raised:
         if row.target_kind == ALARM:
             settlements.setdefault(row.target_id, row)
         else:
-            repeats.setdefault(_alike(row), []).append(row)
+            by_alarm.setdefault(_alike(row), []).append(row)
     alarms = []
-    for events in repeats.values():
+    for events in by_alarm.values():
         newest = events[0]
         settlement = next((settlements[row.id] for row in events if row.id in settlements), None)
         if settlement is not None and settlement.id < newest.id:
@@ -241,7 +246,7 @@ def _alarms_of_events(raised: Iterable[Row], current: _Current, *, by_state: boo
 
 
 class _Current:
-    """Whether what an alarm is about is as the alarm says, asked once each."""
+    """Whether what an alarm is about is still as the alarm says; asks the database once for each kind."""
 
     def __init__(
         self,
@@ -268,7 +273,7 @@ class _Current:
         return True
 
     def user(self, row: Row) -> str:
-        """Whose keys an alarm is about, where their account is no longer kept in step."""
+        """The user whose keys an alarm is about, "" for alarms that are not about a key source which still fails."""
         source = self._of_users().get(row.target_id) if row.reason.startswith(SOURCE) else None
         return "" if source is None else str(source.user)
 

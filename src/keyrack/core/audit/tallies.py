@@ -1,7 +1,7 @@
-"""Counts what charts show over days: logins that hosts tell of, and how long changes take to them; must decide nothing.
+"""Counts for charts over days: logins that hosts report, and how long hosts take to obey changes; must decide nothing.
 
-A process counts in memory and adds it to the database every few seconds, so that no report of a host waits for it; what
-a process that is killed had not added is lost.
+A process counts in memory and adds that to the database every few seconds, so that no report waits for it. What a
+killed process had not added is lost.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from keyrack.store.database import Database, DatabaseUnavailable
 
 LOGIN = "login"
 DELAYS = (1, 10, 60, 3600, 86_400)
-"""Seconds within which a host obeyed: each delay counts for the shortest that it kept."""
+"""In seconds: a delay is counted for the shortest of these that it is within."""
 LATER = "acknowledged later"
 KEPT_DAYS = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -26,7 +26,7 @@ log = logger("keyrack")
 
 
 def within(seconds: int) -> str:
-    """What an acknowledgement within so many seconds of DELAYS is counted as."""
+    """The name under which delays within so many seconds, of DELAYS, are counted."""
     return f"acknowledged in {seconds} s"
 
 
@@ -36,7 +36,7 @@ def day_of(at: datetime) -> int:
 
 
 class Tallies:
-    """What one process counted and has not added yet."""
+    """The counts of one process that are not in the database yet."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -44,17 +44,17 @@ class Tallies:
         self._forgot = 0
 
     def logins(self, workspace_id: int, number: int, at: datetime) -> None:
-        """Count logins that a host told of."""
+        """Count logins that a host reported."""
         if number:
             self._count((workspace_id, day_of(at), LOGIN), number)
 
     def acknowledged(self, workspace_id: int, seconds: float, at: datetime) -> None:
-        """Count an acknowledgement that came so long after the change."""
-        kept = next((within(most) for most in DELAYS if seconds <= most), LATER)
-        self._count((workspace_id, day_of(at), kept), 1)
+        """Count an acknowledgement that came so many seconds after the change."""
+        name = next((within(most) for most in DELAYS if seconds <= most), LATER)
+        self._count((workspace_id, day_of(at), name), 1)
 
     def write(self, database: Database, now: datetime) -> None:
-        """Add what was counted to the database, and once a day forget what is old. Never raises."""
+        """Add the counts to the database, and once a day delete old ones. Never raises."""
         with self._lock:
             counted, self._counted = self._counted, Counter()
         today = day_of(now)

@@ -1,8 +1,7 @@
-"""Verifies an export of the audit log: what was changed in it; needs neither database nor instance, and must mend
-nothing.
+"""Verifies an export of the audit log; needs neither database nor instance, and must repair nothing.
 
-An export is lines of JSON: a head, a record each, after each block of records their signed hashes, and last the signed
-checkpoint. The first record that is not as it was is named, as everything after it may follow from it.
+An export is lines of JSON: a head, one line for each record, after each block of records their signed hashes, and last
+the signed checkpoint. Only the first altered record is named, as later differences may follow from it.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from keyrack.store.sealing.canonical_json import encode
 
 BLOCK = 256
 MOST_WAITING = 8 * BLOCK
-"""So many records without signed hashes are too many, whoever wrote them."""
+"""No export has more records than this without signed hashes."""
 LONGEST_LINE = 16 * 1024 * 1024
-"""In bytes. A record, and the hashes of a block, are far below."""
+"""In bytes; records and the hashes of a block are much shorter."""
 _OTHER_FORMATS = {
     b"\x1f\x8b": "it is packed by gzip; unpack it before: gzip -dc FILE | keyrack audit verify --export -",
     b"(\xb5/\xfd": "it is packed by zstd; unpack it before: zstd -dc FILE | keyrack audit verify --export -",
@@ -32,7 +31,7 @@ _OTHER_FORMATS = {
     b"\xfe\xff": "it is UTF-16, as a shell of Windows writes it; an export is UTF-8",
     b"SQLite format 3": "it is a database, and no export of one",
 }
-"""How a file begins that is no export, and what it is."""
+"""How files of other formats begin, and what they are."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 Verified = Callable[[str, str], bool]
 """Whether a text has this signature, for the audit log."""
@@ -40,13 +39,13 @@ OnProgress = Callable[[int], None]
 
 
 class NotAnExport(ValueError):
-    """A file is no export at all, so that nothing can be said of a log."""
+    """A file is no export at all; the message says what it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """records: how many are as they were; pruned: of these, how many events were kept long enough and deleted;
-    problem: what is wrong first, "" where nothing is; new: events without a place yet.
+    """The result. records: how many are unaltered; pruned: how many of these were deleted for their age; problem: the
+    first one, "" for none; new: events that have no place in the chain yet.
     """
 
     records: int
@@ -56,33 +55,33 @@ class Verification:
 
 
 class KnownCheckpoints:
-    """What the log was at certain sizes, as checkpoints say; each is compared when so many records were looked at."""
+    """What the log was at certain sizes, by checkpoints; each is compared once the tree has that size."""
 
     def __init__(self, kept: Iterable[SignedCheckpoint], witnessed: Iterable[SignedCheckpoint]) -> None:
         self._waiting = sorted(
-            (checkpoint.size, checkpoint.root, who)
-            for who, several in (("signed", kept), ("seen by a witness", witnessed))
-            for checkpoint in (audit_tree.read(signed.text) for signed in several)
+            (checkpoint.size, checkpoint.root, origin)
+            for origin, checkpoints in (("signed", kept), ("seen by a witness", witnessed))
+            for checkpoint in (audit_tree.read(signed.text) for signed in checkpoints)
         )
 
     def problem(self, tree: audit_tree.Frontier) -> str:
-        """What is wrong with the records that the tree is over by now; "" where nothing is."""
+        """What is wrong with the records that the tree is over so far, "" for nothing."""
         while self._waiting and self._waiting[0][0] <= tree.size:
-            _size, root, who = self._waiting.pop(0)
+            _size, root, origin = self._waiting.pop(0)
             if root != tree.root():
-                return f"the first {tree.size} records are not those that were {who}"
+                return f"the first {tree.size} records are not those that were {origin}"
         return ""
 
     def missing(self, tree: audit_tree.Frontier) -> str:
-        """What is wrong with the end of the log; "" where nothing is."""
+        """What is missing at the end of the log, "" for nothing."""
         if not self._waiting:
             return ""
-        size, _root, who = self._waiting[-1]
-        return f"records from place {tree.size} on are missing; there were {size}, as was {who}"
+        size, _root, origin = self._waiting[-1]
+        return f"records from place {tree.size} on are missing; there were {size}, as was {origin}"
 
 
 def unsigned(witnesses: Iterable[SignedCheckpoint], signed: Verified) -> str:
-    """What is wrong with checkpoints that witnesses kept; "" where nothing is."""
+    """What is wrong with checkpoints that witnesses kept, "" for nothing."""
     for witness in witnesses:
         if not signed(witness.text, witness.signature):
             return "the checkpoint of a witness is not signed by this instance"
@@ -94,9 +93,9 @@ def unsigned(witnesses: Iterable[SignedCheckpoint], signed: Verified) -> str:
 
 
 def lines_of(file: BinaryIO) -> Iterator[str]:
-    """The lines of a file, without what an editor puts before and behind them; what is no UTF-8 stays to be found.
+    """The lines of a file, without a byte order mark; bytes that are no UTF-8 become surrogates, which verify() finds.
 
-    Never more of it is in memory than LONGEST_LINE. Raises NotAnExport with words.
+    At most LONGEST_LINE bytes are in memory. Raises NotAnExport.
     """
     line = file.readline(LONGEST_LINE + 1)
     if not line:
@@ -117,7 +116,9 @@ def verify(
     witnesses: Sequence[SignedCheckpoint] = (),
     key: str = "",
 ) -> Verification:
-    """Verify an export; signed: asks the key that is trusted; key: that one's line, to say which log this is;
+    """Verify an export.
+
+    signed: checks a signature against the trusted key; key: that key's line, to recognise another instance's export;
     witnesses: checkpoints that the log must go on from.
     """
     if problem := unsigned(witnesses, signed):
@@ -144,7 +145,7 @@ def _readable(line: str) -> str:
 
 
 def _no_line(number: int, line: str, *, is_cut: bool) -> str:
-    """What is wrong with a line that is not of an export; is_cut: it ends within itself."""
+    """What is wrong with a line that is not of an export; is_cut: the file ends within it."""
     if len(line) >= LONGEST_LINE and not line.endswith("\n"):
         return f"line {number} is longer than any of an export"
     if line != line.encode("utf-8", "replace").decode():
@@ -155,7 +156,7 @@ def _no_line(number: int, line: str, *, is_cut: bool) -> str:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose names are there once: of two values with one name a reader sees the one, a program the other."""
+    """A JSON object in which no name repeats: of two values one reader would see the first, another the second."""
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise ValueError("a name is there twice")
@@ -163,17 +164,18 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _ExportReader:
-    """Reads an export line by line, and knows how far it is as it was."""
+    """Reads an export line by line and checks it."""
 
     def __init__(self, signed: Verified, on_progress: OnProgress, marks: KnownCheckpoints, key: str) -> None:
-        self.tree, self.pruned = audit_tree.Frontier(), 0
+        self.tree = audit_tree.Frontier()
+        self.pruned = 0
         self._signed, self._on_progress, self._marks, self._key = signed, on_progress, marks, key
         self._waiting: list[Mapping[str, Any]] = []
         self._records = 0
         self._ended = False
 
     def take(self, number: int, fields: Mapping[str, Any]) -> str:
-        """What is wrong with a line, or with what it is about; "" where nothing is."""
+        """What is wrong with a line, or with the records that it signs, "" for nothing."""
         if self._ended:
             return f"line {number} was inserted: the log ends before it"
         names = set(fields)
@@ -189,7 +191,7 @@ class _ExportReader:
         return f"line {number} is not of an export"
 
     def end(self) -> str:
-        """What is wrong with where the export ends."""
+        """What is wrong with the end of the export, "" for nothing."""
         if self._ended:
             return ""
         return f"records from place {self.tree.size + len(self._waiting)} on are missing: the export was cut"
@@ -219,7 +221,7 @@ class _ExportReader:
         return ""
 
     def _misplaced(self, first: int) -> str:
-        """What is wrong with where a block begins."""
+        """What is wrong with the place where a block begins, "" for nothing."""
         expected = self.tree.size
         if first == expected:
             return ""
@@ -252,21 +254,21 @@ class _ExportReader:
 
 
 def _block_problem(lines: Sequence[Mapping[str, Any]], block: Mapping[str, Any]) -> str:
-    """The first record of a block that is not as its hashes say."""
+    """The first record of a block that its hashes do not match, in words, "" for none."""
     first, hashes = block["first"], block["hashes"]
-    mine = [_hash(line, block) for line in lines]
+    own_hashes = [_hash(line, block) for line in lines]
     for at, hashed in enumerate(hashes):
         place = first + at
         if at >= len(lines):
             return f"the record at place {place} is missing"
-        line, own = lines[at], mine[at]
+        line, own = lines[at], own_hashes[at]
         if own == hashed and line["place"] == place:
             continue
         named = f"the record at place {place}, event {line['event']},"
         if own == hashed:
             return f"{named} was altered"
-        is_copy = own != "" and own in mine[:at] + mine[at + 1 :]
-        if hashed in mine[at + 1 :]:
+        is_copy = own != "" and own in own_hashes[:at] + own_hashes[at + 1 :]
+        if hashed in own_hashes[at + 1 :]:
             if own in hashes[at + 1 :] and not is_copy:
                 return f"the record at place {place} was reordered"
             return f"a record was inserted at place {place}"
@@ -282,12 +284,12 @@ def _block_problem(lines: Sequence[Mapping[str, Any]], block: Mapping[str, Any])
 
 
 def _hash(line: Mapping[str, Any], block: Mapping[str, Any]) -> str:
-    """The hash of a record as it stands there, "" for what is none."""
+    """The hash of a record as it is in the export, "" for what is no record."""
     record, place = line["record"], line["place"]
     if record is not None:
         is_of_event = isinstance(record, dict) and record.get("id") == line["event"]
         return audit_tree.leaf(encode(record).encode()).hex() if is_of_event else ""
     at = place - block["first"]
-    # Exports of before say nothing about what was deleted for its age.
+    # Older exports do not name the records that were deleted for their age.
     is_gone = "gone" not in block or block["gone"].get(str(place)) == line["event"]
     return str(block["hashes"][at]) if is_gone and 0 <= at < len(block["hashes"]) else ""

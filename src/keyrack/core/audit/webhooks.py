@@ -1,6 +1,6 @@
-"""Webhooks: where events of a workspace are sent, signed and at least once; must speak no HTTP itself.
+"""Webhooks: addresses to which events of a workspace are sent, signed and at least once; must speak no HTTP itself.
 
-The log of events is the queue's source, so that no change pays for its delivery: each second what is new is queued.
+The queue is filled from the log, each second, so that no change waits for its delivery.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MOST = 50
 LONGEST_URL = 2000
 SHORTEST_SECRET, LONGEST_SECRET = 16, 256
 WAITS = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120, 600, 1800, 3600, *(6 * 3600,) * 12))
-"""After each failed attempt; three days in all, then it is given up."""
+"""The waits after failed attempts, three days in all; then the delivery is given up."""
 LEASE = timedelta(minutes=2)
 KEPT = timedelta(days=14)
 AT_ONCE = 500
@@ -48,7 +48,7 @@ Post = Callable[[str, Mapping[str, str], bytes], HttpAnswer]
 
 @dataclass(frozen=True, slots=True)
 class WebhookWithSecret:
-    """A webhook, and its secret, which is shown this once: where it was set; "" otherwise."""
+    """A webhook, and its secret where it was just set, shown only this once, else ""."""
 
     webhook: Webhook
     secret: str
@@ -65,35 +65,35 @@ def create(
 ) -> WebhookWithSecret:
     """Send events of the actor's workspace to an address from now on.
 
-    url: https, or http where `webhook_networks` names networks of one's own; secret: of 16 to 256 printable characters,
-    None for one that is made; level: the least that is sent, of LEVELS; actions: patterns over actions.
-    What is sent there is the log, so it takes the right to read that too. Raises Refusal INVALID, LIMIT or FORBIDDEN.
+    url: https, or http if `webhook_networks` names private networks; secret: 16 to 256 printable characters, None for a
+    random one; level: the least one of LEVELS that is sent; actions: patterns over actions. Events are the audit log,
+    so this takes the right to read that too. Raises Refusal INVALID, LIMIT or FORBIDDEN.
     """
     with Attempt(instance, actor, WRITE, "create a webhook", target_kind="webhook") as attempt:
-        place, wanted = _wanted(instance, actor, url, level, actions)
+        address, patterns = _wanted(instance, actor, url, level, actions)
         chosen = f"krwh_{secrets.token_urlsafe(32)}" if secret is None else _secret(secret)
 
         def change(work: Work) -> Webhook:
-            held = webhooks.of_workspace(work.connection, actor.workspace_id)
-            if len(held) >= MOST:
+            existing = webhooks.of_workspace(work.connection, actor.workspace_id)
+            if len(existing) >= MOST:
                 raise Refusal(Kind.LIMIT, "no-room", f"There are {MOST} webhooks, which is the most; delete one first.")
             values: dict[str, Any] = {
                 "workspace_id": actor.workspace_id,
-                "url": place,
-                "encrypted_secret": instance.key.encrypt(chosen, _context(actor.workspace_id, place)),
+                "url": address,
+                "encrypted_secret": instance.key.encrypt(chosen, _context(actor.workspace_id, address)),
                 "level": level,
-                "actions": list(wanted),
+                "actions": list(patterns),
                 "active": True,
                 "cursor": 0,
                 "created_by": actor.name,
                 "created_at": work.now,
             }
-            number = webhooks.add(work.connection, values)
-            work.record(f"Events from {level} on are sent to {_host(place)}", target_id=number, level="warning")
-            webhooks.set_cursor(work.connection, number, events.newest_id(work.connection))
-            made = webhooks.get(work.connection, actor.workspace_id, number)
-            assert made is not None
-            return made
+            webhook_id = webhooks.add(work.connection, values)
+            work.record(f"Events from {level} on are sent to {_host(address)}", target_id=webhook_id, level="warning")
+            webhooks.set_cursor(work.connection, webhook_id, events.newest_id(work.connection))
+            webhook = webhooks.get(work.connection, actor.workspace_id, webhook_id)
+            assert webhook is not None
+            return webhook
 
         return WebhookWithSecret(attempt.write(change), chosen)
 
@@ -107,35 +107,35 @@ def put(
     level: object = "warning",
     actions: Iterable[object] = ("*",),
 ) -> WebhookWithSecret:
-    """The webhook that sends to an address, made where there is none, changed where it is otherwise; as create.
+    """The webhook that sends to an address, created or changed as needed; as create.
 
-    secret: None leaves that of one that is there. Raises Refusal TAKEN where several send there, and as create does.
+    secret: None leaves that of an existing one. Raises Refusal TAKEN where several send there, and as create does.
     """
     with Attempt(instance, actor, WRITE, "set up a webhook", target_kind="webhook") as attempt:
-        place, wanted = _wanted(instance, actor, url, level, actions)
+        address, patterns = _wanted(instance, actor, url, level, actions)
         chosen = None if secret is None else _secret(secret)
 
         def change(work: Work) -> WebhookWithSecret:
-            held = [one for one in webhooks.of_workspace(work.connection, actor.workspace_id) if one.url == place]
-            if len(held) > 1:
-                words = f"{len(held)} webhooks send there; delete those that are too many."
+            existing = [one for one in webhooks.of_workspace(work.connection, actor.workspace_id) if one.url == address]
+            if len(existing) > 1:
+                words = f"{len(existing)} webhooks send there; delete those that are too many."
                 raise Refusal(Kind.TAKEN, "several-webhooks", words)
-            if not held:
+            if not existing:
                 work.no_event("creating it leaves one")
-                return create(within(work), actor, url=place, secret=chosen, level=level, actions=wanted)
-            before = held[0]
+                return create(within(work), actor, url=address, secret=chosen, level=level, actions=patterns)
+            before = existing[0]
             values: dict[str, Any] = {}
-            if (before.level, before.actions) != (level, wanted):
-                values |= {"level": level, "actions": list(wanted)}
+            if (before.level, before.actions) != (level, patterns):
+                values |= {"level": level, "actions": list(patterns)}
             if chosen is not None and chosen != _held_secret(instance, before):
-                values["encrypted_secret"] = instance.key.encrypt(chosen, _context(actor.workspace_id, place))
+                values["encrypted_secret"] = instance.key.encrypt(chosen, _context(actor.workspace_id, address))
             if not values:
-                work.no_event("it stands already")
+                work.no_event("it is as wanted already")
                 return WebhookWithSecret(before, "")
             webhooks.update_one(work.connection, before.id, values)
-            what = "another secret signs them" if "encrypted_secret" in values else f"for {', '.join(wanted)}"
+            what = "another secret signs them" if "encrypted_secret" in values else f"for {', '.join(patterns)}"
             work.record(
-                f"Events from {level} on are sent to {_host(place)} ({what})", target_id=before.id, level="warning"
+                f"Events from {level} on are sent to {_host(address)} ({what})", target_id=before.id, level="warning"
             )
             return WebhookWithSecret(_own(work.connection, actor, before.id), chosen or "")
 
@@ -155,29 +155,29 @@ def get(instance: Instance, actor: Actor, webhook_id: int) -> Webhook:
 
 
 def delete(instance: Instance, actor: Actor, webhook_id: int) -> Webhook:
-    """Send events there no more, and forget what waits; answers it as it was. Raises Refusal MISSING."""
+    """Send no more events there, and drop those that wait; answers the webhook as it was. Raises Refusal MISSING."""
     aim = "delete a webhook"
     with Attempt(instance, actor, WRITE, aim, target_kind="webhook", target_id=webhook_id) as attempt:
 
         def change(work: Work) -> Webhook:
-            gone = _own(work.connection, actor, webhook_id)
-            webhooks.remove(work.connection, gone.id)
-            work.record(f"Events are sent to {_host(gone.url)} no more", target_id=gone.id, level="warning")
-            return gone
+            webhook = _own(work.connection, actor, webhook_id)
+            webhooks.remove(work.connection, webhook.id)
+            work.record(f"Events are sent to {_host(webhook.url)} no more", target_id=webhook.id, level="warning")
+            return webhook
 
         return attempt.write(change)
 
 
 def test(instance: Instance, actor: Actor, webhook_id: int) -> Delivery:
-    """Queue something to be sent there now, and answer it as it waits. Raises Refusal MISSING."""
+    """Queue a test delivery, and answer it as it waits. Raises Refusal MISSING."""
     aim = "test a webhook"
     with Attempt(instance, actor, WRITE, aim, target_kind="webhook", target_id=webhook_id) as attempt:
 
         def change(work: Work) -> Delivery:
-            held = _own(work.connection, actor, webhook_id)
-            webhooks.enqueue(work.connection, held.id, (None,), work.now)
-            work.record(f"Sent a test to {_host(held.url)}", target_id=held.id)
-            return webhooks.deliveries(work.connection, held.id, None, 1)[0]
+            webhook = _own(work.connection, actor, webhook_id)
+            webhooks.enqueue(work.connection, webhook.id, (None,), work.now)
+            work.record(f"Sent a test to {_host(webhook.url)}", target_id=webhook.id)
+            return webhooks.deliveries(work.connection, webhook.id, None, 1)[0]
 
         return attempt.write(change)
 
@@ -185,7 +185,7 @@ def test(instance: Instance, actor: Actor, webhook_id: int) -> Delivery:
 def deliveries(
     instance: Instance, actor: Actor, webhook_id: int, *, before: int | None = None, limit: int = 50
 ) -> tuple[Delivery, ...]:
-    """What was sent there or waits, newest first; before: only those with a smaller id. Raises Refusal MISSING."""
+    """What was sent there or waits, newest first; before: only smaller ids. Raises Refusal MISSING."""
     aim = "see what was sent"
     with Attempt(instance, actor, READ, aim, target_kind="webhook", target_id=webhook_id) as attempt:
 
@@ -196,7 +196,7 @@ def deliveries(
 
 
 def queue_new(instance: Instance) -> int:
-    """Queue the events that came since for the webhooks that want them; answers how many."""
+    """Queue new events for the webhooks that want them; answers how many."""
     held = instance.database.read(webhooks.active)
     if not held:
         return 0
@@ -208,7 +208,8 @@ def queue_new(instance: Instance) -> int:
 
 def _queue(instance: Instance, webhook: Webhook) -> int:
     now = instance.now()
-    count, after = 0, webhook.cursor
+    count = 0
+    after = webhook.cursor
 
     def question(connection: Connection) -> list[Event]:
         return webhooks.new_events(connection, webhook, after, AT_ONCE)
@@ -224,7 +225,8 @@ def _queue(instance: Instance, webhook: Webhook) -> int:
 
         if wanted or settled:
             instance.database.write(write)
-        count, after = count + len(wanted), waiting[-1].id
+        count += len(wanted)
+        after = waiting[-1].id
     return count
 
 
@@ -235,7 +237,7 @@ def _wants(webhook: Webhook, event: Event) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class DueDeliveries:
-    """What is to be sent to one webhook now, the longest waiting first."""
+    """What is to be sent to one webhook now, the longest waiting first; events: by id."""
 
     webhook: Webhook
     deliveries: tuple[Delivery, ...]
@@ -243,7 +245,7 @@ class DueDeliveries:
 
 
 def claim(instance: Instance, busy: frozenset[int] = frozenset()) -> tuple[DueDeliveries, ...]:
-    """What is due, so that no other process sends it meanwhile; busy: webhooks that are being sent to."""
+    """The due deliveries, which no other process sends within LEASE; busy: ids of webhooks that are being sent to."""
     now = instance.now()
     if not instance.database.read(lambda connection: webhooks.due(connection, now, 1)):
         return ()
@@ -263,42 +265,43 @@ def claim(instance: Instance, busy: frozenset[int] = frozenset()) -> tuple[DueDe
 
 
 def send(instance: Instance, due: DueDeliveries, post: Post) -> int:
-    """Send what is due to one webhook, in order; after one that was not taken the others wait. How many went."""
+    """Send what is due to one webhook, in order; after a failure the others wait. Answers how many were delivered."""
     secret = _held_secret(instance, due.webhook)
-    taken, down = 0, False
+    delivered = 0
+    down = False
     for one in due.deliveries:
         if down:
             later = replace(one, next_at=instance.now() + WAITS[0])
         else:
             later = _sent(instance, due, one, secret, post)
             down = later.state != DELIVERED
-            taken += not down
+            delivered += not down
         instance.database.write(lambda connection, later=later: webhooks.change(connection, later))  # type: ignore[misc]
-    return taken
+    return delivered
 
 
 def forget_old(instance: Instance) -> None:
-    """Delete what was sent, or given up, long ago."""
+    """Delete deliveries that were sent, or given up, before KEPT."""
     before = instance.now() - KEPT
-    # A piece at a time: whoever else has something to write comes between.
+    # A piece at a time, so that other writes come between.
     while instance.database.write(lambda connection: webhooks.forget(connection, before, AT_ONCE)) == AT_ONCE:
         pass
 
 
 def clear_deleted(instance: Instance) -> None:
-    """Delete what was to be sent, or was, to webhooks that are deleted."""
+    """Delete the deliveries of deleted webhooks."""
     for webhook_id in instance.database.read(webhooks.deleted):
 
         def piece(connection: Connection, webhook_id: int = webhook_id) -> int:
             return webhooks.clear(connection, webhook_id, CLEARED_AT_ONCE)
 
-        # A piece at a time, as one of a million would keep all others from writing.
+        # A piece at a time, as deleting a million at once would make all other writes wait.
         while instance.database.write(piece) == CLEARED_AT_ONCE:
             pass
 
 
 def _sent(instance: Instance, due: DueDeliveries, one: Delivery, secret: str | None, post: Post) -> Delivery:
-    """A delivery after an attempt; secret: None where none is held that could be believed."""
+    """A delivery after one more attempt; secret: None where the stored one was changed in the database."""
     event = None if one.event_id is None else due.events.get(one.event_id)
     now = instance.now()
     if event is None and one.event_id is not None:
@@ -333,12 +336,12 @@ def _posted(url: str, one: Delivery, body: bytes, stamp: str, secret: str, post:
 
 
 def sign(secret: str, timestamp: str, body: bytes) -> str:
-    """HMAC-SHA256 over the timestamp, a point and the body, in hexadecimal digits."""
+    """HMAC-SHA256 over timestamp, a point and body, in hexadecimal."""
     return hmac.new(secret.encode(), timestamp.encode() + b"." + body, "sha256").hexdigest()
 
 
 def shown(instance: Instance, one: Delivery, event: Event | None) -> dict[str, Any]:
-    """What is sent: the event with all that its line in the log has, or a test; beside it the log's last checkpoint."""
+    """The JSON that is sent: the event, or None for a test, and the log's last checkpoint."""
     payload: dict[str, Any] = {"delivery": one.id, "webhook": one.webhook_id, "service": instance.settings.url}
     if (newest := instance.checkpoints.newest) is not None:
         payload["checkpoint"] = {"text": newest.text, "signature": newest.signature}
@@ -350,7 +353,7 @@ def shown(instance: Instance, one: Delivery, event: Event | None) -> dict[str, A
 def _wanted(
     instance: Instance, actor: Actor, url: object, level: object, actions: Iterable[object]
 ) -> tuple[str, tuple[str, ...]]:
-    """The address and the patterns of a webhook as they are kept, once all is right."""
+    """The checked address and patterns of a webhook. Raises Refusal FORBIDDEN or INVALID."""
     unread = policy.may(actor, LOG)
     if unread is not None:
         raise unread
@@ -368,12 +371,12 @@ def _own(connection: Connection, actor: Actor, webhook_id: int) -> Webhook:
 
 
 def _context(workspace_id: int, url: str) -> str:
-    """What a secret is encrypted for: whoever changes the address in the database has nothing signed for it."""
+    """What a secret is encrypted for, so that nothing is signed for an address that was changed in the database."""
     return f"webhook {workspace_id} {url}"
 
 
 def _held_secret(instance: Instance, webhook: Webhook) -> str | None:
-    """The secret of a webhook; None where it, or its address, was changed in the database, not by Keyrack."""
+    """The secret of a webhook, None where secret or address was changed in the database, not by Keyrack."""
     try:
         return instance.key.decrypt(webhook.encrypted_secret, _context(webhook.workspace_id, webhook.url))
     except InvalidTag:
@@ -401,7 +404,7 @@ def _url(instance: Instance, url: object) -> str:
         known = bool(parts.hostname) and not (parts.fragment or "@" in parts.netloc) and parts.port != 0
     except ValueError:
         known = False
-    # Plain http is for services inside networks that the settings name; which address it is, is seen when it is called.
+    # Plain http is only for services in networks that the settings name, which is checked when the service is called.
     schemes = ("https", "http") if instance.settings.webhook_networks else ("https",)
     if known and parts.scheme == "http" and "http" not in schemes:
         plain = " Over plain http they are sent to networks alone that the service's setting webhook_networks names."

@@ -1,4 +1,4 @@
-"""Access keys: an id and a secret of a user, for signed requests; must show a secret once and keep it encrypted."""
+"""Access keys: an id and a secret of a user, for signed requests; must show a secret once, and store it encrypted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LONGEST_DESCRIPTION = 255
 MOST_PER_USER = 2
 MOST_TEMPORARY = 200
 DECLARED = "declared"
-"""A detail of access keys that a workspace file made."""
+"""Is among the details of access keys that a workspace file made."""
 MOST_FAILURES = 5
 LOCKED_OUT_FOR = timedelta(minutes=5)
 SHORTEST_LIFE = 900
@@ -41,7 +41,7 @@ _SIGNS = string.ascii_letters + string.digits
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """An access key as its owner may see it; secret and security_token are "" but in the answer that made it."""
+    """An access key as its owner may see it; secret and security_token are "" except in the answer that made it."""
 
     id: str
     user_uid: str
@@ -58,34 +58,37 @@ def authenticate(
 ) -> Actor:
     """The actor who signed a request with an access key.
 
-    shared: the address is one that many clients may have, as that of a proxy that is not trusted. Raises Refusal
-    UNAUTHENTICATED with the reason as its code (see BadSignature), or THROTTLED (see core/people/throttle.py).
-    Wrong guesses bar the key for that address for five minutes after the fifth in a row, whichever process saw them;
-    where the address is shared, not for who has signed with it from there before.
+    1. The request's date is near now. 2. The key exists. 3. It is not locked: five wrong signatures in a row, whichever
+    processes saw them, lock it for that address for five minutes; where the address is shared, not for clients that
+    have signed with it from there before. 4. The signature, and a temporary key's security token, hold. 5. Key and user
+    are in force.
+
+    shared: the address may be that of many clients, such as an untrusted proxy. Raises Refusal UNAUTHENTICATED, whose
+    code is that of BadSignature, or THROTTLED (core/people/throttle.py).
     """
     try:
         claim = request_signing.read_claim(authorization)
-        request_signing.check_date(request, instance.now())
+        request_signing.check_date(request, instance.now())  # 1
         trusted = shared and instance.throttle.knows(throttle.SIGNATURE, address, claim.access_key)
 
         def attempt() -> Signer:
             signer = instance.database.read(
                 lambda connection: access_keys.signer(connection, claim.access_key, address)
             )
-            if signer is None:
+            if signer is None:  # 2
                 raise BadSignature("there is no such access key", "access-key-unknown", forged=True)
             locked_out = _is_locked_out(instance, signer)
-            if locked_out and not trusted:
+            if locked_out and not trusted:  # 3
                 words = f"the access key was locked for 5 minutes after {MOST_FAILURES} failures in a row; try later"
                 raise BadSignature(words, "access-key-locked-out")
-            try:
+            try:  # 4
                 request_signing.check(request, claim, _secret(instance, signer.key), instance.now())
                 _check_security_token(instance, signer.key, request)
             except BadSignature as problem:
                 if problem.forged and not locked_out:
                     _count_failure(instance, signer, address=address, channel=channel)
                 raise
-            _check_in_force(instance, signer)
+            _check_in_force(instance, signer)  # 5
             return signer
 
         signer = instance.throttle.prove(
@@ -102,7 +105,7 @@ def _secret(instance: Instance, key: AccessKeyRow) -> str:
     try:
         return instance.key.decrypt(key.encrypted_secret, key.id)
     except InvalidTag:
-        # Another instance's key, or a row that somebody changed.
+        # Encrypted with another instance key, or changed in the database.
         raise BadSignature("the secret key could not be fetched") from None
 
 
@@ -128,7 +131,7 @@ def _check_in_force(instance: Instance, signer: Signer) -> None:
 
 
 def _count_failure(instance: Instance, signer: Signer, *, address: str, channel: str) -> None:
-    """Count a wrong signature and leave an event; a locked out key leaves none, so that a flood stays bounded."""
+    """Count a wrong signature and record it; a locked key records none, so that a flood of them stays bounded."""
     at = instance.now()
     count = instance.database.write(
         lambda connection: access_keys.count_failure(connection, signer.key.id, address, at, at - LOCKED_OUT_FOR)
@@ -145,15 +148,15 @@ def _actor(signer: Signer, *, address: str, channel: str) -> Actor:
 
 
 def create(instance: Instance, actor: Actor, *, user_uid: str | None = None, description: object = "") -> AccessKey:
-    """Make a permanent access key of the actor's own, or of another user in the workspace.
+    """Make a permanent access key for the actor, or for another user of the workspace.
 
-    The secret is in this answer alone. Raises Refusal MISSING, INVALID, FORBIDDEN, or LIMIT at the third.
+    The secret is only in this answer. Raises Refusal MISSING, INVALID, FORBIDDEN, or LIMIT at the third.
     """
     owner = _owner(instance, actor, user_uid)
     with _attempt(instance, actor, owner, "create an access key") as attempt:
         _refuse_temporary(actor)
         words = _description(description)
-        key_id, secret = _made_up()
+        key_id, secret = _new_id_and_secret()
 
         def change(work: Work) -> AccessKey:
             _refuse_others(work, owner)
@@ -171,10 +174,10 @@ def create(instance: Instance, actor: Actor, *, user_uid: str | None = None, des
 def issue_temporary(
     instance: Instance, actor: Actor, *, duration_seconds: object = SHORTEST_LIFE, scopes: tuple[str, ...] | None = None
 ) -> AccessKey:
-    """Make a temporary access key of the actor's own, with its security token.
+    """Make a temporary access key for the actor, with its security token.
 
-    duration_seconds: 900 to 86,400; scopes: what the key may do at most, of what the actor may; None for all of that.
-    Raises Refusal INVALID, FORBIDDEN, or LIMIT.
+    duration_seconds: 900 to 86,400; scopes: what the key may do at most, within what the actor may; None for all of
+    that. Raises Refusal INVALID, FORBIDDEN, or LIMIT.
     """
     owner = _owner(instance, actor, None)
     with _attempt(instance, actor, owner, "create a temporary access key") as attempt:
@@ -189,7 +192,7 @@ def issue_temporary(
         if not bounds:
             raise invalid("policy", "This policy names nothing that the proof it is made with may do.")
         life = timedelta(seconds=duration_seconds)
-        key_id, secret = _made_up()
+        key_id, secret = _new_id_and_secret()
         security_token = secrets.token_urlsafe(96)
 
         def change(work: Work) -> AccessKey:
@@ -209,7 +212,10 @@ def issue_temporary(
 
 
 def find(instance: Instance, actor: Actor, *, user_uid: str | None = None) -> tuple[AccessKey, ...]:
-    """The permanent access keys of the actor's own, or of another user in the workspace. Raises Refusal."""
+    """The permanent access keys of the actor, or of another user of the workspace.
+
+    Raises Refusal MISSING or FORBIDDEN.
+    """
     owner = _owner(instance, actor, user_uid)
     with _attempt(instance, actor, owner, "list access keys", read=True) as attempt:
         rows = attempt.read(lambda connection: access_keys.of_user(connection, owner.id))
@@ -218,7 +224,7 @@ def find(instance: Instance, actor: Actor, *, user_uid: str | None = None) -> tu
 
 def get(instance: Instance, actor: Actor, key_id: str) -> AccessKey:
     """A permanent access key of the actor's workspace. Raises Refusal MISSING or FORBIDDEN."""
-    row, owner = _known(instance, actor, key_id)
+    row, owner = _permanent_key(instance, actor, key_id)
     with _attempt(instance, actor, owner, "see an access key", read=True):
         return _shown(row, owner)
 
@@ -226,8 +232,11 @@ def get(instance: Instance, actor: Actor, key_id: str) -> AccessKey:
 def change(
     instance: Instance, actor: Actor, key_id: str, *, active: bool | None = None, description: object = None
 ) -> AccessKey:
-    """Switch a permanent access key on or off, or describe it anew; None leaves things. Raises Refusal."""
-    _, owner = _known(instance, actor, key_id)
+    """Switch a permanent access key on or off, or change its description; None leaves either as it is.
+
+    Raises Refusal MISSING, INVALID or FORBIDDEN.
+    """
+    _, owner = _permanent_key(instance, actor, key_id)
     with _attempt(instance, actor, owner, "change an access key") as attempt:
         values: dict[str, Any] = {} if active is None else {"active": active}
         if description is not None:
@@ -255,8 +264,8 @@ def change(
 
 
 def delete(instance: Instance, actor: Actor, key_id: str) -> None:
-    """Delete a permanent access key; what it signs is refused from now on. Raises Refusal."""
-    _, owner = _known(instance, actor, key_id)
+    """Delete a permanent access key; requests signed with it are refused then. Raises Refusal MISSING or FORBIDDEN."""
+    _, owner = _permanent_key(instance, actor, key_id)
     with _attempt(instance, actor, owner, "delete an access key") as attempt:
 
         def run(work: Work) -> None:
@@ -277,9 +286,9 @@ def secret_is(instance: Instance, key: AccessKeyRow, secret: str) -> bool:
 
 
 def ensure(instance: Instance, actor: Actor, owner: User, *, key_id: str, secret: str) -> bool:
-    """Make a user have this access key with this secret; False when that was so already.
+    """Give a user this access key with this secret; False where that was so already.
 
-    Raises Refusal TAKEN when the id is another user's, INVALID when it is too long.
+    Raises Refusal TAKEN where the id is another user's, INVALID where it is malformed, FORBIDDEN.
     """
     known = instance.database.read(lambda connection: access_keys.get(connection, key_id))
     if known is not None and known.user_id == owner.id and secret_is(instance, known, secret):
@@ -297,9 +306,9 @@ def ensure(instance: Instance, actor: Actor, owner: User, *, key_id: str, secret
             refuse_exceeding(work, owner)
             row = access_keys.get(work.connection, key_id)
             if row is None:
-                made = _row(work, owner, key_id, secret, description="")
-                # So that the file it came from, and nobody else's, can take it out again.
-                access_keys.add(work.connection, {**made, "details": {**made["details"], DECLARED: True}})
+                new = _row(work, owner, key_id, secret, description="")
+                # Marked, as a workspace file removes only access keys that a file made.
+                access_keys.add(work.connection, {**new, "details": {**new["details"], DECLARED: True}})
             elif row.user_id != owner.id:
                 raise Refusal(Kind.TAKEN, "access-key-taken", "This access key id is another user's.")
             else:
@@ -312,7 +321,7 @@ def ensure(instance: Instance, actor: Actor, owner: User, *, key_id: str, secret
 
 
 def _attempt(instance: Instance, actor: Actor, owner: User, aim: str, *, read: bool = False) -> Attempt:
-    """One's own access keys are one's own affair; somebody else's take the right to deal with people."""
+    """An attempt on an owner's access keys; for another user it takes the right to deal with people."""
     action = "iam:self" if owner.id == actor.user_id else "people:read" if read else "people:write"
     return Attempt(instance, actor, action, aim, target_kind="access key", target_id=owner.id)
 
@@ -326,8 +335,8 @@ def _owner(instance: Instance, actor: Actor, user_uid: str | None) -> User:
     return instance.database.read(question)
 
 
-def _known(instance: Instance, actor: Actor, key_id: str) -> tuple[AccessKeyRow, User]:
-    """A permanent access key of the actor's workspace and its user."""
+def _permanent_key(instance: Instance, actor: Actor, key_id: str) -> tuple[AccessKeyRow, User]:
+    """A permanent access key of the actor's workspace, and its user. Raises Refusal MISSING."""
     signer = instance.database.read(lambda connection: access_keys.signer(connection, key_id, ""))
     if signer is None or signer.user.workspace_id != actor.workspace_id or signer.key.security_token_hash is not None:
         raise missing("access key")
@@ -342,13 +351,13 @@ def _own(work: Work, key_id: str) -> AccessKeyRow:
 
 
 def _refuse_others(work: Work, owner: User) -> None:
-    """Somebody else's access keys are touched only by who may as much as their user."""
+    """Refuse to touch another user's access keys, unless the actor may do all that this user may."""
     if owner.id != work.actor.user_id:
         refuse_exceeding(work, owner)
 
 
 def _refuse_wider(work: Work, owner: User, row: AccessKeyRow) -> None:
-    """An access key that may more than the actor is not the actor's to switch on, not even one's own."""
+    """Refuse to switch on an access key that may do more than the actor, also one of the actor's own."""
     refusal = policy.exceeds(work.actor, owner.role, owner.policies, row.scopes)
     if refusal is None and work.actor.project not in ("", row.project):
         words = "This access key is not limited to the project that your token is for."
@@ -358,7 +367,7 @@ def _refuse_wider(work: Work, owner: User, row: AccessKeyRow) -> None:
 
 
 def _refuse_temporary(actor: Actor) -> None:
-    """What was meant to end must not be traded for something that does not."""
+    """Refuse to make an access key with a temporary one, which is to end."""
     if actor.temporary:
         words = "A temporary access key cannot make access keys; use a token or a permanent access key."
         raise Refusal(Kind.FORBIDDEN, "temporary-access-key", words)
@@ -370,7 +379,7 @@ def _description(value: object) -> str:
     return validation.text(value, field="description", maximum=LONGEST_DESCRIPTION)
 
 
-def _made_up() -> tuple[str, str]:
+def _new_id_and_secret() -> tuple[str, str]:
     key_id = "".join(secrets.choice(_LETTERS) for _ in range(20))
     return key_id, "".join(secrets.choice(_SIGNS) for _ in range(40))
 
@@ -378,7 +387,7 @@ def _made_up() -> tuple[str, str]:
 def _row(
     work: Work, owner: User, key_id: str, secret: str, *, description: str, scopes: tuple[str, ...] | None = None
 ) -> dict[str, Any]:
-    # An access key never may more than the token that made it, nor for longer where that one's end is a limit.
+    # An access key may do no more than the proof that made it, and ends with it where the proof's end is a limit.
     bounds = work.actor.scopes if scopes is None else scopes
     details: dict[str, Any] = {} if bounds == ("*",) else {"scopes": list(bounds)}
     if work.actor.project:

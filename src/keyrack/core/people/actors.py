@@ -1,4 +1,4 @@
-"""Who a caller is, as the core takes it: a user, or somebody whose proof did not hold; must not judge any proof."""
+"""Who a caller is, as the core takes it: a user, or somebody whose proof was refused; must not check any proof."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from keyrack.model import Actor, Role, Token, User
 if TYPE_CHECKING:
     from keyrack.store.people.access_keys import AccessKeyRow
 
-# What a token for one project may do: what belongs to repositories (of that project, see repositories.reach), one's
-# own keys, and oneself.
+# What a token for one project may do: repositories (those of the project, see repositories.reach), the user's own keys,
+# and the user's own account.
 PROJECT_SCOPES = ("codeartsrepo:*", "git:*", "iam:self")
 MOST_KEPT = 5_000
 
 
 def system_actor(workspace_id: int = 0, channel: str = "keyrack", *, like: Actor | None = None) -> Actor:
-    """The actor that Keyrack itself is: first start, expiry. like: an operator, who acts here in that one's name."""
+    """The actor for what Keyrack itself does, such as the first start or removing expired keys.
+
+    like: an operator, who then acts in this workspace and channel under their own name.
+    """
     if like is not None:
         return replace(like, workspace_id=workspace_id, channel=channel)
     return Actor(workspace_id=workspace_id, user_id=None, name="keyrack", role=Role.OWNER, channel=channel)
@@ -27,14 +30,14 @@ def system_actor(workspace_id: int = 0, channel: str = "keyrack", *, like: Actor
 def operator(name: str, host: str, *, channel: str = "cli") -> Actor:
     """Whoever runs a command on the machine that holds the data, and so may do everything.
 
-    name: the operating system's word for who that is; host: that machine's name.
+    name: of the operating system's user; host: the machine's name.
     """
     proof = f"command line on {host}"
     return Actor(workspace_id=0, user_id=None, name=name, role=Role.OWNER, token_name=proof, channel=channel)
 
 
 def of_user(user: User, *, address: str, channel: str) -> Actor:
-    """The actor that a user is, calling through a channel; whoever checked a proof adds it, and its bounds."""
+    """A user as the actor, calling through a channel; whoever has checked a proof adds the proof and its scopes."""
     return Actor(
         workspace_id=user.workspace_id,
         user_id=user.id,
@@ -47,7 +50,7 @@ def of_user(user: User, *, address: str, channel: str) -> Actor:
 
 
 def of_token(user: User, token: Token, *, address: str, channel: str) -> Actor:
-    """The actor that a user is when calling with a token, of the rights that both have."""
+    """A user as the actor, calling with a token: with the rights that both have."""
     project = str(token.details.get("project") or "")
     return replace(
         of_user(user, address=address, channel=channel),
@@ -55,13 +58,13 @@ def of_token(user: User, token: Token, *, address: str, channel: str) -> Actor:
         token_id=token.id,
         token_name=token.name,
         project=project,
-        # An IAM token ends after hours, but stands for somebody who may sign in again; an API token's end is a limit.
+        # An API token's end limits what is made with it. An IAM token's does not: its user can sign in again.
         ends_at=token.expires_at if token.kind == "api" else None,
     )
 
 
 def of_access_key(user: User, key: AccessKeyRow, *, token_name: str, address: str, channel: str) -> Actor:
-    """The actor that a user is when calling with an access key; token_name: what events call it."""
+    """A user as the actor, calling with an access key; token_name: its name in events."""
     return replace(
         of_user(user, address=address, channel=channel),
         scopes=key.scopes,
@@ -74,14 +77,14 @@ def of_access_key(user: User, key: AccessKeyRow, *, token_name: str, address: st
 
 
 class TokenActors:
-    """Actors that callers by a token were, kept as long as user and token are the very same records."""
+    """A cache of actors who called with a token, used as long as user and token are the very same record objects."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[int, int, str, str], tuple[User, Token, Actor]] = {}
 
     def of(self, user: User, token: Token, *, address: str, channel: str) -> Actor:
         """As of_token."""
-        # The records are kept too, so that no other ones get their numbers meanwhile.
+        # The cache holds the records too: while it does, no other object gets their id().
         place = id(user), id(token), address, channel
         kept = self._kept.get(place)
         if kept is not None:
@@ -96,7 +99,7 @@ class TokenActors:
 def stranger(
     workspace_id: int | None, user_id: int | None, name: str | None, *, address: str, channel: str, token_name: str = ""
 ) -> Actor:
-    """The actor in whose name a refused proof is noted: whom it named, None where there is nobody; has no right."""
+    """The actor of a refused proof, for its event: whom the proof named, None for nobody; has no rights."""
     return Actor(
         workspace_id=workspace_id or 0,
         user_id=user_id,

@@ -1,4 +1,4 @@
-"""API tokens of one's own and of others: make one, and replace one by a new secret; must give no more than is held."""
+"""API tokens: make one for the actor or another user, or replace its secret; must give no more than the actor has."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keyrack import policy
 from keyrack.core import validation
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import api_token, is_oneself, own_user, user_named
-from keyrack.core.people.rights import refuse_disabled, refuse_exceeding
+from keyrack.core.people.rights import bounded_end, refuse_disabled, refuse_exceeding
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
@@ -20,14 +20,15 @@ from keyrack.store.people import tokens
 from keyrack.store.people.tokens import Bearer
 
 MOST_TOKENS = 500
-"""API tokens of one user that are not revoked; ended ones count until they are tidied away."""
+"""API tokens of one user that are not revoked; ended ones count until retention deletes them."""
 LONGEST_OVERLAP = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
 class NewApiToken:
-    """A token: its secret, shown this once, "" where it was there already; replaced: the one whose place it takes, with
-    its end, if it does.
+    """A token, and its secret, which is shown only this once, "" where the token was there already.
+
+    replaced: after rotate() the old token with its new end, else None.
     """
 
     secret: str
@@ -45,10 +46,10 @@ def make(
     duration: object = None,
     user: str | None = None,
 ) -> NewApiToken:
-    """Make an API token of the actor's own, or of a user by name.
+    """Make an API token for the actor, or for a user given by name.
 
-    scopes and end are bounded by the actor's own. Raises Refusal INVALID, MISSING, LIMIT, or FORBIDDEN for a user who
-    may more than the actor.
+    scopes and end are cut to the actor's own. Raises Refusal INVALID, MISSING, LIMIT, or FORBIDDEN for a user who may
+    do more than the actor.
     """
     action = _action(actor, user)
     with Attempt(instance, actor, action, "create a token", target_kind="token") as attempt:
@@ -57,7 +58,7 @@ def make(
         if not wanted:
             raise invalid("scopes", "Name what the token may do, such as servers:read, or * for all that you may.")
         bounds = policy.both(wanted, actor.scopes)
-        end = _bounded(actor, validation.end(instance.now(), expires_at, duration=duration))
+        end = bounded_end(actor, validation.end(instance.now(), expires_at, duration=duration))
 
         def change(work: Work) -> NewApiToken:
             owner = _owner(work, user)
@@ -83,31 +84,31 @@ def put(
     expires_at: object = None,
     user: str | None = None,
 ) -> NewApiToken:
-    """The token in force that a user has by this name, the newest of them, made where there is none; as make.
+    """The newest token in force that a user has by this name, made now where there is none; as make.
 
-    expires_at: None leaves the end of one that is there; a span counts where one is made. Raises Refusal TAKEN where it
-    is for other things, or ends at another time, and as make does.
+    expires_at: None leaves the end of an existing one; a span counts only for a new one. Raises Refusal TAKEN where
+    there is one with other scopes or another end, and as make does.
     """
     action = _action(actor, user)
     with Attempt(instance, actor, action, "set up a token", target_kind="token") as attempt:
         title = validation.text(name, field="name")
         wanted = policy.fitting(scopes, field="scopes")
-        # A span begins when a token is made: of one that is there it says nothing.
+        # A span begins when a token is made, so it says nothing about one that is there.
         at = None if expires_at is None else validation.lifetime(expires_at, field="expires_at").at
-        end = None if at is None else _bounded(actor, at)
+        end = None if at is None else bounded_end(actor, at)
 
         def change(work: Work) -> NewApiToken:
             owner = _owner(work, user)
-            held = _in_force(work, owner, title)
-            if not held or owner.disabled_at is not None:
+            in_force = _in_force(work, owner, title)
+            if not in_force or owner.disabled_at is not None:
                 work.no_event("making it leaves one")
                 return make(within(work), actor, name=title, scopes=wanted, expires_at=expires_at, user=user)
-            stands = held[-1]
-            if set(stands.scopes) != set(policy.both(wanted, actor.scopes)) or end not in (None, stands.expires_at):
-                words = f"Token {stands.id} of {owner.name} has this name, with other scopes or another end; revoke it."
+            newest = in_force[-1]
+            if set(newest.scopes) != set(policy.both(wanted, actor.scopes)) or end not in (None, newest.expires_at):
+                words = f"Token {newest.id} of {owner.name} has this name, with other scopes or another end; revoke it."
                 raise Refusal(Kind.TAKEN, "terms-differ", words)
-            work.no_event("it stands already")
-            bearer = tokens.api_token(work.connection, actor.workspace_id, stands.id)
+            work.no_event("it is there already")
+            bearer = tokens.api_token(work.connection, actor.workspace_id, newest.id)
             assert bearer is not None
             return NewApiToken("", bearer)
 
@@ -118,7 +119,7 @@ def rotate(instance: Instance, actor: Actor, token_id: int, *, overlap: object =
     """Give an API token a new secret, with the same scopes and end; the old one goes on for a while.
 
     overlap: for how long, such as 30min, 24h or 7d; 0s: it ends at once. Raises Refusal INVALID, MISSING, or FORBIDDEN
-    where the token may more than the proof that asks, as its secret would be told to whoever holds that.
+    where the token may do more than the proof of the caller, who gets the secret.
     """
     with _rotating(instance, actor, token_id) as attempt:
         span = span_of(overlap)
@@ -133,7 +134,7 @@ def rotate(instance: Instance, actor: Actor, token_id: int, *, overlap: object =
             _refuse_wider(actor, old)
             ends = work.now + span if old.expires_at is None else min(old.expires_at, work.now + span)
             secret, new = _add(
-                work, bearer.user, old.name, old.scopes, _bounded(actor, old.expires_at), dict(old.details)
+                work, bearer.user, old.name, old.scopes, bounded_end(actor, old.expires_at), dict(old.details)
             )
             values = {"expires_at": ends} if span else {"expires_at": ends, "revoked_at": work.now}
             tokens.change_token(work.connection, old.id, values)
@@ -150,7 +151,7 @@ def rotate(instance: Instance, actor: Actor, token_id: int, *, overlap: object =
 
 
 def may_rotate(instance: Instance, actor: Actor, token_id: int) -> None:
-    """Nothing when the actor may rotate this token; raises Refusal MISSING or FORBIDDEN as rotate() does first."""
+    """Raises Refusal MISSING or FORBIDDEN where the actor may not rotate this token, as rotate() does first."""
     with _rotating(instance, actor, token_id) as attempt:
         attempt.read(lambda connection: api_token(connection, actor, token_id))
 
@@ -163,7 +164,7 @@ def _rotating(instance: Instance, actor: Actor, token_id: int) -> Attempt:
 
 
 def span_of(value: object) -> timedelta:
-    """A span as lifetimes.read takes it, at most LONGEST_OVERLAP, or 0s; raises Refusal INVALID with what to write."""
+    """An overlap as a span: as lifetimes.read takes it, at most LONGEST_OVERLAP, or 0s. Raises Refusal INVALID."""
     if value == "0s":
         return timedelta()
     span = validation.lifetime(value, field="overlap").span
@@ -175,7 +176,7 @@ def span_of(value: object) -> timedelta:
 
 
 def _action(actor: Actor, name: str | None) -> str:
-    """What making a token for the user of this name takes, None for the actor."""
+    """The action of making a token for the user of this name, None for the actor."""
     own = actor.user_id is not None if name is None else is_oneself(actor, name)
     return "iam:self" if own else "people:write"
 
@@ -190,7 +191,7 @@ def _owner(work: Work, name: str | None) -> User:
 
 
 def _in_force(work: Work, owner: User, name: str) -> list[Token]:
-    """The API tokens of a user by this name that open anything, oldest first."""
+    """The API tokens in force of a user by this name, oldest first."""
     return [
         one
         for one in tokens.find_tokens(work.connection, owner.id)
@@ -222,16 +223,9 @@ def _add(
         at=work.now,
         expires_at=end,
     )
-    made = tokens.api_token(work.connection, owner.workspace_id, number)
-    assert made is not None
-    return secret, made
-
-
-def _bounded(actor: Actor, end: datetime | None) -> datetime | None:
-    """The end, not after that of the proof that asks."""
-    if actor.ends_at is not None and (end is None or end > actor.ends_at):
-        return actor.ends_at
-    return end
+    bearer = tokens.api_token(work.connection, owner.workspace_id, number)
+    assert bearer is not None
+    return secret, bearer
 
 
 def _refuse_wider(actor: Actor, token: Token) -> None:

@@ -1,4 +1,4 @@
-"""Who stands behind an access key sent as it is, by HTTP Basic; must never say which half was wrong."""
+"""Authenticates by an access key's id and secret, as HTTP Basic sends them; must never tell which of them was wrong."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ LONGEST = 1024
 def authenticate(
     instance: Instance, key_id: str, secret: str, *, address: str, channel: str, shared: bool = False
 ) -> Actor:
-    """The actor behind a permanent access key in force. Raises Refusal UNAUTHENTICATED, alike for all others.
+    """The actor behind a permanent access key in force. Raises Refusal UNAUTHENTICATED, the same for every other case.
 
-    shared: see access_keys.authenticate. The sixth wrong secret of a key within five minutes from one address, and
-    what comes after it, is refused untried: THROTTLED. Temporary keys are refused: they count only with their security
-    token, which HTTP Basic has no place for.
+    shared: see access_keys.authenticate. After five wrong secrets for a key from one address within five minutes,
+    further ones are refused without a check: THROTTLED. Temporary keys are refused, as HTTP Basic has no place for
+    their security token.
     """
     if not key_id or not secret or len(key_id) > LONGEST or len(secret) > LONGEST or not key_id.isprintable():
         raise _not_in_force()
@@ -45,7 +45,7 @@ def authenticate(
 
 def _actor(instance: Instance, key_id: str, secret: str, *, address: str, channel: str) -> Actor:
     claimed = instance.database.read(lambda connection: access_keys.claimed_access_key(connection, key_id))
-    # Up to the refusal nothing asks whether there is such a key, so that its time does not tell.
+    # Until here nothing depends on whether there is such a key, so that the time taken does not tell.
     if not _is_secret(instance, claimed.encrypted_secret, key_id, secret):
         named = (claimed.workspace_id, claimed.user_id, claimed.user_name)
         stranger = actors.stranger(*named, address=address, channel=channel, token_name=key_id)
@@ -62,11 +62,11 @@ def _actor(instance: Instance, key_id: str, secret: str, *, address: str, channe
 
 
 def _is_secret(instance: Instance, encrypted: bytes | None, key_id: str, secret: str) -> bool:
-    """Whether this is the secret kept encrypted; after the same work where none is kept."""
+    """Whether this is the stored secret; where none is stored, False after the same work."""
     try:
         known = instance.key.decrypt(encrypted or instance.key.nobodys_secret, key_id if encrypted else "")
     except InvalidTag:
-        # Another instance's key, or a row that somebody changed.
+        # Encrypted with another instance key, or changed in the database.
         return False
     same = hmac.compare_digest(known.encode("utf-8", "surrogatepass"), secret.encode("utf-8", "surrogatepass"))
     return same and encrypted is not None

@@ -1,4 +1,4 @@
-"""What somebody who comes for the first time still lacks for an ssh login; must change nothing."""
+"""What a user who comes for the first time still lacks for an ssh login; must change nothing."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ MOST_LINES = 5
 
 @dataclass(frozen=True, slots=True)
 class FirstLogin:
-    """A login that the person has. line: the command to type; applied: whether the host says that it obeys already;
-    enforced: whether the host's mode lets anybody in by it, which it does not while the host only observes.
+    """A login that the user has.
+
+    line: the ssh command; applied: the host says that it obeys its newest document; enforced: the host reads Keyrack's
+    keys, which it does not while it only observes.
     """
 
     server: str
@@ -31,8 +33,10 @@ class FirstLogin:
 
 @dataclass(frozen=True, slots=True)
 class FirstVisit:
-    """What somebody has by now. own_password: whether the person chose it; keys: how many; places: where they log in
-    with these, at most MOST_LINES.
+    """What a user has by now.
+
+    own_password: they chose the password themselves; keys: how many; places: logins that these open, at most
+    MOST_LINES.
     """
 
     own_password: bool
@@ -41,29 +45,29 @@ class FirstVisit:
 
 
 def get(instance: Instance, actor: Actor) -> FirstVisit:
-    """How far the actor is."""
+    """What the actor has by now."""
     with Attempt(instance, actor, "iam:self", "see the first steps", target_kind="user") as attempt:
         user_id = actor.user_id or 0
-        count = attempt.read(lambda connection: user_keys.count_user_keys(connection, user_id))
-        own = chose_password(instance, user_id)
-    found = who_can.find(instance, actor, user=actor.name, limit=50) if count else None
+        key_count = attempt.read(lambda connection: user_keys.count_user_keys(connection, user_id))
+        chose_own = chose_password(instance, user_id)
+    ways = who_can.find(instance, actor, user=actor.name, limit=50) if key_count else None
     lines: dict[str, FirstLogin] = {}
-    for way in found.items if found else ():
+    for way in ways.items if ways else ():
         text = ssh_lines.line(way.server, way.reason.username)
         applied = not way.server.is_behind
         login = FirstLogin(way.server.name, text, applied=applied, enforced=status.opens(way.server))
         lines.setdefault(text, login)
-    return FirstVisit(own, count, tuple(lines.values())[:MOST_LINES])
+    return FirstVisit(chose_own, key_count, tuple(lines.values())[:MOST_LINES])
 
 
 def chose_password(instance: Instance, user_id: int) -> bool:
-    """Whether a user chose the password, rather than who made the account."""
+    """Whether a user chose the password themselves, and not whoever created the account."""
     kinds = (authenticators.OWN_PASSWORD,)
     return instance.database.read(lambda connection: authenticators.any_of_user(connection, user_id, kinds))
 
 
 def is_first(instance: Instance, user_id: int) -> bool:
-    """Whether somebody who signed in has neither a password of their own choice nor a key."""
+    """Whether a user who signed in has neither chosen a password nor registered a key."""
 
     def question(connection: Connection) -> bool:
         chosen = authenticators.any_of_user(connection, user_id, (authenticators.OWN_PASSWORD,))

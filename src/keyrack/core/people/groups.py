@@ -1,4 +1,4 @@
-"""Groups: list, show, make, change, delete, and what that means for the hosts of their grants; must change no user."""
+"""Groups: list, show, make, change and delete them, and change the hosts of their grants; must change no user."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keyrack.core.lookups import group_named, own_user, user_named
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import missing
-from keyrack.model import Actor, Page, User, Window
+from keyrack.model import Actor, Grant, Page, User, Window
 from keyrack.store.keys import grants, user_keys
 from keyrack.store.people import groups, users
 
@@ -25,7 +25,7 @@ _Change = Callable[[Instance, Connection], None]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A group and the names of the users in it, in order."""
+    """A group, and the names of its users, sorted."""
 
     id: int
     name: str
@@ -36,8 +36,10 @@ class Group:
 def find(
     instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 50, cursor: str | None = None
 ) -> Page[Group]:
-    """A page of the workspace's groups by name; search: part of it; cursor: instead of offset, of the page before, ""
-    for the first one. Raises Refusal FORBIDDEN, or INVALID for a cursor that is none.
+    """A page of the workspace's groups by name.
+
+    search: part of the name; cursor: of the page before, "" for the first one; takes the place of offset. Raises
+    Refusal FORBIDDEN, or INVALID for a malformed cursor.
     """
     with Attempt(instance, actor, "people:read", "list groups", target_kind="group") as attempt:
         window = Window(limit, offset, cursors.place(cursor, str))
@@ -70,34 +72,34 @@ def member(instance: Instance, actor: Actor, name: str, user: str) -> User:
 
 
 def ensure(instance: Instance, actor: Actor, *, name: object, user_ids: Iterable[int], exactly: bool = True) -> bool:
-    """Make a group exist with these users; False when it did already.
+    """Make a group with these users, or change it to have them; False where it has them already.
 
-    exactly: others leave it; else they stay. Who changes a group that carries grants changes who may log in, which
-    takes grants:write too. Raises Refusal.
+    exactly: others leave the group; otherwise they stay. Changing a group that has grants changes who may log in, which
+    takes grants:write too. Raises Refusal INVALID, MISSING, LIMIT or FORBIDDEN.
     """
     attempt = Attempt(instance, actor, "people:write", "set a group", target_kind="group")
     with attempt:
         title = validation.called(name)
-        named = frozenset(user_ids)
+        wanted_ids = frozenset(user_ids)
 
-        def held(connection: Connection) -> tuple[int | None, frozenset[int]]:
+        def current(connection: Connection) -> tuple[int | None, frozenset[int]]:
             number = groups.group_id(connection, actor.workspace_id, title)
             return number, groups.group_member_ids(connection, number) if number else frozenset()
 
-        number, members = attempt.read(held)
+        number, members = attempt.read(current)
         if number is None:
             validation.name(name)
-        if number is not None and members == (named if exactly else named | members):
+        if number is not None and members == (wanted_ids if exactly else wanted_ids | members):
             return False
 
         def change(work: Work) -> bool:
-            group, before = held(work.connection)
-            made = group is None
+            group, before = current(work.connection)
+            is_new = group is None
             if group is None:
                 quotas.refuse_more(work, "group")
                 group = groups.add_group(work.connection, actor.workspace_id, title, work.now)
-            wanted = named if exactly else named | before
-            if not made and wanted == before:
+            wanted = wanted_ids if exactly else wanted_ids | before
+            if not is_new and wanted == before:
                 work.no_event("another call was quicker")
                 return False
             for user_id in wanted - before:
@@ -110,7 +112,7 @@ def ensure(instance: Instance, actor: Actor, *, name: object, user_ids: Iterable
                 for words, ids in (("added", wanted - before), ("took out", before - wanted))
                 if ids
             ]
-            doing = "Made group" if made else "Changed group"
+            doing = "Made group" if is_new else "Changed group"
             work.record(f"{doing} {title}: {'; '.join(changes) or 'nobody in it'}", target_id=group)
             return True
 
@@ -124,9 +126,9 @@ def id_of(instance: Instance, actor: Actor, name: str) -> int:
 
 
 def put(instance: Instance, actor: Actor, name: str, members: Iterable[str] | None) -> Group:
-    """Make a group exist, with exactly these users; None leaves those who are in it.
+    """Make a group with exactly these users; None leaves those who are in it.
 
-    Raises Refusal INVALID for a user whom there is not, FORBIDDEN, or LIMIT.
+    Raises Refusal INVALID for an unknown user, FORBIDDEN, or LIMIT.
     """
 
     def change(joined: Instance, connection: Connection) -> None:
@@ -137,7 +139,7 @@ def put(instance: Instance, actor: Actor, name: str, members: Iterable[str] | No
 
 
 def add_member(instance: Instance, actor: Actor, name: str, user: str) -> Group:
-    """Put a user into a group; nothing changes for one who is in it. Raises Refusal MISSING or FORBIDDEN."""
+    """Put a user into a group; nothing changes where they are in it. Raises Refusal MISSING or FORBIDDEN."""
 
     def change(joined: Instance, connection: Connection) -> None:
         ensure(joined, actor, name=name, user_ids=[user_named(connection, actor, user).id], exactly=False)
@@ -146,21 +148,24 @@ def add_member(instance: Instance, actor: Actor, name: str, user: str) -> Group:
 
 
 def may_add_member(instance: Instance, actor: Actor, name: str, user: str) -> None:
-    """Nothing when the actor may put this user into the group; raises Refusal MISSING or FORBIDDEN."""
+    """Raises Refusal MISSING or FORBIDDEN where the actor may not put this user into the group."""
     with _attempt(instance, actor, "put a user into a group") as attempt:
         attempt.read(lambda connection: (_get(connection, actor, name), user_named(connection, actor, user)))
 
 
 def remove_member(instance: Instance, actor: Actor, name: str, user: str) -> Group:
-    """Take a user out of a group: keys that nothing else lets in leave the hosts. Raises Refusal MISSING."""
+    """Take a user out of a group; keys that nothing else lets in leave the hosts.
+
+    Raises Refusal MISSING or FORBIDDEN.
+    """
 
     def change(joined: Instance, connection: Connection) -> None:
         group = _get(connection, actor, name)
-        gone = user_named(connection, actor, user).id
+        user_id = user_named(connection, actor, user).id
         held = groups.group_member_ids(connection, group.id)
-        if gone not in held:
+        if user_id not in held:
             raise missing("member")
-        ensure(joined, actor, name=name, user_ids=held - {gone})
+        ensure(joined, actor, name=name, user_ids=held - {user_id})
 
     return _changed(instance, actor, name, "take a user out of a group", change)
 
@@ -174,10 +179,12 @@ def delete(instance: Instance, actor: Actor, name: str) -> Group:
 
         def run(work: Work) -> Group:
             group = _get(work.connection, actor, name)
-            # Emptied first, which tells the hosts; its grants then let nobody in.
+            held = grants.grants_of_group(work.connection, group.id)
+            # Emptied first, which takes the keys from the hosts; its grants let nobody in then.
             ensure(within(work), actor, name=name, user_ids=())
             groups.remove(work.connection, group.id)
-            work.record(f"Deleted group {group.name}", target_id=group.id, level="warning")
+            with_it = f", and took back what it was granted: {_logins(held)}" if held else ""
+            work.record(f"Deleted group {group.name}{with_it}", target_id=group.id, level="warning")
             return group
 
         return attempt.write(run)
@@ -197,7 +204,7 @@ def _changed(
         def run(work: Work) -> Group:
             if must_exist:
                 _get(work.connection, actor, name)
-            work.no_event("the change within leaves it")
+            work.no_event("ensure() leaves it")
             change(within(work), work.connection)
             return _get(work.connection, actor, name)
 
@@ -217,14 +224,25 @@ def _record(connection: Connection, row: groups.GroupRow) -> Group:
 
 
 def _some(names: Iterable[str]) -> str:
-    """Names in order, the first hundred of many."""
+    """Names, sorted; of more than a hundred the first hundred."""
     ordered = sorted(names)
     rest = len(ordered) - 100
     return ", ".join(ordered[:100]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def _logins(held: Iterable[Grant]) -> str:
+    return _some(f"{one.system_user} on {_place(one)} (grant {one.id})" for one in held)
+
+
+def _place(grant: Grant) -> str:
+    """Where a grant is for; a server by its id, as a name that cannot be had must keep no group from being deleted."""
+    if grant.all_servers:
+        return "all hosts"
+    return f"hosts with the tag {grant.tag}" if grant.tag is not None else f"server {grant.server_id}"
+
+
 def _regroup(work: Work, group: int, user_ids: frozenset[int]) -> None:
-    """Users entered or left a group: their keys arrive on, or leave, the servers of the group's grants."""
+    """Bring the keys of users who entered or left a group to the servers of its grants, or take them away."""
     opened: set[int] = set()
     for grant in grants.grants_of_group(work.connection, group):
         opened |= grants.servers_of_grant(work.connection, grant)

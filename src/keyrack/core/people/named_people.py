@@ -1,4 +1,4 @@
-"""Users as people name them: list, show, set to what is wanted; must leave each change's rule to users.py."""
+"""Users by their names: list, show, create or change to what is wanted; must leave each rule to users.py."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from keyrack.store.people import users as user_rows
 def find(
     instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 50, cursor: str | None = None
 ) -> Page[User]:
-    """A page of the workspace's users, oldest first; search: part of the name; cursor: instead of offset, of the page
-    before, "" for the first one. Raises Refusal FORBIDDEN, or INVALID for a cursor that is none.
+    """A page of the workspace's users, oldest first.
+
+    search: part of the name; cursor: of the page before, "" for the first one; takes the place of offset. Raises
+    Refusal FORBIDDEN, or INVALID for a malformed cursor.
     """
     with Attempt(instance, actor, "people:read", "list users", target_kind="user") as attempt:
         window = Window(limit, offset, cursors.place(cursor, int))
@@ -51,16 +53,16 @@ def put(
     policies: Sequence[str] | None = None,
     disabled: bool | None = None,
 ) -> User:
-    """Bring a user to what is wanted, all or nothing; None leaves things, or is what a new user has.
+    """Change a user to what is wanted, all or nothing; None leaves a field as it is, or gives a new user the default.
 
-    make: whether one who is not there is made, as member without policies unless said otherwise. Raises Refusal
-    MISSING, INVALID for the last owner, or FORBIDDEN where the user's rights, before or after, exceed the actor's.
+    make: create the user if there is none, by default as member without policies. Raises Refusal MISSING, INVALID for
+    the last owner, or FORBIDDEN where the user's rights, before or after, exceed the actor's.
     """
     aim = "set a user" if make else "change a user"
     with Attempt(instance, actor, "people:write", aim, target_kind="user") as attempt:
 
         def run(work: Work) -> User:
-            work.no_event("each change within leaves its own")
+            work.no_event("each part leaves an event")
             joined = within(work)
             user = user_rows.user_by_name(work.connection, actor.workspace_id, name)
             if user is None:
@@ -83,7 +85,7 @@ def put(
 
 
 def delete(instance: Instance, actor: Actor, name: str) -> User:
-    """Delete a user by name, as users.delete_user does, and answer it as it was. Raises as that does."""
+    """Delete a user by name, and answer the user as they were. Raises Refusal as users.delete_user does."""
     with Attempt(instance, actor, "people:write", "delete a user", target_kind="user") as attempt:
         user = attempt.read(lambda connection: user_named(connection, actor, name))
         return users.delete_user(instance, actor, user.id)

@@ -1,8 +1,8 @@
-"""Removes a person everywhere in one transaction, and tells who has obeyed; must leave nothing that opens for them.
+"""Removes a person everywhere in one transaction, and shows which hosts obey; must leave nothing that opens for them.
 
-What goes: the user is disabled; SSH keys, grants, memberships of groups and repositories, credentials with one of the
-keys, tokens and access keys end; sessions and Git transfers are ended by those who run them. What may come back is
-kept with the offboarding's own sealed row, see undo in core/people/offboarding_undo.py.
+The user is disabled. SSH keys, grants, memberships of groups and repositories, credentials with one of the keys, tokens
+and access keys end. Hosts and Git endpoints end sessions and transfers. What undo can bring back is kept in the
+offboarding's own sealed row (offboarding_undo.py).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from keyrack.store.tables import columns
 
 OFFBOARD = "people:offboard"
 ENDPOINT_SEEN_EVERY = timedelta(seconds=20)
-"""How often a Git endpoint says that it is there (see core/git/endpoints.py)."""
+"""How often a Git endpoint reports that it is running (core/git/endpoints.py)."""
 TABLES: Mapping[str, Table] = {
     table.name: table
     for table in (
@@ -46,12 +46,12 @@ TABLES: Mapping[str, Table] = {
         tables.repository_members,
     )
 }
-"""Of what rows are kept to come back."""
+"""Tables whose rows are kept, so that undo can bring them back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """An offboarding and who has obeyed it by now."""
+    """An offboarding, and which hosts and Git endpoints obey it by now."""
 
     offboarding: Offboarding
     hosts: tuple[Receipt, ...]
@@ -64,7 +64,7 @@ class Progress:
 
     @property
     def words(self) -> str:
-        """Such as: done on 2 of 3 servers; not yet on web-1."""
+        """In words: done on 2 of 3 servers; not yet on web-1."""
         words = Receipts(self.hosts).words
         git = [one.name for one in self.git if one.acknowledged_at is None]
         return words + (f"; Git not yet at {', '.join(git)}" if git else "")
@@ -72,9 +72,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class OffboardingPlan:
-    """What goes with a person who is removed. gone: as it is shown, by kind; places: the servers concerned;
-    unacknowledged: deleted servers whose hosts have not said that they refuse the keys; deploy_keys, credentials: how
-    many keys of others the person added, which stay.
+    """What an offboarding takes away.
+
+    gone: the same by kind, in names; places: the servers concerned; unacknowledged: deleted servers whose hosts have
+    not said that they refuse the keys; deploy_keys, credentials: how many keys of others the person entered, which
+    stay.
     """
 
     user: User
@@ -87,17 +89,17 @@ class OffboardingPlan:
 
     @property
     def lines(self) -> dict[str, str]:
-        """The keys: fingerprint to type and base64."""
+        """The public keys, as type and base64, by fingerprint."""
         return {key.fingerprint: key.public_key for key in self.held.keys if key.fingerprint and key.public_key}
 
     @property
     def is_nothing(self) -> bool:
-        """Whether there is nothing left to take."""
+        """Whether nothing is left to take away."""
         return self.user.disabled_at is not None and not any(self.gone.values())
 
 
 def preview(instance: Instance, actor: Actor, name: str, *, reason: object = None) -> OffboardingPlan:
-    """What would go if a person was removed now; changes nothing. Raises Refusal as offboard does."""
+    """What an offboarding would take away now; changes nothing. Raises Refusal as offboard does."""
     with Attempt(instance, actor, OFFBOARD, "see what goes with a person", target_kind="user") as attempt:
         validation.reason(reason, maximum=validation.LONGEST_TITLE)
 
@@ -110,7 +112,7 @@ def preview(instance: Instance, actor: Actor, name: str, *, reason: object = Non
 
 
 def holds(instance: Instance, actor: Actor, name: str) -> dict[str, Any]:
-    """What a person holds at this moment, by kind, as `preview` names it. Raises Refusal MISSING or FORBIDDEN."""
+    """What a person has now, by kind, as OffboardingPlan.gone has it. Raises Refusal MISSING or FORBIDDEN."""
     with Attempt(instance, actor, "people:read", "see what a person holds", target_kind="user") as attempt:
 
         def question(connection: Connection) -> dict[str, Any]:
@@ -120,11 +122,11 @@ def holds(instance: Instance, actor: Actor, name: str) -> dict[str, Any]:
 
 
 def offboard(instance: Instance, actor: Actor, name: str, *, reason: object = None) -> Offboarding:
-    """Remove a person everywhere, as one change; who has obeyed tells `get`.
+    """Remove a person everywhere, as one change; get() shows who obeys it.
 
-    name: of a user of the actor's workspace; reason: for those who ask later, or None. Called again it takes what came
-    since, or answers the offboarding that there is. Raises Refusal MISSING, INVALID for the last owner and for oneself
-    where no other owner is, or FORBIDDEN for a user who may more than the actor.
+    name: of a user of the actor's workspace; reason: in words, or None. A second call takes away what has come since,
+    or answers the offboarding that there is. Raises Refusal MISSING, INVALID for the last owner, or for the actor where
+    no other owner is there, or FORBIDDEN for a user who may do more than the actor.
     """
     with Attempt(instance, actor, OFFBOARD, "remove a person everywhere", target_kind="user") as attempt:
         why = validation.reason(reason, maximum=validation.LONGEST_TITLE)
@@ -145,7 +147,7 @@ def offboard(instance: Instance, actor: Actor, name: str, *, reason: object = No
 
 
 def get(instance: Instance, actor: Actor, offboarding_id: int) -> Progress:
-    """An offboarding, and who has obeyed it by now. Raises Refusal MISSING."""
+    """An offboarding, and who obeys it by now. Raises Refusal MISSING."""
     with Attempt(instance, actor, "people:read", "see an offboarding", target_kind="offboarding") as attempt:
         progress = attempt.read(lambda connection: _get(instance, connection, actor, offboarding_id))
         if progress is None:
@@ -153,17 +155,18 @@ def get(instance: Instance, actor: Actor, offboarding_id: int) -> Progress:
         return progress
 
 
-def receipt(instance: Instance, actor: Actor, made: Offboarding) -> Progress:
-    """Who has obeyed what the actor asked for just now."""
-    assert made.workspace_id == actor.workspace_id
-    return instance.database.read(lambda connection: _progress(instance, connection, (made,)))[0]
+def receipt(instance: Instance, actor: Actor, offboarding: Offboarding) -> Progress:
+    """Who obeys an offboarding that the actor has just asked for."""
+    assert offboarding.workspace_id == actor.workspace_id
+    return instance.database.read(lambda connection: _progress(instance, connection, (offboarding,)))[0]
 
 
 def find(
     instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 50, cursor: str | None = None
 ) -> Page[Progress]:
-    """A page of the workspace's offboardings, newest first, each with who has obeyed by now; cursor: instead of offset,
-    of the page before, "" for the first one.
+    """A page of the workspace's offboardings, newest first, each with who obeys it by now.
+
+    cursor: of the page before, "" for the first one; takes the place of offset.
     """
     with Attempt(instance, actor, "people:read", "list offboardings", target_kind="offboarding") as attempt:
         window = Window(limit, offset, cursors.place(cursor, int))
@@ -176,7 +179,7 @@ def find(
 
 
 def acknowledge(work: Work, server_id: int, applied: int) -> None:
-    """A host said that it obeys a revision: kept with the offboardings that waited for its word."""
+    """Note that a host applied a revision with the offboardings that wait for it."""
     for offboarding_id in offboardings.acknowledge(work.connection, server_id, applied, work.now):
         offboarding = offboardings.get(work.connection, work.actor.workspace_id, offboarding_id)
         if offboarding is not None and not offboardings.is_waited_for(work.connection, offboarding_id):
@@ -193,17 +196,17 @@ def _get(instance: Instance, connection: Connection, actor: Actor, offboarding_i
     return None if offboarding is None else _progress(instance, connection, (offboarding,))[0]
 
 
-def _progress(instance: Instance, connection: Connection, standing: Sequence[Offboarding]) -> tuple[Progress, ...]:
-    ids = [offboarding.id for offboarding in standing]
+def _progress(instance: Instance, connection: Connection, chosen: Sequence[Offboarding]) -> tuple[Progress, ...]:
+    ids = [offboarding.id for offboarding in chosen]
     hosts, git = offboardings.hosts(connection, ids), git_endpoints.receipts(connection, ids)
-    quiet = _git_quiet(instance)
+    silence = _git_silence(instance)
     return tuple(
         Progress(
             offboarding,
             tuple(_of_host(host) for host in hosts.get(offboarding.id, ())),
-            tuple(_of_git(instance, quiet, endpoint) for endpoint in git.get(offboarding.id, ())),
+            tuple(_of_git(instance, silence, endpoint) for endpoint in git.get(offboarding.id, ())),
         )
-        for offboarding in standing
+        for offboarding in chosen
     )
 
 
@@ -219,15 +222,15 @@ def _of_host(receipt: HostReceipt) -> Receipt:
     )
 
 
-def _of_git(instance: Instance, quiet: timedelta, receipt: GitReceipt) -> GitReceipt:
-    """A Git endpoint's receipt; one that died, or lost the database, has nothing running once it was silent so long."""
-    if receipt.acknowledged_at is not None or receipt.seen_at is None or receipt.seen_at + quiet > instance.now():
+def _of_git(instance: Instance, silence: timedelta, receipt: GitReceipt) -> GitReceipt:
+    """A Git endpoint's receipt. One that has been silent for `silence` runs no transfer any more, and so obeys."""
+    if receipt.acknowledged_at is not None or receipt.seen_at is None or receipt.seen_at + silence > instance.now():
         return receipt
-    return replace(receipt, acknowledged_at=receipt.seen_at + quiet)
+    return replace(receipt, acknowledged_at=receipt.seen_at + silence)
 
 
-def _git_quiet(instance: Instance) -> timedelta:
-    """After how long without a word from a Git endpoint no transfer runs there: it ends what it cannot confirm."""
+def _git_silence(instance: Instance) -> timedelta:
+    """The time after which a silent Git endpoint runs no transfer any more: it ends what it cannot confirm."""
     return timedelta(seconds=instance.settings.git_stale_seconds) + 3 * ENDPOINT_SEEN_EVERY
 
 
@@ -243,7 +246,7 @@ def _plan(connection: Connection, user: User, at: datetime) -> OffboardingPlan:
     fingerprints = [key.fingerprint for key in held.keys if key.fingerprint]
     reached = set(grants.servers_of_user(connection, user.id))
     reached |= {row.server_id for row in (*held.credentials, *held.sessions, *held.found)}
-    # What was taken from the person before, and no host has said that it is gone.
+    # Servers that still have to refuse keys which the person lost earlier.
     reached |= offboardings.still_to_refuse(connection, user.workspace_id, fingerprints)
     places = offboardings.places(connection, user.workspace_id, reached)
     unacknowledged = offboardings.unacknowledged(connection, user.workspace_id, fingerprints)
@@ -261,7 +264,7 @@ def _plan(connection: Connection, user: User, at: datetime) -> OffboardingPlan:
 
 
 def _shown(held: HeldAccess, places: Iterable[ReachedServer]) -> dict[str, Any]:
-    """What goes, in names: the same before and after."""
+    """What is taken away, in names."""
     return {
         "keys": [{"title": row.title, "fingerprint": row.fingerprint} for row in held.keys],
         "credentials": [
@@ -324,7 +327,7 @@ def _remove(work: Work, plan: OffboardingPlan, why: str) -> Offboarding:
     )
     servers = [(place.id, place.name, revisions[place.id]) for place in plan.places]
     offboardings.add_hosts(connection, number, (*servers, *plan.unacknowledged))
-    git_endpoints.wait_for(connection, number, work.now - _git_quiet(work.instance))
+    git_endpoints.wait_for(connection, number, work.now - _git_silence(work.instance))
     _record(work, plan, number, why)
     made = offboardings.get(connection, user.workspace_id, number)
     assert made is not None
@@ -332,7 +335,7 @@ def _remove(work: Work, plan: OffboardingPlan, why: str) -> Offboarding:
 
 
 def _kept(connection: Connection, plan: OffboardingPlan) -> dict[str, Any]:
-    """The rows that can come back, as Keyrack wrote them: nobody's alteration comes back sealed."""
+    """The rows that undo can bring back: only those whose seals hold, as undo seals them anew."""
     held = plan.held
     rows = {
         "user_keys": held.keys,
@@ -344,14 +347,14 @@ def _kept(connection: Connection, plan: OffboardingPlan) -> dict[str, Any]:
     return {
         "enabled": plan.user.disabled_at is None,
         **{
-            name: [_plain(TABLES[name], row) for row in found if sealed.holds(connection, TABLES[name], row)]
-            for name, found in rows.items()
+            name: [_plain(TABLES[name], row) for row in of_table if sealed.holds(connection, TABLES[name], row)]
+            for name, of_table in rows.items()
         },
     }
 
 
 def _plain(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as JSON: its times in microseconds, without its seal."""
+    """A row for JSON: times in microseconds, and without its seal."""
     return {
         name: (value - columns.EPOCH) // columns.MICROSECOND if isinstance(value, datetime) else value
         for name, value in seals.unsealed(seals.part(row, table)).items()
@@ -359,7 +362,7 @@ def _plain(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def counted(gone: Mapping[str, Any]) -> str:
-    """What went, in words: 2 SSH keys, 1 grant and 3 sessions."""
+    """What was taken away, in words: 2 SSH keys, 1 grant and 3 sessions."""
     counts = (
         (len(gone["keys"]), "SSH key"),
         (len(gone["credentials"]), "credential"),
@@ -378,13 +381,13 @@ def counted(gone: Mapping[str, Any]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def went(record: Offboarding) -> str:
-    """What went with a person who was removed, in words."""
+def taken_away(record: Offboarding) -> str:
+    """What an offboarding took away, in words."""
     return counted(record.gone) if record.sound else "not known, as the record of it was altered in the database"
 
 
 def _record(work: Work, plan: OffboardingPlan, number: int, why: str) -> None:
-    """An event for each credential, whose server's history it is; and one for all."""
+    """Record an event for each credential, so that its server's history has it, and one for all."""
     for row in plan.held.credentials:
         work.record(
             f"Deleted SSH key {row.label} of {plan.user.name} from {row.server_name}, as {plan.user.name} "

@@ -1,4 +1,4 @@
-"""Brings back the access of a person who was removed everywhere, within a time; must bring back no session or token."""
+"""Brings back the access of a person who was offboarded, within a time; must bring back no session or token."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class UndoneOffboarding:
-    """What came back of an offboarding, by table; left: what could not, in words."""
+    """How many rows came back, by table; left: what did not, in words."""
 
     offboarding: Offboarding
     back: Mapping[str, int]
@@ -52,13 +52,13 @@ class UndoneOffboarding:
 
 @dataclass(slots=True)
 class _RestoredRows:
-    """The rows that come back, and why some do not."""
+    """The rows that come back, by table, and why others do not."""
 
     rows: dict[str, list[Row]]
     left: list[str] = field(default_factory=list)
 
     def keep(self, name: str, holds: Callable[[Row], bool], why: Callable[[Row], str]) -> None:
-        """Leave out the rows for which something no longer holds."""
+        """Keep only the rows of a table for which `holds` is true; `why` says of each other row why it is left out."""
         self.left += [why(row) for row in self.rows[name] if not holds(row)]
         self.rows[name] = [row for row in self.rows[name] if holds(row)]
 
@@ -66,8 +66,8 @@ class _RestoredRows:
 def undo(instance: Instance, actor: Actor, offboarding_id: int) -> UndoneOffboarding:
     """Bring back user, keys, grants, memberships and credentials of an offboarding, as one change.
 
-    Raises Refusal MISSING; INVALID after the time to undo it, the second time, or where the person was removed once
-    more since; FORBIDDEN where the actor may not give what would come back.
+    Raises Refusal MISSING; INVALID after the time to undo it, or where the person was offboarded again since; TAKEN
+    where it was undone already; FORBIDDEN where the actor may not give what would come back.
     """
     with Attempt(instance, actor, OFFBOARD, "undo an offboarding", target_kind="user") as attempt:
 
@@ -75,7 +75,7 @@ def undo(instance: Instance, actor: Actor, offboarding_id: int) -> UndoneOffboar
             offboarding = offboardings.get(work.connection, actor.workspace_id, offboarding_id)
             if offboarding is None:
                 raise missing("offboarding")
-            user = _undoable(work, offboarding)
+            user = _require_undoable(work, offboarding)
             refuse_exceeding(work, user)
             restored = _restorable(work, offboarding)
             _refuse_giving(work, restored)
@@ -98,26 +98,30 @@ def undo(instance: Instance, actor: Actor, offboarding_id: int) -> UndoneOffboar
         return attempt.write(change)
 
 
-def _undoable(work: Work, offboarding: Offboarding) -> User:
-    """The user whose access comes back; raises Refusal where that cannot be."""
-    if offboarding.undone_at is not None:
+def _require_undoable(work: Work, offboarding: Offboarding) -> User:
+    """The user whose access comes back. Raises Refusal where the offboarding cannot be undone.
+
+    1. It was not undone before. 2. There is time left. 3. Its row is as Keyrack wrote it. 4. The user still exists. 5.
+    The user was not offboarded again since.
+    """
+    if offboarding.undone_at is not None:  # 1
         words = f"This was undone already, at {offboarding.undone_at:%Y-%m-%d %H:%M} UTC by {offboarding.undone_by}."
         raise Refusal(Kind.TAKEN, "undone-already", words)
-    if work.now >= offboarding.undo_until:
+    if work.now >= offboarding.undo_until:  # 2
         words = (
             f"This could be undone until {offboarding.undo_until:%Y-%m-%d %H:%M} UTC. Enable the user and give keys, "
             "grants and memberships anew."
         )
         raise Refusal(Kind.INVALID, "too-late", words)
-    if not offboarding.sound:
+    if not offboarding.sound:  # 3
         words = "What was kept to undo this was changed in the database, not by Keyrack; nothing of it comes back."
         raise Refusal(Kind.UNAVAILABLE, "seal-broken", words)
-    if user_rows.user(work.connection, offboarding.user_id) is None:
+    if user_rows.user(work.connection, offboarding.user_id) is None:  # 4
         raise Refusal(
             Kind.INVALID, "user-deleted", f"The user {offboarding.user_name} was deleted since; make a new one."
         )
     user = own_user(work, offboarding.user_id)
-    latest = offboardings.latest_of(work.connection, user.id)
+    latest = offboardings.latest_of(work.connection, user.id)  # 5
     if latest is not None and latest.id != offboarding.id and latest.undone_at is None:
         words = f"{user.name} was removed once more since; undo that first, which is {latest.id}."
         raise Refusal(Kind.INVALID, "removed-again", words)
@@ -125,7 +129,7 @@ def _undoable(work: Work, offboarding: Offboarding) -> User:
 
 
 def _restorable(work: Work, offboarding: Offboarding) -> _RestoredRows:
-    """The rows that were kept, without those whose place is gone or taken."""
+    """The kept rows, without those whose place is gone or taken."""
     connection = work.connection
     restored = _RestoredRows(
         {name: [_read(table, row) for row in offboarding.kept[name]] for name, table in TABLES.items()}
@@ -172,7 +176,7 @@ def _restorable(work: Work, offboarding: Offboarding) -> _RestoredRows:
 
 
 def _memberships(work: Work, offboarding: Offboarding, restored: _RestoredRows) -> None:
-    """Without groups and repositories that are gone, or of which somebody made the person a member since."""
+    """Leave out memberships of groups and repositories that are gone, or in which the person is again."""
     connection = work.connection
     for table, place, column, word in (
         (group_members, groups, "group_id", "group"),
@@ -190,7 +194,7 @@ def _memberships(work: Work, offboarding: Offboarding, restored: _RestoredRows) 
 
 
 def _refuse_giving(work: Work, restored: _RestoredRows) -> None:
-    """Nobody gives by undoing what they may not give otherwise."""
+    """Refuse to bring back what the actor may not give."""
     needed = {
         "grants:write": restored.rows["grants"] or restored.rows["group_members"],
         "credentials:write": restored.rows["credentials"],
@@ -212,13 +216,13 @@ def _bring_back(work: Work, offboarding: Offboarding, user: User, restored: _Res
             key_owner_rows.claim_fingerprint(connection, row["fingerprint"], kind="user", user_key_id=row["id"])
     for table in (grants, group_members, repository_members):
         offboardings.put_back(connection, table, rows[table.name])
-    back = {row["fingerprint"] for name in ("user_keys", "credentials") for row in rows[name]} - {None}
+    fingerprints = {row["fingerprint"] for name in ("user_keys", "credentials") for row in rows[name]} - {None}
     opened = set(grant_rows.servers_of_user(connection, user.id)) | {row["server_id"] for row in rows["credentials"]}
     opened |= offboardings.present(connection, servers, "id", offboarding.kept["servers"])
-    offboardings.accept(connection, sorted(opened), sorted(back))
+    offboardings.accept(connection, sorted(opened), sorted(fingerprints))
     revisions = {server_id: work.bump_revision(server_id) for server_id in sorted(opened)}
     makers = offboardings.present(connection, users, "id", {row["created_by"] for row in rows["credentials"]} - {None})
-    fresh = [
+    credential_rows = [
         {
             **row,
             "created_by": row["created_by"] if row["created_by"] in makers else None,
@@ -227,12 +231,12 @@ def _bring_back(work: Work, offboarding: Offboarding, user: User, restored: _Res
         }
         for row in rows["credentials"]
     ]
-    offboardings.put_back(connection, credentials, fresh)
+    offboardings.put_back(connection, credentials, credential_rows)
 
 
 def _read(table: Table, row: Mapping[str, Any]) -> Row:
-    """A row from the JSON that it was kept as."""
-    # Older ones may name columns that there are no more: what hosts said of a row is not brought back with it.
+    """A row from the JSON in which it was kept."""
+    # Rows kept by older versions may have columns that no longer exist.
     return {
         name: EPOCH + value * MICROSECOND if value is not None and isinstance(table.c[name].type, Moment) else value
         for name, value in row.items()

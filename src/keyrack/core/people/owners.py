@@ -1,4 +1,4 @@
-"""Whether a workspace keeps an owner who can get in, when one leaves or becomes less; must change nothing."""
+"""Whether a workspace keeps an owner who can sign in when one leaves or gets another role; must change nothing."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from keyrack.model import Actor, Role, User
 from keyrack.store.people import access_keys, authenticators, tokens, users
 
 MANAGES = "people:write"
-"""What a proof must let an owner do, so that there is a way to all else."""
+"""An owner whose proof allows this can give themselves every other proof."""
 
 
 def refuse_last(connection: Connection, actor: Actor, user: User, at: datetime) -> None:
-    """Refuse what takes the last owner away. Raises Refusal INVALID.
+    """Refuse to take away the last owner. Raises Refusal INVALID.
 
-    An owner who has nothing to get in with does not count, as nobody but owners may give one anything: everybody would
-    be shut out. It does where an operator asks, or Keyrack itself, who need no proof.
+    1. Another owner must remain. 2. One of them must have something to sign in with: only owners could give it to them,
+    so everybody would be shut out. An operator and Keyrack itself need no proof, so for them 2 does not count.
     """
     if user.role is not Role.OWNER:
         return
     others = users.other_owners(connection, user)
-    if not others:
+    if not others:  # 1
         words = f"{user.name} is the workspace's last owner; make another user owner first."
         raise Refusal(Kind.INVALID, "last-owner", words)
-    if actor.user_id is not None and not any(_gets_in(connection, other, at) for other in others):
+    if actor.user_id is not None and not any(_can_sign_in(connection, other, at) for other in others):  # 2
         words = (
             f"{user.name} is the last owner who can get in: no other one has a password, a passkey, an access key or a "
             f"token that may do {MANAGES}. Give another owner one first."
@@ -37,11 +37,11 @@ def refuse_last(connection: Connection, actor: Actor, user: User, at: datetime) 
 
 
 def has_another(connection: Connection, user: User) -> bool:
-    """Whether the workspace of a user has another owner who is not disabled."""
+    """Whether a user's workspace has another owner who is not disabled."""
     return bool(users.other_owners(connection, user))
 
 
-def _gets_in(connection: Connection, user_id: int, at: datetime) -> bool:
+def _can_sign_in(connection: Connection, user_id: int, at: datetime) -> bool:
     if users.password_hash(connection, user_id) is not None:
         return True
     if authenticators.any_of_user(connection, user_id, (PASSKEY,)) or authenticators.is_identified(connection, user_id):

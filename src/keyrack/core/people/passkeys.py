@@ -1,7 +1,7 @@
-"""Passkeys (WebAuthn): registered by who is signed in, and proven, beside a password or alone; must trust no browser.
+"""Passkeys (WebAuthn): register them, and check them beside a password or alone; must trust no browser.
 
-A challenge is not kept: it is one of ours, for one browser and five minutes, and spent by the answer to it.
-`webauthn` is loaded where somebody uses a passkey: it takes seven megabytes that most services never need.
+A challenge is not stored: it carries a keyed hash for one browser and CHALLENGE_LASTS, and its answer uses it up.
+`webauthn` is imported where somebody uses a passkey, as it takes seven megabytes that most services never need.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ LONGEST = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Browser:
-    """The browser that is asked for a passkey. origin: the one it shows, such as https://keys.example.org; host: the
-    relying party's id; cookie: binds a challenge to this browser.
+    """The browser that is asked for a passkey.
+
+    origin: that of the page, such as https://keys.example.org; host: the relying party's id; cookie: a challenge counts
+    only for this one.
     """
 
     origin: str
@@ -39,7 +41,7 @@ class Browser:
 
 
 def registration(instance: Instance, actor: Actor, browser: Browser) -> str:
-    """What the browser is asked for to make a passkey: the options as JSON."""
+    """The options, as JSON, with which a browser makes a passkey."""
     import webauthn
     from webauthn.helpers import structs
 
@@ -65,19 +67,19 @@ def registration(instance: Instance, actor: Actor, browser: Browser) -> str:
 
 
 def register(instance: Instance, actor: Actor, browser: Browser, *, name: str, answer: str) -> tuple[str, ...]:
-    """Keep the passkey that a browser made; recovery codes, shown this once, where there were none.
+    """Store the passkey that a browser made. Answers recovery codes, shown only this once, if there were none.
 
-    answer: the browser's, as JSON. Raises Refusal INVALID or TAKEN.
+    answer: the browser's, as JSON. Raises Refusal INVALID, TAKEN or LIMIT.
     """
     import webauthn
     from webauthn.helpers.exceptions import WebAuthnException
 
     with Attempt(instance, actor, "iam:self", "register a passkey", target_kind="authenticator") as attempt:
         title = validation.new_name(name)
-        challenge = _answered(answer)
+        challenge = _challenge_of(answer)
         _check_challenge(instance, browser, challenge)
         try:
-            made = webauthn.verify_registration_response(
+            verified = webauthn.verify_registration_response(
                 credential=answer,
                 expected_challenge=challenge,
                 expected_rp_id=browser.host,
@@ -89,23 +91,23 @@ def register(instance: Instance, actor: Actor, browser: Browser, *, name: str, a
         def run(work: Work) -> tuple[str, ...]:
             _spend(work, challenge)
             user = own_user(work, actor.user_id)
-            number = second_factors.add_passkey(
+            authenticator_id = second_factors.add_passkey(
                 work,
                 user,
                 name=title,
-                credential=made.credential_id,
-                public_key=made.credential_public_key,
-                count=made.sign_count,
+                credential=verified.credential_id,
+                public_key=verified.credential_public_key,
+                count=verified.sign_count,
             )
             codes = second_factors.ensure_recovery(work, user)
-            work.record(f"{user.name} has the passkey {title}", target_id=number, level="warning")
+            work.record(f"{user.name} has the passkey {title}", target_id=authenticator_id, level="warning")
             return codes
 
         return attempt.write(run)
 
 
 def options(instance: Instance, browser: Browser, *, user_id: int | None = None) -> str:
-    """What the browser is asked for to prove a passkey: of a user, or of whoever it is; the options as JSON.
+    """The options, as JSON, with which a browser proves a passkey: one of a user, or, for None, of anybody.
 
     "" for a user who has none.
     """
@@ -136,32 +138,35 @@ def options(instance: Instance, browser: Browser, *, user_id: int | None = None)
 
 
 def owner(instance: Instance, answer: str) -> int | None:
-    """Whose passkey an answer claims to be of; no proof yet of anything."""
+    """The id of the user whose passkey an answer names, None where there is none; this proves nothing yet."""
     credential = _credential(answer)
     passkey = instance.database.read(lambda connection: authenticators.by_credential(connection, credential))
     return None if passkey is None else passkey.user_id
 
 
 def use(work: Work, browser: Browser, answer: str, *, alone: bool) -> User:
-    """The user whose passkey answered, which spends the challenge. Raises Refusal UNAUTHENTICATED.
+    """The user whose passkey answered; uses the challenge up. Raises Refusal UNAUTHENTICATED.
 
-    alone: nothing else was proven, so that the authenticator must have asked for a finger or a PIN.
+    1. The challenge is for this browser, in time, and unused. 2. Passkey and user exist, and the user is not disabled.
+    3. The signature holds.
+
+    alone: nothing else was proven, so the authenticator must have verified its user by a fingerprint or a PIN.
     """
     import webauthn
     from webauthn.helpers.exceptions import WebAuthnException
 
     wrong = Refusal(Kind.UNAUTHENTICATED, "passkey-wrong", "This passkey does not open anything here.", field="answer")
-    try:
-        challenge, credential = _answered(answer), _credential(answer)
+    try:  # 1
+        challenge, credential = _challenge_of(answer), _credential(answer)
         _check_challenge(work.instance, browser, challenge)
         _spend(work, challenge)
     except Refusal:
         raise wrong from None
     passkey = authenticators.by_credential(work.connection, credential)
     user = None if passkey is None else users.user(work.connection, passkey.user_id)
-    if passkey is None or user is None or user.disabled_at is not None:
+    if passkey is None or user is None or user.disabled_at is not None:  # 2
         raise wrong
-    try:
+    try:  # 3
         proven = webauthn.verify_authentication_response(
             credential=answer,
             expected_challenge=challenge,
@@ -178,8 +183,10 @@ def use(work: Work, browser: Browser, answer: str, *, alone: bool) -> User:
 
 
 def prove(instance: Instance, actor: Actor, browser: Browser, answer: str) -> None:
-    """Check the passkey of somebody who is signed in. Raises Refusal UNAUTHENTICATED."""
-    with Attempt(instance, actor, "iam:self", "prove who one is by a passkey", target_kind="authenticator") as attempt:
+    """Check a passkey of somebody who is signed in. Raises Refusal UNAUTHENTICATED."""
+    with Attempt(
+        instance, actor, "iam:self", "prove who they are by a passkey", target_kind="authenticator"
+    ) as attempt:
 
         def run(work: Work) -> None:
             if use(work, browser, answer, alone=False).id != actor.user_id:
@@ -212,8 +219,8 @@ def _spend(work: Work, challenge: bytes) -> None:
         raise invalid("answer", "This answer was used already; try again.")
 
 
-def _answered(answer: str) -> bytes:
-    """The challenge that an answer says it is for."""
+def _challenge_of(answer: str) -> bytes:
+    """The challenge that an answer is for, as it says."""
     from webauthn import base64url_to_bytes
 
     try:

@@ -1,4 +1,4 @@
-"""Passwords as Argon2id hashes; must never keep, log or answer a password."""
+"""Passwords as Argon2id hashes; must never store, log or answer a password."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from keyrack.errors import Refusal, invalid
 LONGEST = 1024
 SHORTEST = 8
 
-# 19 MiB and two passes, OWASP's first recommendation; four at once bound what a flood of sign-ins can take.
+# 19 MiB and two passes, as OWASP recommends first. Four at once, so that a flood of sign-ins takes bounded memory.
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 _turns = BoundedSemaphore(4)
-# Of the same parameters as _hasher's, and of a password that nobody kept: what a wrong name is checked against.
+# Checked for names that nobody has, so that it takes as long: with _hasher's parameters, of a password nobody knows.
 NOBODYS_HASH = "$argon2id$v=19$m=19456,t=2,p=1$ndRJAQ+tbGEwGFqHKnZTZg$h9CKtUVI0pP8KSi/4MpPj7zceKfwqyHUIL4AGBVHiuE"
 
 
 class Hashed(str):
-    """The hash to keep of a password, made beforehand, so that no transaction waits for it."""
+    """A hash that was made beforehand, so that no transaction waits for it."""
 
 
 def check(password: str) -> None:
-    """Nothing for a password of 8 to 1,024 characters; raises Refusal INVALID for others."""
+    """Raises Refusal INVALID unless a password has 8 to 1,024 characters."""
     problem = _problem(password)
     if problem is not None:
         raise problem
 
 
 def hash_password(password: str) -> str:
-    """The hash to keep of a password of 8 to 1,024 characters; raises Refusal INVALID."""
+    """The hash to store for a password of 8 to 1,024 characters. Raises Refusal INVALID."""
     if isinstance(password, Hashed):
         return str(password)
     check(password)
@@ -40,7 +40,7 @@ def hash_password(password: str) -> str:
 
 
 def verify(hashed: str | None, password: str) -> bool:
-    """Whether this is the password; as slow when there is none, so that names cannot be told by timing."""
+    """Whether this is the password; takes as long where there is no hash, so that timing tells no names."""
     if len(password) > LONGEST:
         return False
     with _turns:

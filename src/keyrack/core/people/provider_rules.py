@@ -1,4 +1,6 @@
-"""Who an OpenID provider's people are here: made, given roles and groups by rule, signed in; must read no token."""
+"""Who the people of an OpenID provider are here: creates users, gives roles and groups by rules, begins sessions; must
+read no token.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +28,13 @@ from keyrack.store.people import users as user_rows
 from keyrack.store.people import web_sessions as session_rows
 
 ANYBODY = "*"
-# The one that counts where several rules give one.
+# Where several rules give a role, the first of these counts.
 ORDER = (Role.OWNER, Role.ADMIN, Role.AUDITOR, Role.MEMBER)
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a provider says of somebody, once its signature held. session: the provider's name for this sign-in."""
+    """What a provider says of somebody, after its signature was checked; session: its id of this sign-in."""
 
     issuer: str
     subject: str
@@ -42,19 +44,20 @@ class Claims:
 
 
 def role_of(instance: Instance, groups: Iterable[str]) -> Role | None:
-    """The highest role that a rule gives somebody in these groups; None where none does."""
+    """The highest role that a rule gives to somebody in these groups, None where none does."""
     known = dict(provider_rules(instance.settings.oidc_roles))
     given = {known[group] for group in (*groups, ANYBODY) if group in known}
     return next((role for role in ORDER if role.value in given), None)
 
 
 def sign_in(instance: Instance, claims: Claims, *, address: str, user_agent: str) -> NewWebSession:
-    """Begin a session of whom the provider signed in; the first time the user is made, where a rule gives a role.
+    """Begin a session for somebody whom the provider signed in; at their first sign-in the user is created, if a rule
+    gives a role.
 
     Role and groups follow the provider at each sign-in, groups also at one that is refused. Raises Refusal FORBIDDEN.
     """
     role = role_of(instance, claims.groups)
-    user = _known(instance, claims)
+    user = _user_of(instance, claims)
     if role is None or (user is not None and user.disabled_at is not None):
         if user is not None:
             _follow_groups(instance, user, claims)
@@ -67,12 +70,12 @@ def sign_in(instance: Instance, claims: Claims, *, address: str, user_agent: str
     with Attempt(instance, actor, "iam:self", "sign in", target_kind="session") as attempt:
 
         def begin(work: Work) -> NewWebSession:
-            now = user_rows.user(work.connection, user.id)
-            if now is None or now.disabled_at is not None:
+            current = user_rows.user(work.connection, user.id)
+            if current is None or current.disabled_at is not None:
                 raise _no_access()
             return web_sessions.begin(
                 work,
-                now,
+                current,
                 method="OpenID Connect",
                 user_agent=user_agent,
                 issuer=claims.issuer,
@@ -83,7 +86,7 @@ def sign_in(instance: Instance, claims: Claims, *, address: str, user_agent: str
 
 
 def link(instance: Instance, actor: Actor, claims: Claims) -> None:
-    """Note that the actor, who is signed in, is this person at the provider. Raises Refusal TAKEN."""
+    """Link the actor, who is signed in, to this account of the provider. Raises Refusal TAKEN."""
     with Attempt(instance, actor, "iam:self", "link an account of a provider", target_kind="identity") as attempt:
 
         def run(work: Work) -> None:
@@ -98,9 +101,9 @@ def link(instance: Instance, actor: Actor, claims: Claims) -> None:
 
 
 def end(instance: Instance, *, issuer: str, session: str | None, subject: str | None, mark: bytes) -> int:
-    """End the sessions that a provider says are over: by its session, else all of a subject; answers how many.
+    """End sessions that a provider says have ended: those of its session, else all of a subject; answers how many.
 
-    mark: of the provider's message, which counts once. Raises Refusal INVALID for one that came before.
+    mark: identifies the provider's message, which counts once. Raises Refusal INVALID for a repeated message.
     """
     attempt = Attempt(instance, system_actor(), "people:write", "end sessions for a provider", target_kind="session")
     with attempt:
@@ -121,7 +124,7 @@ def end(instance: Instance, *, issuer: str, session: str | None, subject: str | 
         return attempt.write(run)
 
 
-def _known(instance: Instance, claims: Claims) -> User | None:
+def _user_of(instance: Instance, claims: Claims) -> User | None:
     def question(connection: Connection) -> User | None:
         number = authenticators.identify(connection, issuer=claims.issuer, subject=claims.subject)
         return None if number is None else user_rows.user(connection, number)
@@ -130,12 +133,12 @@ def _known(instance: Instance, claims: Claims) -> User | None:
 
 
 def _make(instance: Instance, claims: Claims, role: Role) -> User:
-    """The user of these claims, made now. Nobody becomes somebody who is here already by bearing the same name."""
+    """Create the user of these claims. A user who has that name already must link the account first."""
     actor = _keyrack(instance)
     with Attempt(instance, actor, "people:write", "note who a user is at a provider", target_kind="user") as attempt:
 
         def run(work: Work) -> User:
-            # Together: a user without the identity could never come through the provider again.
+            # In one transaction, as a user without the identity could never sign in through the provider.
             user = users.create_user(within(work), actor, name=plain_blanks(claims.name), role=role)
             _add_identity(work, user, claims)
             work.record(f"{user.name} came through {claims.issuer}", target_id=user.id)
@@ -146,7 +149,7 @@ def _make(instance: Instance, claims: Claims, role: Role) -> User:
         except Refusal as refusal:
             if refusal.kind is not Kind.TAKEN:
                 raise
-            known = _known(instance, claims)
+            known = _user_of(instance, claims)
             if known is not None:
                 return known  # another sign-in of the same person was quicker
             words = (
@@ -157,7 +160,7 @@ def _make(instance: Instance, claims: Claims, role: Role) -> User:
 
 
 def _follow_role(instance: Instance, user: User, role: Role) -> None:
-    """Bring the role to what the rules say."""
+    """Change the role to what the rules give; the last owner stays owner."""
     if user.role is not role:
         try:
             users.change_rights(instance, _keyrack(instance), user.id, role=role, policies=user.policies)
@@ -167,7 +170,7 @@ def _follow_role(instance: Instance, user: User, role: Role) -> None:
 
 
 def _follow_groups(instance: Instance, user: User, claims: Claims) -> None:
-    """Bring groups to what the rules say; a group that no rule names is left alone."""
+    """Bring the user into, or out of, the groups that rules name; other groups stay."""
     actor = _keyrack(instance)
     for theirs, ours in dict(provider_rules(instance.settings.oidc_groups)).items():
         inside = theirs in claims.groups
@@ -178,7 +181,7 @@ def _follow_groups(instance: Instance, user: User, claims: Claims) -> None:
 
         if inside == (user.id in instance.database.read(held)):
             continue
-        # By this user alone: who enters the group meanwhile stays in it.
+        # Only this user is added or removed, so that others who enter the group meanwhile stay.
         if inside:
             groups.ensure(instance, actor, name=ours, user_ids=(user.id,), exactly=False)
             continue
@@ -186,7 +189,8 @@ def _follow_groups(instance: Instance, user: User, claims: Claims) -> None:
             groups.remove_member(instance, actor, ours, user.name)
         except Refusal as refusal:
             if refusal.kind is not Kind.MISSING:
-                raise  # somebody else, or another sign-in of the same person, was quicker
+                raise
+            # Somebody else, or another sign-in of the same person, was quicker.
 
 
 def _add_identity(work: Work, user: User, claims: Claims) -> None:
@@ -196,7 +200,7 @@ def _add_identity(work: Work, user: User, claims: Claims) -> None:
 
 
 def _keyrack(instance: Instance) -> Actor:
-    """Keyrack itself in the first workspace, whose people the provider signs in."""
+    """Keyrack itself, as actor in the first workspace, which the provider is for."""
     names = instance.database.read(workspaces.workspaces_by_name)
     if not names:
         raise _no_access()

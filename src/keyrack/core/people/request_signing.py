@@ -1,4 +1,4 @@
-"""SDK-HMAC-SHA256: whether a signature over a request holds; pure, must know no database, API or framework."""
+"""SDK-HMAC-SHA256: checks a signature over a request; pure, must know no database, API or framework."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _DATE = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
 class BadSignature(Exception):
     """Why a signature does not count.
 
-    message: words for whoever signed; code: a slug for those kinds that an API has words of its own for; forged: it may
-    be somebody's guess.
+    message: for whoever signed; code: a slug, "signature-refused" where no API answers this case in words of its own;
+    forged: this may be somebody's guess.
     """
 
     def __init__(self, message: str, code: str = "signature-refused", *, forged: bool = False) -> None:
@@ -52,17 +52,17 @@ class SignedRequest:
     body: bytes
 
     def header(self, name: str) -> bytes | None:
-        """The value of a header, blanks at its ends removed; None without one. Raises BadSignature on two."""
+        """The value of a header without blanks at its ends, None where it is absent. Raises BadSignature for two."""
         values = [value for other, value in self.headers if other == name]
         if len(values) > 1:
-            # Two readers may each take another one of them for the one that was signed.
+            # Of two values one program may check the one and another use the other.
             raise BadSignature(f"the header {name} stands twice")
         return values[0].strip() if values else None
 
 
 @dataclass(frozen=True, slots=True)
 class SignatureClaim:
-    """What an Authorization header claims: an access key's id, which headers are signed, the signature."""
+    """What an Authorization header claims: an access key's id, the names of the signed headers, the signature."""
 
     access_key: str
     signed_headers: tuple[str, ...]
@@ -75,7 +75,7 @@ def is_forged(error: Exception) -> bool:
 
 
 def read_claim(authorization: str) -> SignatureClaim:
-    """Take an Authorization header apart; raises BadSignature for other algorithms and for garbage."""
+    """Parse an Authorization header. Raises BadSignature for other algorithms and malformed ones."""
     scheme = authorization.partition(" ")[0]
     if scheme.startswith(("SDK-", "V11-")) and scheme != ALGORITHM:
         raise BadSignature(f"the algorithm is not supported, use {ALGORITHM}")
@@ -94,7 +94,7 @@ def read_claim(authorization: str) -> SignatureClaim:
 
 
 def check_date(request: SignedRequest, now: datetime) -> str:
-    """The X-Sdk-Date of a request that is at most 15 minutes from now; raises BadSignature."""
+    """The X-Sdk-Date of a request, at most SKEW from now. Raises BadSignature."""
     text = (request.header(DATE_HEADER) or b"").decode("ascii", "replace")
     try:
         if not _DATE.fullmatch(text):
@@ -108,7 +108,7 @@ def check_date(request: SignedRequest, now: datetime) -> str:
 
 
 def check(request: SignedRequest, claim: SignatureClaim, secret: str, now: datetime) -> None:
-    """Raise BadSignature unless the signature is the secret's over this very request, made just now."""
+    """Raises BadSignature unless this secret made the signature over this very request within SKEW."""
     date = check_date(request, now)
     for body_hash in _body_hashes(request):
         canonical = canonical_request(request, claim.signed_headers, body_hash)
@@ -119,7 +119,7 @@ def check(request: SignedRequest, claim: SignatureClaim, secret: str, now: datet
 
 
 def sign(canonical: bytes, date: str, secret: str) -> str:
-    """The signature over a canonical request; the secret is the HMAC key itself, without derivation."""
+    """The signature over a canonical request, in hexadecimal; the secret itself is the HMAC key."""
     text = f"{ALGORITHM}\n{date}\n{hashlib.sha256(canonical).hexdigest()}"
     return hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
 
@@ -137,7 +137,7 @@ def canonical_request(request: SignedRequest, signed_headers: tuple[str, ...], b
 
 
 def _body_hashes(request: SignedRequest) -> tuple[str, ...]:
-    """What may stand for the body in the text that is signed."""
+    """What may stand for the body in the signed text."""
     actual = hashlib.sha256(request.body).hexdigest()
     named = (request.header(HASH_HEADER) or b"").decode("ascii", "replace")
     if not named:
@@ -146,7 +146,7 @@ def _body_hashes(request: SignedRequest) -> tuple[str, ...]:
         # SDKs differ on whether a request without a body signs this word or the hash of nothing.
         return (named,) if request.body else (named, actual)
     if named.lower() != actual:
-        # The header stands in place of the hash, so one that lies would let anybody change the body.
+        # The header stands in place of the hash: were it not checked, anybody could change the body.
         raise BadSignature("X-Sdk-Content-Sha256 is not the hash of the body")
     return (named,)
 
@@ -167,5 +167,5 @@ def _canonical_query(query: bytes) -> bytes:
 
 
 def _encode(text: bytes) -> bytes:
-    """RFC 3986: all but A-Z a-z 0-9 - . _ ~ as %XX."""
+    """RFC 3986: all except A-Z a-z 0-9 - . _ ~ as %XX."""
     return quote_from_bytes(text, safe="~").encode()

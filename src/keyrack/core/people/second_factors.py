@@ -1,4 +1,4 @@
-"""Second factors: codes of an app (TOTP), recovery codes, the rows of passkeys; must keep no code in clear."""
+"""Second factors: codes of an app (TOTP), recovery codes, the rows of passkeys; must store no code in clear."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECOND = (TOTP_KIND, PASSKEY)
 STEP_SECONDS = 30
 DIGITS = 6
 NEIGHBOURS = (0, -1, 1)
-"""By how many steps of STEP_SECONDS a phone's clock may differ."""
+"""The clock of a phone may differ by these numbers of steps."""
 RECOVERY_CODES = 10
 MOST = 20
 ENROLMENT_LASTS = timedelta(minutes=15)
@@ -37,7 +37,10 @@ _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
 @dataclass(frozen=True, slots=True)
 class CodesEnrolment:
-    """An app's key that is not in force yet: to be shown, and carried until a code of it is entered."""
+    """An app's key that does not count yet.
+
+    secret, address: for the app, as text and as otpauth URI; carried: what the browser sends back with a code of it.
+    """
 
     secret: str
     address: str
@@ -45,19 +48,19 @@ class CodesEnrolment:
 
 
 def is_asked(work: Work, user: User) -> bool:
-    """Whether a password alone does not sign this user in."""
+    """Whether this user needs a second factor beside the password."""
     return authenticators.any_of_user(work.connection, user.id, SECOND)
 
 
-def mine(instance: Instance, actor: Actor) -> tuple[Authenticator, ...]:
-    """What the actor signs in with beside the password, oldest first."""
-    with Attempt(instance, actor, "iam:self", "see how one signs in", target_kind="authenticator") as attempt:
+def own(instance: Instance, actor: Actor) -> tuple[Authenticator, ...]:
+    """The actor's second factors and recovery codes, oldest first."""
+    with Attempt(instance, actor, "iam:self", "see their own second factors", target_kind="authenticator") as attempt:
         return attempt.read(lambda connection: authenticators.of_user(connection, actor.user_id or 0))
 
 
 @dataclass(frozen=True, slots=True)
 class SecondFactors:
-    """By what somebody can prove again who they are."""
+    """The ways in which a user can prove again who they are."""
 
     password: bool
     codes: bool
@@ -65,7 +68,7 @@ class SecondFactors:
 
 
 def ways(instance: Instance, actor: Actor) -> SecondFactors:
-    """By what the actor can prove again who they are: for what a page shows."""
+    """The ways in which the actor can prove again who they are, for pages to show."""
 
     def question(connection: Connection) -> SecondFactors:
         kinds = {held.kind for held in authenticators.of_user(connection, actor.user_id or 0)}
@@ -76,14 +79,14 @@ def ways(instance: Instance, actor: Actor) -> SecondFactors:
 
 
 def begin_totp(instance: Instance, actor: Actor) -> CodesEnrolment:
-    """A new key for an app; nothing is kept until a code of it is entered."""
+    """A new key for an app; nothing is stored until a code of it is entered."""
     secret = base64.b32encode(secrets.token_bytes(20)).decode()
-    kept = browser_state.pack(instance, f"totp of {actor.user_id}", {"secret": secret}, lasts=ENROLMENT_LASTS)
-    return _enrolment(actor, secret, kept)
+    carried = browser_state.pack(instance, f"totp of {actor.user_id}", {"secret": secret}, lasts=ENROLMENT_LASTS)
+    return _enrolment(actor, secret, carried)
 
 
 def enrolment(instance: Instance, actor: Actor, text: str) -> CodesEnrolment | None:
-    """An enrolment again, None for one that is too old or somebody else's."""
+    """The enrolment that a browser sent back, None where it is too old or of another user."""
     begun = browser_state.unpack(instance, f"totp of {actor.user_id}", text)
     if begun is None:
         return None
@@ -96,9 +99,9 @@ def _enrolment(actor: Actor, secret: str, carried: str) -> CodesEnrolment:
 
 
 def finish_totp(instance: Instance, actor: Actor, text: str, code: str) -> tuple[str, ...]:
-    """Ask for codes of an app from now on; the recovery codes, shown this once, where there were none.
+    """Ask the actor for codes of an app from now on. Answers recovery codes, shown only this once, if there were none.
 
-    text: the enrolment as it was carried. Raises Refusal INVALID.
+    text: CodesEnrolment.carried. Raises Refusal INVALID or LIMIT.
     """
     with Attempt(instance, actor, "iam:self", "ask for codes of an app", target_kind="authenticator") as attempt:
         begun = enrolment(instance, actor, text)
@@ -126,7 +129,7 @@ def finish_totp(instance: Instance, actor: Actor, text: str, code: str) -> tuple
 
 
 def ensure_recovery(work: Work, user: User) -> tuple[str, ...]:
-    """Recovery codes for a user who has none left; () where some are."""
+    """New recovery codes for a user who has none left, else ()."""
     if any(held.kind == RECOVERY for held in authenticators.of_user(work.connection, user.id)):
         return ()
     codes = tuple(_new_code() for _ in range(RECOVERY_CODES))
@@ -136,7 +139,7 @@ def ensure_recovery(work: Work, user: User) -> tuple[str, ...]:
 
 
 def renew_recovery(instance: Instance, actor: Actor) -> tuple[str, ...]:
-    """New recovery codes in place of the old ones, shown this once."""
+    """New recovery codes in place of the old ones, shown only this once."""
     with Attempt(instance, actor, "iam:self", "make recovery codes", target_kind="authenticator") as attempt:
 
         def run(work: Work) -> tuple[str, ...]:
@@ -150,7 +153,7 @@ def renew_recovery(instance: Instance, actor: Actor) -> tuple[str, ...]:
 
 
 def remove(instance: Instance, actor: Actor, authenticator_id: int) -> None:
-    """Take away an app or a passkey of the actor's own; the recovery codes go with the last. Raises Refusal MISSING."""
+    """Remove an app or a passkey of the actor; the recovery codes go with the last one. Raises Refusal MISSING."""
     attempt = Attempt(
         instance, actor, "iam:self", "remove a second factor", target_kind="authenticator", target_id=authenticator_id
     )
@@ -173,7 +176,7 @@ def remove(instance: Instance, actor: Actor, authenticator_id: int) -> None:
 
 
 def has_any(instance: Instance, actor: Actor, user_id: int) -> bool:
-    """Whether a password alone does not sign somebody in. Raises Refusal FORBIDDEN."""
+    """Whether a user needs a second factor beside the password. Raises Refusal FORBIDDEN."""
     aim = "see how somebody signs in"
     with Attempt(instance, actor, "people:read", aim, target_kind="user", target_id=user_id) as attempt:
 
@@ -186,7 +189,7 @@ def has_any(instance: Instance, actor: Actor, user_id: int) -> bool:
 
 
 def reset(instance: Instance, actor: Actor, user_id: int) -> None:
-    """Take all second factors of somebody away, who lost them. Raises Refusal MISSING or FORBIDDEN."""
+    """Remove all second factors of a user who has lost them. Raises Refusal MISSING or FORBIDDEN."""
     attempt = Attempt(
         instance, actor, "people:write", "take somebody's second factors away", target_kind="user", target_id=user_id
     )
@@ -204,7 +207,7 @@ def reset(instance: Instance, actor: Actor, user_id: int) -> None:
 
 def prove_code(instance: Instance, actor: Actor, code: str) -> None:
     """Check a code of somebody who is signed in. Raises Refusal UNAUTHENTICATED or THROTTLED."""
-    with Attempt(instance, actor, "iam:self", "prove who one is by a code", target_kind="authenticator") as attempt:
+    with Attempt(instance, actor, "iam:self", "prove who they are by a code", target_kind="authenticator") as attempt:
 
         def run(work: Work) -> None:
             use(work, own_user(work, actor.user_id), code)
@@ -215,7 +218,7 @@ def prove_code(instance: Instance, actor: Actor, code: str) -> None:
 
 
 def use(work: Work, user: User, code: str) -> str:
-    """Use a code up, and say what it was: "code" or "recovery code". Raises Refusal UNAUTHENTICATED."""
+    """Use a code up; answers "code" or "recovery code". Raises Refusal UNAUTHENTICATED."""
     typed = "".join(code.split()).replace("-", "").lower()
     for held in authenticators.of_user(work.connection, user.id):
         if held.kind == TOTP_KIND:
@@ -231,7 +234,7 @@ def use(work: Work, user: User, code: str) -> str:
 
 
 def check(work: Work, user: User, code: str | None, *, address: str) -> bool:
-    """Use a code up where a password alone does not sign this user in; whether one was asked.
+    """Use a code up if this user needs a second factor; answers whether they do.
 
     Raises Refusal UNAUTHENTICATED or THROTTLED.
     """
@@ -240,19 +243,19 @@ def check(work: Work, user: User, code: str | None, *, address: str) -> bool:
     if code is None:
         words = "A password alone does not sign this user in: send a code with it, or use an access key or a token."
         raise Refusal(Kind.UNAUTHENTICATED, "second-proof-asked", words)
-    # One account of guesses for every API that takes codes.
+    # One count of guesses for every API that takes codes.
     account = throttle.name_of("second", str(user.id))
     work.instance.throttle.prove(throttle.PASSWORD, address, account, lambda: use(work, user, code))
     return True
 
 
 def held_password(work: Work, user: User) -> str | None:
-    """The hash of a user's password, to see that it is still the one that was proven."""
+    """The hash of a user's password, to compare it with the one that was proven."""
     return users.password_hash(work.connection, user.id)
 
 
 def add_passkey(work: Work, user: User, *, name: str, credential: bytes, public_key: bytes, count: int) -> int:
-    """Keep a passkey of a user; answers its id. Raises Refusal TAKEN or LIMIT."""
+    """Store a passkey of a user; answers its id. Raises Refusal TAKEN or LIMIT."""
     if authenticators.by_credential(work.connection, credential) is not None:
         raise Refusal(Kind.TAKEN, "passkey-taken", "This passkey is registered already.")
     return _add(work, user, PASSKEY, name, public_key, credential=credential, step=count)
@@ -276,15 +279,15 @@ def _add(
 
 
 def _matching(key: bytes, code: str, now: int, *, after: int) -> int | None:
-    """The step whose code this is, of those that are not used yet; None where there is none."""
+    """The step whose code this is, later than `after`; None where there is none."""
     typed = "".join(code.split())
     if len(typed) != DIGITS or not (typed.isascii() and typed.isdigit()):
         return None
-    made = TOTP(key, DIGITS, SHA1(), STEP_SECONDS, enforce_key_length=False)  # noqa: S303 — what apps can do
-    here = now // STEP_SECONDS
-    for step in (here + offset for offset in NEIGHBOURS):
-        right = hmac.compare_digest(made.generate(step * STEP_SECONDS), typed.encode())
-        if right and step > after:
+    totp = TOTP(key, DIGITS, SHA1(), STEP_SECONDS, enforce_key_length=False)  # noqa: S303 — what apps can do
+    current_step = now // STEP_SECONDS
+    for step in (current_step + offset for offset in NEIGHBOURS):
+        is_right = hmac.compare_digest(totp.generate(step * STEP_SECONDS), typed.encode())
+        if is_right and step > after:
             return step
     return None
 

@@ -1,4 +1,4 @@
-"""Signing in with a browser: whom a name means, which proofs it takes, the session they begin; must keep no secret."""
+"""Signing in with a browser: whom a name means, which proofs it takes, and the session; must store no secret."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from keyrack.store.people import workspaces as workspace_rows
 
 LONGEST_NAME = 1024
 SECOND_LASTS = timedelta(minutes=10)
-# In what browsers carry through an upgrade, so it keeps its old spelling.
+# Browsers carry texts with it through an upgrade, so it keeps its old spelling.
 PURPOSE = "second proof"
 
 
 @dataclass(frozen=True, slots=True)
 class PendingSignIn:
-    """A password was right, and a second factor is asked; carried: what the browser brings back with it."""
+    """The password was right and a second factor is needed; carried: what the browser sends back with that."""
 
     carried: str
 
@@ -36,18 +36,18 @@ class PendingSignIn:
 def by_password(
     instance: Instance, name: str, password: str, *, address: str, user_agent: str
 ) -> NewWebSession | PendingSignIn:
-    """Begin a session for a user name and a password, or say that a second factor is asked.
+    """Begin a session by a user name and a password, or say that a second factor is needed.
 
-    name: of a user of the first workspace; "name@workspace" names one of another. Raises Refusal UNAUTHENTICATED, in
-    the same words and after the same work whatever was wrong, or THROTTLED.
+    name: of a user of the first workspace, or "name@workspace". Raises Refusal UNAUTHENTICATED, whatever was wrong with
+    the same words and after the same work, or THROTTLED.
     """
 
     def begin(work: Work, user: User) -> NewWebSession | PendingSignIn:
         if second_factors.is_asked(work, user):
             work.no_event("the second factor is still asked")
             proven = instance.key.hash_token(second_factors.held_password(work, user) or "").hex()
-            held = {"user": user.id, "proven": proven}
-            return PendingSignIn(browser_state.pack(instance, PURPOSE, held, lasts=SECOND_LASTS))
+            state = {"user": user.id, "proven": proven}
+            return PendingSignIn(browser_state.pack(instance, PURPOSE, state, lasts=SECOND_LASTS))
         return web_sessions.begin(work, user, method="password", user_agent=user_agent)
 
     who = instance.database.read(lambda connection: _named(connection, name[:LONGEST_NAME], password))
@@ -56,12 +56,12 @@ def by_password(
 
 def pending(instance: Instance, text: str) -> int | None:
     """The id of the user whose password was right; None where it was not, or too long ago."""
-    held = browser_state.unpack(instance, PURPOSE, text)
-    return None if held is None else int(held["user"])
+    state = browser_state.unpack(instance, PURPOSE, text)
+    return None if state is None else int(state["user"])
 
 
 def by_code(instance: Instance, text: str, code: str, *, address: str, user_agent: str) -> NewWebSession:
-    """Begin a session by a code after a password; text: what the browser carried.
+    """Begin a session by a code after a password; text: PendingSignIn.carried.
 
     Raises Refusal UNAUTHENTICATED or THROTTLED.
     """
@@ -73,7 +73,7 @@ def by_code(instance: Instance, text: str, code: str, *, address: str, user_agen
 def by_second_passkey(
     instance: Instance, text: str, browser: Browser, answer: str, *, address: str, user_agent: str
 ) -> NewWebSession:
-    """The same by a passkey after a password."""
+    """Begin a session by a passkey after a password; as by_code."""
 
     def check(work: Work, user: User) -> str:
         if passkeys.use(work, browser, answer, alone=False).id != user.id:
@@ -109,16 +109,16 @@ def _second(
     instance: Instance, text: str, address: str, user_agent: str, check: Callable[[Work, User], str]
 ) -> NewWebSession:
     ended = Refusal(Kind.UNAUTHENTICATED, "sign-in-ended", "This took too long; begin with your password again.")
-    held = browser_state.unpack(instance, PURPOSE, text)
-    if held is None:
+    state = browser_state.unpack(instance, PURPOSE, text)
+    if state is None:
         raise ended
-    user = instance.database.read(lambda connection: users.user(connection, int(held["user"])))
+    user = instance.database.read(lambda connection: users.user(connection, int(state["user"])))
     if user is None:
         raise ended
 
     def checked(work: Work) -> str:
-        now = second_factors.held_password(work, user) or ""
-        if instance.key.hash_token(now).hex() != held["proven"]:
+        password_hash = second_factors.held_password(work, user) or ""
+        if instance.key.hash_token(password_hash).hex() != state["proven"]:
             raise ended
         return check(work, user)
 
@@ -131,7 +131,7 @@ def _second(
 def _begin(
     instance: Instance, user: User, address: str, user_agent: str, check: Callable[[Work], str]
 ) -> NewWebSession:
-    """Begin a session of a user by a proof, checked within the transaction; check answers what it was."""
+    """Begin a session of a user; check: checks the proof within the transaction, and answers its name."""
     actor = web_sessions.actor_of(user, address=address)
     wrong = Refusal(Kind.UNAUTHENTICATED, "sign-in-failed", "Nobody is signed in by this.")
     if user.disabled_at is not None:
@@ -140,10 +140,10 @@ def _begin(
     with Attempt(instance, actor, "iam:self", "sign in", target_kind="session") as attempt:
 
         def run(work: Work) -> NewWebSession:
-            now = users.user(work.connection, user.id)
-            if now is None or now.disabled_at is not None:
+            current = users.user(work.connection, user.id)
+            if current is None or current.disabled_at is not None:
                 raise wrong
-            return web_sessions.begin(work, now, method=check(work), user_agent=user_agent)
+            return web_sessions.begin(work, current, method=check(work), user_agent=user_agent)
 
         return attempt.write(run)
 
@@ -154,7 +154,7 @@ def _refused(instance: Instance, actor: Actor, refusal: Refusal) -> None:
 
 
 def _named(connection: Connection, name: str, password: str) -> SignIn:
-    """Whom a name means; user names may hold an @ too, so that what stands behind it counts only as a workspace's."""
+    """Which user a name means. User names may hold an @, so the part after it counts only if a workspace has it."""
     workspaces = workspace_rows.workspaces_by_name(connection)
     user, _, workspace = name.rpartition("@")
     if len(workspaces) > 1 and user and workspace in {one.name for one in workspaces}:

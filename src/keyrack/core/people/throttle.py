@@ -1,13 +1,14 @@
-"""How often anybody may try to prove who they are, by address and by account; must decide no proof itself.
+"""How often anybody may try to prove who they are, by address and by account; must check no proof itself.
 
-Every way to prove oneself goes through `prove`. The rules, which docs/decisions/0090 argues:
+Every proof goes through `prove`. The rules, whose reasons are in docs/decisions/0090:
 
-1. Wrong proofs spend what an address has. While it has none left, its proofs are refused untried, right or wrong.
-2. But what held before from that address is tried all the same, so that guesses from behind somebody's NAT or
-   proxy do not shut that somebody out. A password can be guessed, so there it is the account that was signed in to
-   from that address which has a small allowance of its own.
-3. Wrong passwords also spend what the account has, from wherever they come. While it has none left, an address
-   that never signed in to it has two tries a day: no crowd of strangers shuts its owner out, wherever the owner is.
+1. Wrong proofs use up the tries of their address. While it has none left, its proofs are refused untried, right or
+   wrong.
+2. A proof that held before from that address is tried all the same, so that guesses from behind a NAT or proxy do not
+   shut out everybody else there. Passwords can be guessed, so there the account that signed in from that address has a
+   few tries of its own.
+3. Wrong passwords also use up the tries of their account, whatever address they come from. While it has none left,
+   each address that never signed in to it has two tries a day, so that no crowd of strangers shuts the owner out.
 """
 
 from __future__ import annotations
@@ -39,27 +40,27 @@ METRICS = "metrics"
 MINUTE = 60.0
 DAY = 86_400.0
 ACCOUNT_PASSWORDS = 50
-"""Wrong passwords that one account stands before strangers get their two tries; ten come back a minute."""
+"""Wrong passwords that one account takes before rule 3 leaves strangers two; ten come back in a minute."""
 FEW = 2
 WIDER = 16
-"""How much more than one network of 64 bits the 48 bits around it may spend: whoever has one has 65,536 of them."""
+"""Times as many tries as a /64 network has the /48 around it, whose owner has 65,536 of these."""
 MOST_BUCKETS = 50_000
 MOST_KNOWN = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class _Allowance:
-    """What may be spent at once, and the seconds in which all of it comes back."""
+    """How many tries there are at most, and the seconds in which all of them come back."""
 
     most: int
     seconds: float
 
 
 class Throttle:
-    """The counts of one process, in bounded memory: what was not used longest is forgotten first.
+    """The counts of one process, in bounded memory: the least recently used are forgotten first.
 
-    passwords, proofs: how many wrong passwords, and how many wrong proofs of other kinds, one address may send
-    within a minute; processes: how many serve side by side, each of which gives out its share of all this.
+    passwords, proofs: how many wrong passwords, and wrong proofs of other kinds, one address may send within a minute;
+    processes: how many serve side by side; each counts alone, and so allows its share.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Throttle:
         self._known: OrderedDict[Hashable, None] = OrderedDict()
         self._homes: OrderedDict[str, None] = OrderedDict()
         self.on_wrong_proof: Callable[[str, str], None] = lambda kind, why: None
-        """Told of each wrong proof: its kind, and "wrong" or "untried"."""
+        """Called for each wrong proof with its kind, and "wrong" or "untried"."""
 
     def prove(
         self,
@@ -91,10 +92,10 @@ class Throttle:
         *,
         is_guess: Callable[[Exception], bool] = lambda error: is_unauthenticated(error),
     ) -> T:
-        """What `attempt` answers, unless too many wrong proofs came; raises Refusal THROTTLED then.
+        """The result of `attempt`. Raises Refusal THROTTLED, without calling it, after too many wrong proofs.
 
-        kind: one of the words above; proof: what is known by it later, e.g. the hash of a token, or with PASSWORD
-        the account; is_guess: whether what attempt raised means that the proof was wrong.
+        kind: one of the constants above; proof: identifies it later, such as the hash of a token, or for PASSWORD the
+        account; is_guess: whether an error of `attempt` means that the proof was wrong.
         """
         spent = self._spend(kind, address, proof)
         try:
@@ -110,9 +111,9 @@ class Throttle:
         return result
 
     def guard(self, kind: str, name: Hashable, address: str, *, most: int, seconds: float) -> Callable[[], None]:
-        """Take one of the tries that an address has for one account or key; answers how to give it back.
+        """Take one of the tries of an address for one account or key; answers a function that gives it back.
 
-        most: how many there are, all of which come back within seconds. Raises Refusal THROTTLED.
+        most: how many there are; seconds: in which all come back. Raises Refusal THROTTLED.
         """
         with self._lock:
             costs = [((kind, name, network(address)), _Allowance(most, seconds))]
@@ -120,32 +121,32 @@ class Throttle:
         return lambda: self._give_back(spent)
 
     def knows(self, kind: str, address: str, proof: Hashable) -> bool:
-        """Whether a proof held before from an address."""
+        """Whether a proof has held before from an address."""
         return (kind, proof, network(address)) in self._known
 
     def is_home(self, address: str) -> bool:
-        """Whether anybody ever signed in from an address with a password."""
+        """Whether anybody has ever signed in from an address with a password."""
         return network(address) in self._homes
 
     def _spend(self, kind: str, address: str, proof: Hashable) -> list[tuple[Hashable, _Allowance]]:
-        """Take what this try costs before it is made, so that a hundred at once are no more than one by one."""
+        """Take what a proof costs before it is checked, so that many at once cost as much as one after another."""
         where = network(address)
         known = (kind, proof, where) in self._known
         if known and kind != PASSWORD:
-            return []
+            return []  # rule 2
         allowance = self._passwords if kind == PASSWORD else self._proofs
         group = PASSWORD if kind == PASSWORD else "proof"
         with self._lock:
             now = self._clock()
             if known:
-                return self._take(kind, [((proof, where), allowance)], now)
-            costs: list[tuple[Hashable, _Allowance]] = [((group, where), allowance)]
+                return self._take(kind, [((proof, where), allowance)], now)  # rule 2
+            costs: list[tuple[Hashable, _Allowance]] = [((group, where), allowance)]  # rule 1
             if ":" in where:
                 wide = _Allowance(allowance.most * WIDER, allowance.seconds)
                 costs.append(((group, _prefix(where, 48)), wide))
             if kind != PASSWORD:
                 return self._take(kind, costs, now)
-            account: tuple[Hashable, _Allowance] = (("account", proof), self._account)
+            account: tuple[Hashable, _Allowance] = (("account", proof), self._account)  # rule 3
             first: tuple[Hashable, _Allowance] = (("first", proof, where), self._few)
             costs.append(account if self._level(*account, now) >= 1 else first)
             spent = self._take(kind, costs, now)
@@ -156,18 +157,18 @@ class Throttle:
     def _take(
         self, kind: str, costs: Iterable[tuple[Hashable, _Allowance]], now: float
     ) -> list[tuple[Hashable, _Allowance]]:
-        taken = list(costs)
-        levels = [self._level(name, allowance, now) for name, allowance in taken]
+        all_costs = list(costs)
+        levels = [self._level(name, allowance, now) for name, allowance in all_costs]
         wait = 0.0
-        for level, (_, allowance) in zip(levels, taken, strict=True):
+        for level, (_, allowance) in zip(levels, all_costs, strict=True):
             if level < 1:
                 wait = max(wait, (1 - level) * allowance.seconds / allowance.most)
         if wait:
             self.on_wrong_proof(kind, "untried")
             raise too_many(math.ceil(min(wait, 3600)))
-        for level, (name, _) in zip(levels, taken, strict=True):
+        for level, (name, _) in zip(levels, all_costs, strict=True):
             self._set(name, level - 1, now)
-        return taken
+        return all_costs
 
     def _level(self, name: Hashable, allowance: _Allowance, now: float) -> float:
         level, at = self._buckets.get(name, (float(allowance.most), now))
@@ -201,7 +202,7 @@ class Throttle:
 
 
 def _share(most: int, processes: int) -> int:
-    """What one of several processes gives out; never nothing, or it would let nobody try."""
+    """The share of one of several processes; at least 1, or it would let nobody try."""
     return max(1, most // processes)
 
 
@@ -217,14 +218,14 @@ def too_many(wait: int) -> Refusal:
 
 
 def name_of(*claimed: str | None) -> bytes:
-    """What stands for an account that is only claimed, so that those that do not exist are treated alike."""
+    """A hash for an account that somebody claims, so that accounts that do not exist are treated alike."""
     text = "\0".join(part or "" for part in claimed)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 @lru_cache(maxsize=10_000)
 def network(address: str) -> str:
-    """What counts as one address: an IPv4 address, or the 64 bits of an IPv6 address that one customer gets."""
+    """What counts as one address: an IPv4 address, or an IPv6 /64, which one customer has."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

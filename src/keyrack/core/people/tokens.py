@@ -1,4 +1,4 @@
-"""Bearer tokens: who stands behind one, issue and revoke them; must never store or log a token itself."""
+"""Bearer tokens: authenticate, issue and revoke them; must never store or log a token itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import api_token
 from keyrack.core.people import actors, passwords, second_factors, throttle
-from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.people.rights import bounded_end, refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.logs import logger
@@ -33,18 +33,18 @@ log = logger("keyrack")
 LONGEST_TOKEN = 4096
 SHORTEST_CHOSEN = 12
 FEWEST_CHARACTERS = 6
-"""A chosen token has at least so many characters, so many of them different."""
+"""A chosen token has at least SHORTEST_CHOSEN characters, so many of them different."""
 MOST_SIGNED_IN = 2000
-"""IAM tokens of one user in force at once; whoever signs in once more waits until one has ended."""
+"""IAM tokens of one user in force at once; the next sign-in is refused until one has ended."""
 USE_NOTED_EVERY = timedelta(hours=1)
 KEPT_AFTER_END = timedelta(days=1)
 SECOND = "second_proof"
-"""What the details of a token say that was issued for a password and a code."""
+"""Is among the details of a token that was issued for a password and a code."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """Who wants to sign in: the user by uid, or by name with the workspace's name or uid."""
+    """Who wants to sign in: a user by uid, or by name with the name or uid of the workspace."""
 
     password: str
     user_uid: str | None = None
@@ -65,7 +65,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """A token with all that IAM says of it; secret is "" when it was not issued just now."""
+    """A token with all that IAM shows of it; secret: "" unless it was issued just now."""
 
     secret: str
     token: Token
@@ -77,7 +77,7 @@ class SignedIn:
 def authenticate(instance: Instance, secret: str, *, address: str, channel: str) -> Actor:
     """The actor behind a bearer token in force.
 
-    Raises Refusal UNAUTHENTICATED, alike for all that are not, or THROTTLED (see core/people/throttle.py).
+    Raises Refusal UNAUTHENTICATED, the same for every other token, or THROTTLED (core/people/throttle.py).
     """
     if not secret or len(secret) > LONGEST_TOKEN:
         raise _not_in_force()
@@ -91,20 +91,20 @@ def authenticate(instance: Instance, secret: str, *, address: str, channel: str)
 
     bearer = instance.throttle.prove(throttle.TOKEN, address, secret_hash, attempt)
     if bearer is None:
-        # It was a token once, so whoever sends it did not guess: old programs must not spend what others need.
+        # A token that has ended is no guess: programs that still send it must not use up the tries of their address.
         raise _not_in_force()
     _note_use(instance, bearer.token)
     return instance.token_actors.of(bearer.user, bearer.token, address=address, channel=channel)
 
 
 def _note_use(instance: Instance, token: Token) -> None:
-    """Note that a token is in use, at most once an hour; one that cannot be noted just now is noted later."""
+    """Note that a token is in use, at most every USE_NOTED_EVERY; if it fails now, a later use is noted."""
     at = instance.now()
-    # One that was noted in the future, before the clock was set back, is noted anew.
+    # A time in the future was noted before the clock was set back, and is replaced.
     if token.last_used_at is not None and timedelta(0) <= at - token.last_used_at < USE_NOTED_EVERY:
         return
     if not instance.database.writes_at_once:
-        return  # who only looks does not wait for those who change something
+        return  # a read must not wait for writers
     try:
         instance.database.write(lambda connection: tokens.change_token(connection, token.id, {"last_used_at": at}))
     except DatabaseUnavailable:
@@ -115,15 +115,15 @@ def _not_in_force() -> Refusal:
     return Refusal(Kind.UNAUTHENTICATED, "token-not-in-force", "This token is not in force.")
 
 
-def _in_force(instance: Instance, found: Bearer) -> Bearer | None:
-    return found if found.user.disabled_at is None and found.token.is_in_force(instance.now()) else None
+def _in_force(instance: Instance, bearer: Bearer) -> Bearer | None:
+    return bearer if bearer.user.disabled_at is None and bearer.token.is_in_force(instance.now()) else None
 
 
 def sign_in(instance: Instance, who: SignIn, scope: Scope, *, address: str, code: str | None = None) -> SignedIn:
-    """Issue an IAM token for a password; code: of an app, for whom a password alone does not sign in.
+    """Issue an IAM token for a password; code: of an app, for users who need a second factor.
 
     Raises Refusal UNAUTHENTICATED, after the same work and so the same time whether there is such a user or not,
-    FORBIDDEN for a foreign scope, or THROTTLED (see core/people/throttle.py).
+    FORBIDDEN for a foreign scope, LIMIT, or THROTTLED (core/people/throttle.py).
     """
 
     def issue(work: Work, user: User) -> SignedIn:
@@ -134,9 +134,9 @@ def sign_in(instance: Instance, who: SignIn, scope: Scope, *, address: str, code
 
 
 def by_password(instance: Instance, who: SignIn, then: Callable[[Work, User], T], *, address: str, channel: str) -> T:
-    """What `then` makes for the user who has this password, in one transaction; it leaves an event.
+    """The result of `then` for the user who has this password; `then` runs in the transaction that checks it again.
 
-    Raises Refusal as sign_in does.
+    Raises Refusal UNAUTHENTICATED or THROTTLED as sign_in does, and what `then` raises.
     """
     claimed = instance.database.read(
         lambda connection: users.claimed_identity(
@@ -156,7 +156,7 @@ def by_password(instance: Instance, who: SignIn, then: Callable[[Work, User], T]
 
 
 def _account(who: SignIn, claimed: ClaimedIdentity) -> bytes:
-    """What stands for the account at the throttle: one for all ways to name it, and made alike where there is none."""
+    """The account's name for the throttle: the same however it is named, and made alike where there is none."""
     if claimed.workspace_id is not None:
         return throttle.name_of("account", str(claimed.workspace_id), claimed.user_name or who.user_name)
     return throttle.name_of("claimed", who.user_uid, who.workspace_uid, who.workspace_name, who.user_name)
@@ -176,7 +176,7 @@ def _by_password(
         "The user name, the account (domain) name or the password is wrong.",
     )
     hashed, user = claimed.password_hash, None
-    # From here to the refusal nothing asks whether there is such a user.
+    # From here to the refusal nothing depends on whether there is such a user.
     if passwords.verify(hashed, password):
         user = instance.database.read(lambda connection: users.user(connection, claimed.user_id or 0))
     if user is None or user.disabled_at is not None:
@@ -190,11 +190,15 @@ def _by_password(
     with attempt:
 
         def run(work: Work) -> T:
-            now = users.user(work.connection, user.id)
-            if now is None or now.disabled_at is not None or users.password_hash(work.connection, user.id) != hashed:
-                # The password was changed while it was being checked; a token of the old one would outlive it.
+            current = users.user(work.connection, user.id)
+            if (
+                current is None
+                or current.disabled_at is not None
+                or users.password_hash(work.connection, user.id) != hashed
+            ):
+                # The password was changed while it was checked, which cannot end a token that is not issued yet.
                 raise wrong
-            return then(work, now)
+            return then(work, current)
 
         return attempt.write(run)
 
@@ -225,7 +229,7 @@ def _issue_iam_token(work: Work, user: User, scope: Scope, *, second: bool) -> S
 
 
 def describe(instance: Instance, bearer: Bearer) -> SignedIn:
-    """All that IAM says of a token in force."""
+    """All that IAM shows of a token in force."""
 
     def question(connection: Connection) -> tuple[Workspace, Project | None]:
         uid = bearer.token.details.get("project")
@@ -237,7 +241,7 @@ def describe(instance: Instance, bearer: Bearer) -> SignedIn:
 
 
 def inspect(instance: Instance, actor: Actor, secret: str) -> SignedIn:
-    """All that IAM says of a token in force: the actor's own, or another one's in the workspace.
+    """All that IAM shows of a token in force: of the actor, or of another user of the workspace.
 
     Raises Refusal FORBIDDEN, or MISSING for a token that is not in force or of another workspace.
     """
@@ -264,7 +268,7 @@ def _own(instance: Instance, actor: Actor, secret: str) -> Bearer:
             raise unknown
         return bearer
 
-    # Asking about a token tells whether it is one, so that guesses here cost what guesses elsewhere do.
+    # The answer tells whether there is such a token, so guesses cost tries here too.
     bearer = instance.throttle.prove(
         throttle.TOKEN, actor.address, secret_hash, attempt, is_guess=lambda error: error is unknown
     )
@@ -284,18 +288,16 @@ def create(
     secret: str | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> tuple[str, int]:
-    """Create an API token of a user: the secret, shown this once, and the token's id.
+    """Create an API token of a user; answers the secret, shown only this once, and the token's id.
 
-    scopes: bounded by the actor's own, as is expires_at; secret: a chosen one instead of a random one, which is hard
-    to guess. Raises Refusal INVALID, or FORBIDDEN for a user who may more than the actor.
+    scopes, expires_at: cut to the actor's own; secret: a chosen one, see strong(), None for a random one. Raises
+    Refusal INVALID, or FORBIDDEN for a user who may do more than the actor.
     """
     attempt = Attempt(instance, actor, "people:write", "create a token", target_kind="token")
     with attempt:
         title = validation.new_name(name)
         bounds = policy.both(policy.fitting(scopes, field="scopes"), actor.scopes)
-        end = validation.end(instance.now(), expires_at)
-        if actor.ends_at is not None and (end is None or end > actor.ends_at):
-            end = actor.ends_at
+        end = bounded_end(actor, validation.end(instance.now(), expires_at))
         chosen = f"kr_{secrets.token_urlsafe(32)}" if secret is None else strong(secret)
 
         def change(work: Work) -> tuple[str, int]:
@@ -318,7 +320,7 @@ def create(
 
 
 def strong(secret: str) -> str:
-    """A chosen token that is not easily guessed; raises Refusal INVALID with what to do."""
+    """A chosen token that is hard to guess. Raises Refusal INVALID with what to do."""
     if not SHORTEST_CHOSEN <= len(secret) <= LONGEST_TOKEN or len(set(secret)) < FEWEST_CHARACTERS:
         words = (
             f"A chosen token has {SHORTEST_CHOSEN} to {LONGEST_TOKEN} characters, at least {FEWEST_CHARACTERS} "
@@ -333,17 +335,16 @@ def strong(secret: str) -> str:
 def change(
     instance: Instance, actor: Actor, token_id: int, *, name: str, scopes: Iterable[str], expires_at: datetime | None
 ) -> None:
-    """Give an API token another name, scopes and end, of what the actor may. Raises Refusal MISSING, INVALID or
-    FORBIDDEN. expires_at: None for no end.
+    """Change name, scopes and end of an API token, cut to the actor's own; expires_at: None for no end.
+
+    Raises Refusal MISSING, INVALID or FORBIDDEN.
     """
     attempt = Attempt(instance, actor, "people:write", "change a token", target_kind="token", target_id=token_id)
     with attempt:
         title = validation.text(name, field="name")
         wanted = policy.patterns(scopes, field="scopes")
         bounds = policy.both(wanted, actor.scopes)
-        end = validation.end(instance.now(), expires_at)
-        if actor.ends_at is not None and (end is None or end > actor.ends_at):
-            end = actor.ends_at
+        end = bounded_end(actor, validation.end(instance.now(), expires_at))
 
         def run(work: Work) -> None:
             bearer = api_token(work.connection, actor, token_id)
@@ -366,8 +367,10 @@ def change(
 def find(
     instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 50, cursor: str | None = None
 ) -> Page[Bearer]:
-    """A page of the API tokens of the actor's workspace that are not revoked, oldest first; cursor: instead of offset,
-    of the page before, "" for the first one. Raises Refusal.
+    """A page of the API tokens of the actor's workspace that are not revoked, oldest first.
+
+    cursor: of the page before, "" for the first one; takes the place of offset. Raises Refusal FORBIDDEN, or INVALID
+    for a malformed cursor.
     """
     with Attempt(instance, actor, "people:read", "list tokens", target_kind="token") as attempt:
         window = Window(limit, offset, cursors.place(cursor, int))
@@ -397,8 +400,8 @@ def find_everywhere(
 ) -> tuple[Page[Bearer], dict[int, str]]:
     """A page of the API tokens of all workspaces that are not revoked, oldest first, and the workspaces' names by id.
 
-    For the operator, and for owners of the workspace that was there first, whose instance it is. cursor: of the page
-    before, "" or None for the first one. Raises Refusal FORBIDDEN, or INVALID for a cursor that is none.
+    For the operator, and for owners of the first workspace. cursor: of the page before, "" or None for the first one.
+    Raises Refusal FORBIDDEN, or INVALID for a malformed cursor.
     """
     aim = "list the tokens of all workspaces"
     with Attempt(instance, actor, "people:read", aim, target_kind="token") as attempt:
@@ -416,7 +419,10 @@ def find_everywhere(
 
 
 def revoke_id(instance: Instance, actor: Actor, token_id: int) -> Bearer:
-    """Revoke an API token of the actor's workspace by its id, and answer it as it was. Raises Refusal."""
+    """Revoke an API token of the actor's workspace by its id, and answer it as it was.
+
+    Raises Refusal MISSING or FORBIDDEN.
+    """
     bearer = instance.database.read(lambda connection: tokens.api_token(connection, actor.workspace_id, token_id))
     if bearer is None or bearer.token.revoked_at is not None:
         with Attempt(instance, actor, "people:write", "revoke a token", target_kind="token"):
@@ -426,7 +432,7 @@ def revoke_id(instance: Instance, actor: Actor, token_id: int) -> Bearer:
 
 
 def of_user(instance: Instance, user_id: int, *, name: str) -> list[Bearer]:
-    """A user's tokens of this name that are not revoked, for Keyrack's own use."""
+    """The tokens of a user by this name that are not revoked, for Keyrack's own use."""
 
     def question(connection: Connection) -> list[Bearer]:
         user = users.user(connection, user_id)
@@ -440,7 +446,7 @@ def of_user(instance: Instance, user_id: int, *, name: str) -> list[Bearer]:
 
 
 def revoke(instance: Instance, actor: Actor, bearer: Bearer) -> None:
-    """Revoke a token of the actor's own, or of somebody in the same workspace."""
+    """Revoke a token of the actor, or of another user of the workspace. Raises Refusal MISSING or FORBIDDEN."""
     own = bearer.user.id == actor.user_id
     action = "iam:self" if own else "people:write"
     attempt = Attempt(instance, actor, action, "revoke a token", target_kind="token", target_id=bearer.token.id)

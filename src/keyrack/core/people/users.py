@@ -50,9 +50,9 @@ def create_user(
     password: str | None = None,
     uid: str | None = None,
 ) -> User:
-    """Create a user of the actor's workspace, who may no more than the actor.
+    """Create a user of the actor's workspace, who may do no more than the actor.
 
-    Raises Refusal INVALID, TAKEN or FORBIDDEN.
+    Raises Refusal INVALID, TAKEN, LIMIT or FORBIDDEN.
     """
     attempt = Attempt(instance, actor, "people:write", "create a user", target_kind="user")
     with attempt:
@@ -86,9 +86,9 @@ def create_user(
 
 
 def change_password(instance: Instance, actor: Actor, user_id: int, password: str) -> None:
-    """Give a user a new password; IAM tokens and temporary access keys of the old one end.
+    """Give a user a new password; IAM tokens, sessions and temporary access keys of the old one end.
 
-    Raises Refusal INVALID or MISSING, or FORBIDDEN for a user who may more than the actor.
+    Raises Refusal INVALID or MISSING, or FORBIDDEN for a user who may do more than the actor.
     """
     change(instance, actor, user_id, password=password)
 
@@ -103,13 +103,14 @@ def change(
     proven: bool = False,
     session_id: int | None = None,
 ) -> User:
-    """Give a user a new password, let them in again or shut them out, all or nothing; None leaves things.
+    """Give a user a new password, enable or disable them, all or nothing; None leaves things as they are.
 
-    enabled: False shuts the user out everywhere: tokens and access keys end, the SSH keys leave every server; True
-    lets in again, with the SSH keys but without the proofs of before.
-    proven: the actor showed the user's present password, and so could sign in with all of the user's rights already.
-    session_id: the session in the console that a new password does not end, as it is given there.
-    Raises Refusal INVALID or MISSING, or FORBIDDEN for a user who may more than the actor.
+    enabled: False ends tokens, sessions and temporary access keys, switches off permanent access keys and takes the SSH
+    keys from every server; True puts the SSH keys back, and none of the others. proven: the actor showed the user's
+    present password, and so has the user's rights already. session_id: the console session that a new password does not
+    end, as it was set there.
+
+    Raises Refusal INVALID or MISSING, or FORBIDDEN for a user who may do more than the actor.
     """
     aim = {None: "change a password", True: "enable a user", False: "disable a user"}[enabled]
     action = "iam:self" if user_id == actor.user_id and enabled is None else "people:write"
@@ -132,9 +133,9 @@ def change(
 def change_own_password(
     instance: Instance, actor: Actor, *, original: str, password: str, session_id: int | None = None
 ) -> None:
-    """Give the actor a new password for the old one. Raises Refusal UNAUTHENTICATED when the old one is wrong.
+    """Change the actor's password; original: the present one. session_id: as change() takes it.
 
-    session_id: as change has it.
+    Raises Refusal UNAUTHENTICATED for a wrong original, INVALID or THROTTLED.
     """
     prove_own_password(instance, actor, original)
     assert actor.user_id is not None
@@ -142,9 +143,9 @@ def change_own_password(
 
 
 def prove_own_password(instance: Instance, actor: Actor, password: str) -> None:
-    """Check that somebody who acts as a user knows the user's password.
+    """Check that an actor knows the password of their user.
 
-    Raises Refusal UNAUTHENTICATED when it is wrong, MISSING for who is no user, or THROTTLED.
+    Raises Refusal UNAUTHENTICATED where it is wrong, MISSING for an actor who is no user, or THROTTLED.
     """
     attempt = Attempt(instance, actor, "iam:self", "prove their own password", target_kind="user")
     with attempt:
@@ -157,7 +158,7 @@ def prove_own_password(instance: Instance, actor: Actor, password: str) -> None:
             if not passwords.verify(hashed, password):
                 raise Refusal(Kind.UNAUTHENTICATED, "password-wrong", "The original password is wrong.")
 
-        # A token in the wrong hands must be no way around the bounds of signing in.
+        # A stolen token must give no more guesses than signing in does.
         account = throttle.name_of("user", str(user_id))
         instance.throttle.prove(throttle.PASSWORD, actor.address, account, check)
 
@@ -177,13 +178,13 @@ def get(instance: Instance, actor: Actor, uid: str) -> User:
 
 
 def myself(instance: Instance, actor: Actor) -> User:
-    """The user that the actor is. Raises Refusal MISSING when it is none."""
-    with Attempt(instance, actor, "iam:self", "see oneself", target_kind="user") as attempt:
+    """The actor's user. Raises Refusal MISSING for an actor who is no user."""
+    with Attempt(instance, actor, "iam:self", "see their own user", target_kind="user") as attempt:
         return attempt.read(lambda connection: lookups.user(connection, actor, actor.user_id))
 
 
 def projects(instance: Instance, actor: Actor, name: str | None = None) -> tuple[Project, ...]:
-    """The projects of the actor's workspace, all or the one that is named."""
+    """The projects of the actor's workspace; name: only the one of this name."""
     with Attempt(instance, actor, "iam:self", "list projects", target_kind="project") as attempt:
         return attempt.read(lambda connection: workspaces.find_projects(connection, actor.workspace_id, name))
 
@@ -191,14 +192,14 @@ def projects(instance: Instance, actor: Actor, name: str | None = None) -> tuple
 def project(instance: Instance, actor: Actor, uid: str) -> Project:
     """A project of the actor's workspace. Raises Refusal MISSING."""
     with Attempt(instance, actor, "iam:self", "see a project", target_kind="project") as attempt:
-        found = attempt.read(lambda connection: workspaces.project_by_uid(connection, uid))
-        if found is None or found.workspace_id != actor.workspace_id:
+        project = attempt.read(lambda connection: workspaces.project_by_uid(connection, uid))
+        if project is None or project.workspace_id != actor.workspace_id:
             raise missing("project")
-        return found
+        return project
 
 
 def workspace_of(instance: Instance, actor: Actor) -> Workspace:
-    """The actor's workspace, for showing whom the actor was shown already: no attempt of its own."""
+    """The actor's workspace, for a caller who has already seen the actor: no right is asked for."""
     return instance.database.read(lambda connection: workspaces.workspace(connection, actor.workspace_id))
 
 
@@ -209,9 +210,9 @@ def own_workspace(instance: Instance, actor: Actor) -> Workspace:
 
 
 def delete_user(instance: Instance, actor: Actor, user_id: int) -> User:
-    """Delete a user: tokens and access keys end, and the keys leave every server.
+    """Delete a user: tokens and access keys end, and their keys leave every server.
 
-    Raises Refusal MISSING, INVALID for the last owner, or FORBIDDEN for a user who may more than the actor.
+    Raises Refusal MISSING, INVALID for the last owner, or FORBIDDEN for a user who may do more than the actor.
     """
     attempt = Attempt(instance, actor, "people:write", "delete a user", target_kind="user", target_id=user_id)
     with attempt:
@@ -223,10 +224,10 @@ def delete_user(instance: Instance, actor: Actor, user_id: int) -> User:
             held = user_keys.keys_of_user(work.connection, user.id)
             opened = grants.servers_of_user(work.connection, user.id)
             users.remove_user(work.connection, user.id)
-            gone = [(key.fingerprint, key.public_key) for key in held if key.fingerprint and key.public_key]
-            propagation.withdrawn(work, opened, gone)
+            pairs = [(key.fingerprint, key.public_key) for key in held if key.fingerprint and key.public_key]
+            propagation.withdrawn(work, opened, pairs)
             work.record(
-                f"Deleted {user.name}: {_leaving(len(gone), len(opened))}",
+                f"Deleted {user.name}: {_leaving(len(pairs), len(opened))}",
                 target_id=user.id,
                 level="warning",
             )
@@ -235,20 +236,20 @@ def delete_user(instance: Instance, actor: Actor, user_id: int) -> User:
         return attempt.write(change)
 
 
-def _set_password(work: Work, user: User, hashed: str, but_session: int | None) -> None:
+def _set_password(work: Work, user: User, hashed: str, kept_session_id: int | None) -> None:
     users.change_user(work.connection, user.id, {"password_hash": hashed})
     authenticators.remove_kind(work.connection, user.id, OWN_PASSWORD)
     if work.actor.user_id == user.id:
         authenticators.note_own_password(work.connection, user.id, work.now)
     tokens.revoke_tokens(work.connection, work.now, user_id=user.id, kind="iam")
-    web_sessions.remove_of_user(work.connection, user.id, but=but_session)
+    web_sessions.remove_of_user(work.connection, user.id, but=kept_session_id)
     access_keys.remove_temporary(work.connection, user.id)
     work.record(f"Changed the password of {user.name}", target_id=user.id)
 
 
 def _enable(work: Work, user: User) -> None:
     if user.disabled_at is None:
-        work.no_event("in already")
+        work.no_event("enabled already")
         return
     users.change_user(work.connection, user.id, {"disabled_at": None})
     opened = grants.servers_of_user(work.connection, user.id)
@@ -259,7 +260,7 @@ def _enable(work: Work, user: User) -> None:
 
 def _disable(work: Work, user: User) -> None:
     if user.disabled_at is not None:
-        work.no_event("out already")
+        work.no_event("disabled already")
         return
     owners.refuse_last(work.connection, work.actor, user, work.now)
     held = user_keys.keys_of_user(work.connection, user.id)
@@ -268,12 +269,12 @@ def _disable(work: Work, user: User) -> None:
     tokens.revoke_tokens(work.connection, work.now, user_id=user.id)
     web_sessions.remove_of_user(work.connection, user.id)
     access_keys.remove_temporary(work.connection, user.id)
-    # A permanent key may be switched on again by whoever may have one of this user's; by itself it stays off.
+    # A permanent access key stays off until somebody who may switches it on again.
     access_keys.switch_off(work.connection, user.id)
-    gone = [(key.fingerprint, key.public_key) for key in held if key.fingerprint and key.public_key]
-    propagation.withdrawn(work, opened, gone)
+    pairs = [(key.fingerprint, key.public_key) for key in held if key.fingerprint and key.public_key]
+    propagation.withdrawn(work, opened, pairs)
     work.record(
-        f"Disabled {user.name}: {_leaving(len(gone), len(opened))}",
+        f"Disabled {user.name}: {_leaving(len(pairs), len(opened))}",
         target_id=user.id,
         level="warning",
     )
@@ -282,7 +283,7 @@ def _disable(work: Work, user: User) -> None:
 def change_rights(instance: Instance, actor: Actor, user_id: int, *, role: Role, policies: Iterable[str]) -> User:
     """Give a user another role and other policies.
 
-    Raises Refusal MISSING, INVALID for the last owner, or FORBIDDEN where either rights exceed the actor's.
+    Raises Refusal MISSING, INVALID for the last owner, or FORBIDDEN where the old or the new rights exceed the actor's.
     """
     attempt = Attempt(instance, actor, "people:write", "change a user's rights", target_kind="user", target_id=user_id)
     with attempt:
@@ -310,7 +311,10 @@ def change_rights(instance: Instance, actor: Actor, user_id: int, *, role: Role,
 
 
 def ensure_project(instance: Instance, actor: Actor, *, name: object, uid: str | None) -> bool:
-    """Make a project exist; False when it did already. Raises Refusal INVALID or TAKEN."""
+    """Create a project; False where it exists already. uid: 32 hexadecimal digits, None for a random one.
+
+    Raises Refusal INVALID, LIMIT or TAKEN.
+    """
     attempt = Attempt(instance, actor, "people:write", "create a project", target_kind="project")
     with attempt:
         title = validation.text(name, field="name")

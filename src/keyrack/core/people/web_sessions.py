@@ -1,5 +1,5 @@
-"""Browsers' sessions: begun by a proof, found by their secret, ended by time, by the person and by owners; must never
-keep the secret itself, nor check a proof.
+"""Browsers' sessions: begin them after a proof, find them by their secret, end them; must never store the secret
+itself, nor check a proof.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ LONGEST_SECRET = 128
 LONGEST_USER_AGENT = 255
 SEEN_EVERY = timedelta(minutes=1)
 PROOF_HOLDS = timedelta(minutes=10)
-"""How long after proving who they are somebody may do what is dangerous."""
+"""For so long after a proof somebody may do what is dangerous."""
 MOST_SESSIONS = 100
-"""Of one user in force at once; the oldest one ends for the next."""
+"""Of one user in force at once; beyond that the oldest one ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewWebSession:
-    """A session that begins; secret: what the browser keeps, shown this once."""
+    """A new session; secret: what the browser keeps, shown only this once."""
 
     secret: str
     visitor: Visitor
 
 
 def actor_of(user: User, *, address: str, session: WebSession | None = None) -> Actor:
-    """The actor that a user is in a browser; session: None for one who is about to begin one."""
+    """A user in a browser as the actor; session: None before one has begun."""
     return replace(
         actors.of_user(user, address=address, channel=CHANNEL), web_session_id=session.id if session else None
     )
@@ -60,9 +60,10 @@ def begin(
     issuer: str | None = None,
     issuer_session: str | None = None,
 ) -> NewWebSession:
-    """Begin a session of a user who has proven who they are, in the transaction that checked it.
+    """Begin a session of a user, in the transaction that has checked the proof.
 
-    method: by what, such as "password"; user_agent: what the browser calls itself; issuer: the OpenID provider.
+    method: of proof, such as "password"; user_agent: what the browser calls itself; issuer, issuer_session: the OpenID
+    provider and its id of this sign-in.
     """
     now, settings = work.now, work.instance.settings
     web_sessions.remove_ended(work.connection, now, now - timedelta(minutes=settings.session_idle_minutes))
@@ -70,7 +71,7 @@ def begin(
     for old in sessions[MOST_SESSIONS - 1 :]:
         web_sessions.remove(work.connection, old.id)
     secret = secrets.token_urlsafe(32)
-    number = web_sessions.add(
+    session_id = web_sessions.add(
         work.connection,
         {
             "workspace_id": user.workspace_id,
@@ -88,16 +89,17 @@ def begin(
             "used_at": now,
         },
     )
-    work.record(f"{user.name} signed in to the console by {method}", target_kind="session", target_id=number)
+    work.record(f"{user.name} signed in to the console by {method}", target_kind="session", target_id=session_id)
     session = web_sessions.by_secret(work.connection, _hash(work.instance, secret))
     assert session is not None
     return NewWebSession(secret, session)
 
 
 def find(instance: Instance, secret: str, *, address: str, in_use: bool = True) -> Visitor:
-    """The session in force with this secret, and its user. in_use: whether that keeps the session from ending idle.
+    """The session in force with this secret, and its user. in_use: this counts as a use, and the session does not end
+    idle.
 
-    Raises Refusal UNAUTHENTICATED, alike for all others, or THROTTLED (see core/people/throttle.py).
+    Raises Refusal UNAUTHENTICATED, the same for every other secret, or THROTTLED (core/people/throttle.py).
     """
     ended = Refusal(Kind.UNAUTHENTICATED, "session-ended", "You are not signed in, or your session has ended.")
     if not (0 < len(secret) <= LONGEST_SECRET and secret.isascii()):
@@ -119,7 +121,7 @@ def find(instance: Instance, secret: str, *, address: str, in_use: bool = True) 
 
 
 def unchanged(instance: Instance, visitors: Collection[Visitor]) -> frozenset[int]:
-    """The ids of those sessions that are still in force, and whose users' role and policies are still the same."""
+    """The ids of those sessions that are still in force and whose users have the same role and policies."""
     asked = {visitor.session.id: visitor.user for visitor in visitors}
     sessions = instance.database.read(lambda connection: web_sessions.by_ids(connection, asked))
     return frozenset(
@@ -131,13 +133,13 @@ def unchanged(instance: Instance, visitors: Collection[Visitor]) -> frozenset[in
 
 
 def is_proven(instance: Instance, session: WebSession) -> bool:
-    """Whether the person proved lately enough who they are for what is dangerous."""
+    """Whether the last proof in this session is recent enough for what is dangerous."""
     return instance.now() - session.proven_at <= PROOF_HOLDS
 
 
 def note_proof(instance: Instance, actor: Actor, session: WebSession) -> WebSession:
-    """Note that the person has just proven again who they are."""
-    with Attempt(instance, actor, "iam:self", "prove who one is", target_kind="session") as attempt:
+    """Note that the actor has just proved again who they are."""
+    with Attempt(instance, actor, "iam:self", "prove who they are", target_kind="session") as attempt:
 
         def change(work: Work) -> WebSession:
             web_sessions.change(work.connection, session.id, {"proven_at": work.now})
@@ -147,7 +149,7 @@ def note_proof(instance: Instance, actor: Actor, session: WebSession) -> WebSess
         return attempt.write(change)
 
 
-def mine(instance: Instance, actor: Actor) -> tuple[WebSession, ...]:
+def own(instance: Instance, actor: Actor) -> tuple[WebSession, ...]:
     """The actor's own sessions in force, newest first."""
     with Attempt(instance, actor, "iam:self", "list their own sessions", target_kind="session") as attempt:
         return attempt.read(lambda connection: _of(instance, connection, actor.user_id or 0))
@@ -160,7 +162,7 @@ def of_user(instance: Instance, actor: Actor, name: str) -> tuple[WebSession, ..
 
 
 def end(instance: Instance, actor: Actor, session_id: int, *, user_id: int | None = None) -> None:
-    """End a session of the actor's own, or of another user. Raises Refusal FORBIDDEN or MISSING."""
+    """End a session of the actor, or of another user. Raises Refusal FORBIDDEN or MISSING."""
     owner = actor.user_id if user_id is None else user_id
     own = owner == actor.user_id and owner is not None
     action = "iam:self" if own else "people:write"
@@ -180,8 +182,8 @@ def end(instance: Instance, actor: Actor, session_id: int, *, user_id: int | Non
 
 
 def end_others(instance: Instance, actor: Actor, *, but: int) -> int:
-    """End all of the actor's own sessions but the one they act in; answers how many."""
-    with Attempt(instance, actor, "iam:self", "end one's other sessions", target_kind="session") as attempt:
+    """End all of the actor's own sessions except one; answers how many."""
+    with Attempt(instance, actor, "iam:self", "end their other sessions", target_kind="session") as attempt:
 
         def change(work: Work) -> int:
             ended = web_sessions.remove_of_user(work.connection, actor.user_id or 0, but=but)
@@ -205,7 +207,7 @@ def _in_force(instance: Instance, visitor: Visitor) -> bool:
 
 
 def _note_seen(instance: Instance, session: WebSession) -> None:
-    """Note that a session is in use, at most once a minute; what cannot be noted just now is noted later."""
+    """Note that a session is in use, at most every SEEN_EVERY; if it fails now, a later use is noted."""
     at = instance.now()
     if at - session.seen_at < SEEN_EVERY or not instance.database.writes_at_once:
         return
@@ -216,7 +218,7 @@ def _note_seen(instance: Instance, session: WebSession) -> None:
 
 
 def _hash(instance: Instance, secret: str) -> bytes:
-    # Apart from tokens: what a browser keeps is no token of any API, and no token is a session.
+    # Hashed unlike tokens: a session's secret must be no token of any API, and no token a session's secret.
     return instance.key.hash_token("session of a browser\x00" + secret)
 
 

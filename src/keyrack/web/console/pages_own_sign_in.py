@@ -16,7 +16,7 @@ HERE = "/settings/sign-in"
 
 def show(visit: Visit) -> Response:
     """Everything by which one signs in, and where one is signed in."""
-    held = second_factors.mine(visit.instance, visit.actor)
+    held = second_factors.own(visit.instance, visit.actor)
     browser = browsers.of(visit)
     return visit.show(
         "own_sign_in.html",
@@ -25,7 +25,7 @@ def show(visit: Visit) -> Response:
         passkeys=[one for one in held if one.kind == second_factors.PASSKEY],
         codes=sum(one.kind == second_factors.RECOVERY for one in held),
         options=passkeys.registration(visit.instance, visit.actor, browser) if browser else "",
-        sessions=web_sessions.mine(visit.instance, visit.actor),
+        sessions=web_sessions.own(visit.instance, visit.actor),
     )
 
 
@@ -91,7 +91,7 @@ def add_passkey(visit: Visit) -> Response:
 
 def renewing_codes(visit: Visit) -> Asked:
     """What new recovery codes do."""
-    held = sum(one.kind == second_factors.RECOVERY for one in second_factors.mine(visit.instance, visit.actor))
+    held = sum(one.kind == second_factors.RECOVERY for one in second_factors.own(visit.instance, visit.actor))
     words = f"The {count(held, 'code')} that you have left are worth nothing then; the new ones are shown once."
     return Asked("New recovery codes?", [words], "New recovery codes", HERE)
 
@@ -105,7 +105,7 @@ def renew_codes(visit: Visit) -> Response:
 def removing(visit: Visit) -> Asked:
     """What signing in without an app or a passkey means."""
     number = visit.form.number("id")
-    held = [one for one in second_factors.mine(visit.instance, visit.actor) if one.kind != second_factors.RECOVERY]
+    held = [one for one in second_factors.own(visit.instance, visit.actor) if one.kind != second_factors.RECOVERY]
     one = next((one for one in held if one.id == number), None)
     if one is None:
         raise missing("second factor")

@@ -215,7 +215,7 @@ def offboard(visit: Visit) -> Response:
 def receipt(visit: Visit) -> Response:
     """Who has obeyed an offboarding by now."""
     progress = offboarding.get(visit.instance, visit.actor, visit.number("id"))
-    counted = offboarding.went(progress.offboarding)
+    counted = offboarding.taken_away(progress.offboarding)
     if visit.is_part:
         return visit.show("_offboarding.html", progress=progress)
     waiting = hosts_awaited(progress.hosts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from keyrack.core.people.offboarding import OffboardingPlan, Progress, counted, went
+from keyrack.core.people.offboarding import OffboardingPlan, Progress, counted, taken_away
 from keyrack.core.people.offboarding_undo import UndoneOffboarding
 from keyrack.web.native.shapes import (
     Answer,
@@ -208,7 +208,7 @@ def offboarding(progress: Progress) -> Offboarding:
         undone_at=time_or_null(one.undone_at),
         undone_by=one.undone_by,
         gone=_gone(one.gone),
-        gone_words=went(one),
+        gone_words=taken_away(one),
         stays=None,
         servers=[receipt(host) for host in progress.hosts],
         git=[
