@@ -1,4 +1,4 @@
-"""Numbers with their nouns (protocol/words.py), named here for the core and what is above; must add none of its own."""
+"""Numbers with their nouns: protocol/words.py for the core and what is above it; must add nothing to it."""
 
 from __future__ import annotations
 
