@@ -235,7 +235,7 @@ def test_a_service_that_is_away_is_told_by_the_status(team: Service, home: Path,
     assert (ended.exit_code, "gives no answer" in ended.output) == (4, True)
     monkeypatch.setenv("KEYRACK_URL", f"{team.url}/somewhere")
     ended = run("grants", "list")
-    assert (ended.exit_code, "is that a Keyrack?" in ended.output) == (4, True)
+    assert (ended.exit_code, "is it a Keyrack service?" in ended.output) == (4, True)
 
 
 def test_the_log_is_read_by_person_host_and_key(team: Service, home: Path) -> None:
@@ -484,7 +484,7 @@ def test_what_answers_otherwise_than_this_command_knows_is_told(home: Path, said
         monkeypatch.setenv("KEYRACK_URL", at.url)
         ended = run("groups", "list")
         assert ended.exit_code == 4
-        assert "something else than Keyrack" in ended.output or "may be older than this command" in ended.output
+        assert "does not answer like Keyrack" in ended.output or "may be older than this command" in ended.output
 
 
 def test_a_call_that_an_older_service_does_not_have_is_told(home: Path, monkeypatch: Any) -> None:

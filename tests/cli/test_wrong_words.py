@@ -19,8 +19,8 @@ from tests.cli.test_backup import run_without_privileges
 from tests.ports import free_port
 
 UNWRITTEN = (
-    b"Error: What was to be printed could not be written: no space left. "
-    b"What was asked may be done; look before you ask again.\n"
+    b"Error: The output could not be written: no space left. "
+    b"What you asked for may have been done; check before you repeat it.\n"
 )
 
 
@@ -169,7 +169,7 @@ def test_a_database_that_may_only_be_read_is_said(data: Path, words: tuple[str, 
     (data / "keyrack.db").chmod(0o400)
     ended = run_without_privileges(*(word.replace("PORT", str(free_port())) for word in words), data=data)
     assert (ended.returncode, "Traceback" in ended.stderr) == (4, False), ended.stderr
-    assert "Look at the data folder" in ended.stderr
+    assert "Check the data folder" in ended.stderr
 
 
 def test_bytes_that_are_no_text_are_refused(data: Path) -> None:

@@ -10,9 +10,19 @@ from playwright.sync_api import Browser, Page, expect
 
 from keyrack.core.audit import events
 from keyrack.core.hosts import servers, system_users
-from keyrack.core.keys import changing_grants, credentials, freezes, grants, revocation, user_keys
+from keyrack.core.keys import (
+    changing_grants,
+    credentials,
+    freezes,
+    grants,
+    key_sources,
+    last_uses,
+    revocation,
+    user_keys,
+)
 from keyrack.core.people import actors, api_tokens, users
-from keyrack.model import Credential, EventFilter, Server
+from keyrack.model import Credential, EventFilter, Server, UserKey
+from keyrack.store.keys import key_sources as source_rows
 from tests.console.conftest import SignedIn
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
@@ -34,6 +44,35 @@ def key(console: Service, host: Server) -> Credential:
     line = fresh_line("ci")
     keyrack = actors.system_actor(1)
     return credentials.add(console.instance, keyrack, host.id, label="pipeline", username="www", public_key=line)
+
+
+@pytest.fixture
+def elsewhere(console: Service, host: Server) -> UserKey:
+    """A key that alice has from an account elsewhere, and that opens the host."""
+    keyrack, instance = actors.system_actor(1), console.instance
+    grants.give_named(instance, keyrack, user="alice", server="shop-1", system_user="www")
+    alice = next(user for user in users.find(instance, keyrack) if user.name == "alice")
+    made = user_keys.add(instance, keyrack, title="github: alice-elsewhere", public_key=fresh_line(), user_id=alice.id)
+    source = key_sources.put(instance, keyrack, "alice", "github", account="alice-elsewhere")
+    # Nobody looks there meanwhile.
+    values = {"keys": {made.fingerprint: made.id}, "next_at": instance.now() + timedelta(days=1)}
+    instance.database.write(lambda connection: source_rows.change(connection, source.id, values))
+    return made
+
+
+def test_what_goes_with_an_account_elsewhere_is_said_before_it_goes(
+    page: Page, console: Service, signed_in: SignedIn, elsewhere: UserKey
+) -> None:
+    signed_in(page, "olga").goto("/people/alice")
+    page.get_by_role("button", name="Take no more keys from alice-elsewhere").click()
+    main = page.get_by_role("main")
+    expect(main).to_contain_text("Keys that came from alice-elsewhere at https://github.com are withdrawn")
+    expect(main).to_contain_text("Who loses")
+    expect(main).to_contain_text("alice as www on shop-1")
+    page.get_by_role("button", name="Take no more keys").click()
+    expect(page.locator("#messages")).to_contain_text("those that came from it are withdrawn")
+    keys, *_ = last_uses.user_keys(console.instance, actors.system_actor(1), user="alice", offset=0, limit=100)
+    assert elsewhere.id not in {one.id for one in keys.items}
 
 
 def held(console: Service, key: Credential) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Where the command line looks for `keyrack access`, which who_can.py has; must hold nothing of its own."""
+"""The place where main.py expects `keyrack access`, which is in who_can.py; must hold nothing of its own."""
 
 from __future__ import annotations
 

@@ -29,9 +29,9 @@ def _schema(context: click.Context, parameter: click.Parameter, wanted: bool) ->
 @click.command(name="apply")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
-@click.option("--check", is_flag=True, help="As --dry-run, and end with status 1 when something would change.")
-@click.option("--prune", is_flag=True, help="Also take away what FILE leaves out of what it declares.")
-@click.option("--reset-secrets", is_flag=True, help="Also set passwords again that were changed since.")
+@click.option("--check", is_flag=True, help="Like --dry-run, and end with status 1 if something would change.")
+@click.option("--prune", is_flag=True, help="Also remove what FILE leaves out of what it declares.")
+@click.option("--reset-secrets", is_flag=True, help="Also reset passwords that were changed since.")
 @as_json_object
 @click.option(
     "--schema", is_flag=True, expose_value=False, is_eager=True, callback=_schema, help="Print the JSON schema of FILE."
@@ -49,7 +49,7 @@ def command(
     new_database: bool,
     **given: Any,
 ) -> None:
-    """Bring a workspace to what FILE (TOML) says; running it twice changes nothing.
+    """Change a workspace to match FILE (TOML); running it again changes nothing.
 
     Each change is shown first, and all of them are made together or not at all. What FILE leaves out is named and
     stays, unless --prune is given.
@@ -82,7 +82,7 @@ def command(
 
 
 def _nothing(words: str) -> None:
-    """What changes is told at the end, as one object."""
+    """With --json the changes are printed at the end, as one object."""
 
 
 def _tell(changes: list[str], left: list[str], noted: list[str], *, made: bool) -> None:

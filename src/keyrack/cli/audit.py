@@ -27,19 +27,21 @@ def command() -> None:
 @click.option(
     "--since",
     metavar="TIME",
-    help="From a time such as 2026-11-22T16:00:00Z on, or a day in UTC, or 12h for the last 12 hours.",
+    help="Since a time such as 2026-11-22T16:00:00Z, or a day in UTC, or 12h for the last 12 hours.",
 )
 @click.option("--until", metavar="TIME", help="Before that time, or up to the end of that day.")
 @click.option("--person", metavar="NAME", help="What this user did.")
-@click.option("--host", metavar="SERVER", help="What concerned a server, also by a tag or a group; by name or id.")
+@click.option(
+    "--host", metavar="SERVER", help="What concerned this server (name or id), also through a tag or a group."
+)
 @click.option("--key", metavar="FINGERPRINT", help="What was done with a key.")
 @click.option(
     "--kind",
     metavar="KIND",
-    help="What is about keys, access, hosts, people, sessions, tokens, repositories, workspace; or refused, or alarm.",
+    help="What was about keys, access, hosts, people, sessions, tokens, repositories, workspace; or refused, or alarm.",
 )
-@click.option("--search", metavar="TEXT", help="Only what holds TEXT, in any case.")
-@click.option("--limit", type=click.IntRange(min=1), help="How many at most; otherwise all there are.")
+@click.option("--search", metavar="TEXT", help="Only what contains TEXT, in upper or lower case.")
+@click.option("--limit", type=click.IntRange(min=1), help="How many at most; otherwise all.")
 @as_json
 @connection_options
 def list_audit(
@@ -54,7 +56,7 @@ def list_audit(
     json_wanted: bool,
     **given: Any,
 ) -> None:
-    """List the audit log, newest first, without end: each page is shown before the next is asked for."""
+    """List the whole audit log, newest first; each page is shown before the next is fetched."""
     for option, text in (("person", person), ("host", host), ("key", key), ("kind", kind), ("search", search)):
         # An empty one would find all there is.
         if text == "":
@@ -73,13 +75,13 @@ def list_audit(
         if json_wanted:
             _stream(events)
             return
-        found = False
+        any_event = False
         for one in events:
-            found = True
+            any_event = True
             say(f"{one['id']:>8}  {one['at']}  {dash(one['actor'])}  {one['summary']}")
-        if not found:
+        if not any_event:
             said = f" --person finds what {person} did; what was done to {person}: --search {person}." if person else ""
-            say(f"No event is like that.{said}", err=True)
+            say(f"No event matches.{said}", err=True)
 
 
 def _since(text: str) -> str:
@@ -113,14 +115,16 @@ def _stream(events: Iterator[dict[str, Any]]) -> None:
 @as_json
 @connection_options
 def list_alarms(json_wanted: bool, **given: Any) -> None:
-    """List the alarms that stand, with what settles each, and those that were settled within a day."""
+    """List the alarms that stand, with what settles each, and those settled within the last day."""
     with connected(given) as calls:
-        found = calls.ask("GET", "/alarms")
+        answer = calls.ask("GET", "/alarms")
     rows = [
-        (dash(one["event"]), dash(one["since"]), _standing(one), one["words"], one["way_out"]) for one in found["items"]
+        (dash(one["event"]), dash(one["since"]), _standing(one), one["words"], one["way_out"])
+        for one in answer["items"]
     ]
     rows += [
-        (NOTHING, NOTHING, "stands", f"{one['server']}: {one['words']}", "Mend it there.") for one in found["saying"]
+        (NOTHING, NOTHING, "stands", f"{one['server']}: {one['words']}", "Fix it on the host.")
+        for one in answer["saying"]
     ]
     if json_wanted or not rows:
         table(("EVENT", "SINCE", "STATE", "WORDS", "WAY OUT"), rows, json_wanted)
@@ -142,9 +146,9 @@ def _standing(one: dict[str, Any]) -> str:
 @as_json_object
 @connection_options
 def settle_alarm(event: int, json_wanted: bool, **given: Any) -> None:
-    """Say that an alarm is settled which nothing else can tell to be over, such as broken glass.
+    """Settle an alarm whose end Keyrack cannot see, such as the use of a break-glass key.
 
-    EVENT is the id that `keyrack audit alarms` shows. Raised again, it is an alarm again.
+    EVENT is the id that `keyrack audit alarms` shows. If it is raised again, it is an alarm again.
     """
     with connected(given) as calls, if_missing("`keyrack audit alarms` shows which there are."):
         answer = calls.ask("POST", f"/alarms/{event}/settle")

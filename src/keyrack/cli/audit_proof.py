@@ -24,10 +24,11 @@ from keyrack.ssh.public_key import parse
 from keyrack.store.audit.audit_log import SignedCheckpoint
 
 EVERY = 100_000
+"""After how many records the progress is printed."""
 
 
 def _progress(what: str) -> verify_export.OnProgress:
-    """Say now and then how far it is, on standard error."""
+    """Prints the progress on standard error, every so many records."""
     said = 0
 
     def on_progress(count: int) -> None:
@@ -45,7 +46,7 @@ def _progress(what: str) -> verify_export.OnProgress:
     "exported",
     metavar="FILE",
     type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True),
-    help="Look through this export instead of the database; - is standard input.",
+    help="Check this export instead of the database; - is standard input.",
 )
 @click.option(
     "--witness",
@@ -60,19 +61,19 @@ def _progress(what: str) -> verify_export.OnProgress:
 @options.data
 @options.database
 def verify_command(exported: Path | None, witnesses: tuple[Path, ...], trusted: str | None, **given: Any) -> None:
-    """Look whether any event was altered, deleted, inserted or reordered, and name the first one.
+    """Check whether any event was altered, deleted, inserted or reordered, and name the first one.
 
     An export needs neither database nor service: only the instance's public key, which each host has noted as well.
     """
     kept = [_witness(path) for path in witnesses]
     if exported is None:
         with opened(given) as instance:
-            outcome = verify_log.verify(instance, system_actor(channel="cli"), _progress("looked at"), kept)
+            outcome = verify_log.verify(instance, system_actor(channel="cli"), _progress("checked"), kept)
     else:
         signed, line = _by_key(trusted, given)
         try:
             with exported.open("rb") if str(exported) != "-" else nullcontext(standard_input()) as file:
-                outcome = verify_export.verify(verify_export.lines_of(file), signed, _progress("looked at"), kept, line)
+                outcome = verify_export.verify(verify_export.lines_of(file), signed, _progress("checked"), kept, line)
         except verify_export.NotAnExport as error:
             raise click.ClickException(f"{exported} is no export of an audit log: {error}.") from None
         except OSError as error:
@@ -98,7 +99,7 @@ def _witness(path: Path) -> SignedCheckpoint:
 
 
 def _by_key(trusted: str | None, given: dict[str, Any]) -> tuple[verify_export.Verified, str]:
-    """What checks signatures by the key that is named, or by this instance's own; and that key's line."""
+    """A function that checks signatures by the key given, or by this instance's own; and that key's line."""
     if trusted is None:
         path = options.settings(**given).data / "instance.key"
         if not path.exists():

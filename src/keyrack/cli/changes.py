@@ -19,9 +19,10 @@ from keyrack.core.words import count
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-LOOK_SECONDS = 0.3
+POLL_SECONDS = 0.3
 """How long to wait before asking again how far a change has come."""
-_FEW = 5
+MOST_NAMED = 5
+"""How many servers a line names; of the others it gives the number."""
 
 
 def changing(function: F) -> F:
@@ -37,20 +38,20 @@ def changing(function: F) -> F:
 def lasting(function: F) -> F:
     """The options for an end: --until or --for; `end_of` takes them."""
     for option in (
-        click.option("--for", "span", metavar="SPAN", help="How long, such as 90min, 12h, 3d; otherwise without end."),
+        click.option("--for", "span", metavar="SPAN", help="How long, such as 90min, 12h or 3d; without it, no end."),
         click.option("--until", metavar="TIME", help="The end, such as 2026-12-24T18:00+01:00, or a day in UTC."),
     ):
         function = option(function)
     return function
 
 
-break_glass_option = click.option("--break-glass", is_flag=True, help="For emergencies: its use is an alarm.")
+break_glass_option = click.option("--break-glass", is_flag=True, help="For emergencies: each use raises an alarm.")
 
 
 def end_of(calls: Calls, until: str | None, span: str | None) -> str | None:
     """The end that options name, as the API takes it; a span begins now, by the clock of the service.
 
-    Exits with words for what is none.
+    Exits with words for a value that is no end.
     """
     if until is not None and span is not None:
         raise click.UsageError("Give --until or --for, not both.")
@@ -73,7 +74,7 @@ def moment(option: str, text: str, *, end: bool = False) -> str:
 
 
 def lifetime(option: str, text: str) -> str:
-    """What an option names as how long something lasts, or until when, as written. Exits with words otherwise."""
+    """A span or an end that an option names, checked and returned as written. Exits with words for anything else."""
     try:
         lifetimes.read(text)
     except LifetimeError as error:
@@ -91,9 +92,9 @@ def changed(
     json_wanted: bool = False,
     words: Callable[[Any], str] | None = None,
 ) -> Any:
-    """Make a call that changes who can log in, show what it did, and answer it; a dry run ends the command.
+    """Make a call that changes who can log in, show what it did, and return its answer; a dry run ends the command.
 
-    words: what to say of the answer; None: the command shows it itself.
+    words: makes the line to print of the answer; None: the command prints the answer itself.
     """
     if dry_run:
         rehearsed = calls.ask("POST", "/rehearsals", {"method": method, "path": path, "body": body})
@@ -111,7 +112,7 @@ def changed(
 def renewed(
     calls: Calls, path: str, until: str | None, span: str | None, what: str, *, dry_run: bool, json_wanted: bool
 ) -> None:
-    """Give something another end, under the id it has, as the options of `lasting` say; what: its name in words."""
+    """Give something a new end, under the same id, as the options of `lasting` say; what: its name in words."""
     end = end_of(calls, until, span)
     if end is None:
         raise click.UsageError("Say how long: --for or --until.")
@@ -126,26 +127,26 @@ def renewed(
     )
 
 
-def follow(look: Callable[[], Any], seconds: float, *, quiet: bool, first: Any = None) -> Any:
-    """What look answers once that says "done", or after so many seconds; until then its "words" are said whenever they
-    change.
+def follow(ask: Callable[[], Any], seconds: float, *, quiet: bool, first: Any = None) -> Any:
+    """Ask the service again and again until its answer says "done", or the seconds are over; return the last answer.
 
-    look: asks the service; quiet: nothing is said; first: an answer that is there already.
+    Each time the answer's "words" change they are printed. ask: one question to the service; quiet: print nothing;
+    first: an answer that is there already.
     """
     deadline = time.monotonic() + seconds
-    answer, said = look() if first is None else first, ""
+    answer, said = ask() if first is None else first, ""
     while True:
         if answer["done"] or time.monotonic() >= deadline:
             return answer
         if answer["words"] != said and not quiet:
             said = answer["words"]
             say(said, err=True)
-        time.sleep(LOOK_SECONDS)
-        answer = look()
+        time.sleep(POLL_SECONDS)
+        answer = ask()
 
 
 def tell(answer: Mapping[str, Any] | None, words: str, json_wanted: bool) -> None:
-    """What a call answered, as JSON ({} for nothing), or the words for it."""
+    """Print what a call answered, as JSON ({} for nothing), or the words for it."""
     if json_wanted:
         show_json(answer or {})
     else:
@@ -192,5 +193,5 @@ def _lines(verb: str, ways: Iterable[Mapping[str, Any]]) -> Iterable[str]:
         where.setdefault((who, way["system_user"]), {})[way["server"]] = None
     for (who, account), servers in where.items():
         names = list(servers)
-        more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
-        yield f"{who} would {verb} the login as {account} on {', '.join(names[:_FEW])}{more}"
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        yield f"{who} would {verb} the login as {account} on {', '.join(names[:MOST_NAMED])}{more}"

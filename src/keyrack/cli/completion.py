@@ -1,4 +1,4 @@
-"""`keyrack completion`: what a shell runs to complete words; must know no command itself."""
+"""`keyrack completion`: the script by which a shell completes words; must know no command itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WHERE = {
 @click.command(name="completion")
 @click.argument("shell", type=click.Choice(list(WHERE)))
 def command(shell: str) -> None:
-    """Print what completes commands and options in a shell.
+    """Print a script that completes commands and options in a shell.
 
     For example, in ~/.bashrc: eval "$(keyrack completion bash)"
     """
@@ -24,5 +24,5 @@ def command(shell: str) -> None:
     root = click.get_current_context().find_root().command
     click.echo(f"# {WHERE[shell]}")
     script = shell_class(root, {}, "keyrack", "_KEYRACK_COMPLETE").source()
-    # What a command is for may hold a comma, at which fish would end it.
+    # The help of a command may contain a comma, where fish would cut it off.
     click.echo(script.replace('string split ","', 'string split --max 1 ","'))

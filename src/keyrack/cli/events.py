@@ -22,7 +22,7 @@ from keyrack.model import Event, EventFilter
 @click.argument("reference", metavar="[SERVER]", required=False)
 @click.option("--from", "since", metavar="TIME", help="Such as 2026-11-22T16:00:00Z, or a day in UTC, or 12h.")
 @click.option("--to", "until", metavar="TIME", help="Before that time, or up to the end of that day.")
-@click.option("--search", default="", metavar="TEXT", help="Only what holds TEXT, in any case.")
+@click.option("--search", default="", metavar="TEXT", help="Only what contains TEXT, in upper or lower case.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(min=0), help="How many at most; 0 for all.")
 @as_json
 @shared
@@ -37,7 +37,7 @@ def command(
 ) -> None:
     """List the audit log, or a server's part of it, newest first.
 
-    It reads the instance's own data. `keyrack audit list` also does so where one is logged in, and finds by person,
+    It reads the instance's own data. `keyrack audit list` also works where you are logged in, and filters by person,
     key and kind.
     """
     with operator_context(given) as at:

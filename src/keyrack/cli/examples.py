@@ -1,4 +1,4 @@
-"""An example for each command whose own help shows none; must load nothing, as every help and completion reads it."""
+"""An example for each command whose own help shows none; must import no command: every help loads this module."""
 
 from __future__ import annotations
 

@@ -16,14 +16,18 @@ from keyrack.core.workspace import export as workspace_export
 
 @click.command(name="export")
 @click.option(
-    "--output", "file", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write it there."
+    "--output",
+    "file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write to FILE instead of standard output.",
 )
 @shared
 def command(file: Path | None, **given: Any) -> None:
-    """Write a workspace as the file that `keyrack apply` reads, without secrets.
+    """Write a workspace to a file that `keyrack apply` reads, without secrets.
 
-    Servers have their ids in it, so that what was renamed or moved is known again; a new instance gives its servers the
-    same ids.
+    It holds the ids of servers, so that apply recognises one that was renamed or moved; a new instance gives its
+    servers the same ids.
     """
     name = given["workspace"]
     with operator_context(given) as at:

@@ -14,17 +14,17 @@ LARGEST_KEY = 64 * 1024
 
 
 def standard_input() -> BinaryIO:
-    """Where a command reads what - names; raises ClickException with words where it was started without."""
+    """Standard input, which - stands for; raises ClickException with words if it is closed."""
     if sys.stdin is None:
         raise click.ClickException("Standard input is closed; name a file.")
     return sys.stdin.buffer
 
 
 def text_of(file: Path | None, *, most: int | None = None, otherwise: str = "It takes a text file.") -> str:
-    """What a text file holds, of at most so many bytes, None for LARGEST: a device gives them without an end.
+    """The text of a file. Raises ClickException with words.
 
-    file: None for standard input; otherwise: what to give instead, for whoever gave something else. Raises
-    ClickException with words.
+    file: None for standard input; most: the bytes that are read at most, None for LARGEST, as a device has no
+    end; otherwise: the sentence that says what to give instead.
     """
     most = LARGEST if most is None else most
     named = "Standard input" if file is None else str(file)

@@ -21,7 +21,7 @@ HINT = "`keyrack freeze list` shows which there are."
 def command() -> None:
     """Stop keys from opening new sessions until their owners confirm them (`keyrack keys confirm`).
 
-    Sessions go on, and keys to break glass with work.
+    Open sessions go on, and break-glass keys keep working.
     """
 
 
@@ -30,7 +30,9 @@ def command() -> None:
 @click.option("--server", metavar="SERVER", help="The keys on this server.")
 @click.option("--all", "everything", is_flag=True, help="All keys of the workspace.")
 @click.option("--reason", "--why", "reason", metavar="TEXT", help="Why, for those who ask later.")
-@click.option("--dry-run", is_flag=True, help="Show how many keys and which servers it would be for; change nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Show how many keys it would freeze, on how many servers; change nothing."
+)
 @as_json_object
 @connection_options
 def keys(
@@ -52,7 +54,7 @@ def keys(
         show_json(made)
         return
     servers, break_glass = len(made["servers"]), made["break_glass"]
-    more = f"; {break_glass} to break glass with go on" if break_glass else ""
+    more = f"; {count(break_glass, 'break-glass key')} not frozen" if break_glass else ""
     keys = count(made["keys"], "key")
     if dry_run:
         say(f"{keys} would open no new session, on {count(servers, 'server')}{more}. Nothing was changed.")
@@ -61,7 +63,7 @@ def keys(
         say(f"{keys} {none} until confirmed{more}.")
         say(f"Which hosts obey: keyrack freeze show {made['id']}", err=True)
     if everything:
-        say("Deploy keys of repositories go on; one that was stolen is revoked: keyrack hosts revoke.", err=True)
+        say("Deploy keys of repositories keep working; revoke a stolen one with keyrack hosts revoke.", err=True)
 
 
 @command.command(name="list")
@@ -86,7 +88,7 @@ def list_freezes(json_wanted: bool, **given: Any) -> None:
 
 
 def _every(calls: Calls) -> Iterator[dict[str, Any]]:
-    """All freezes, a page after the other."""
+    """All freezes, page after page."""
     before: int | None = None
     while True:
         page = calls.ask("GET", "/freezes", query={"per_page": AT_ONCE, "before": before})["items"]
@@ -116,7 +118,7 @@ def show(freeze_id: int, json_wanted: bool, **given: Any) -> None:
 @changing
 @connection_options
 def end(freeze_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> None:
-    """End a freeze: keys that nobody confirmed open sessions again."""
+    """End a freeze: keys that nobody confirmed can open sessions again."""
     with connected(given) as calls, if_missing(HINT):
         path, words = path_to("freezes", freeze_id), f"Freeze {freeze_id} is over."
         changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)

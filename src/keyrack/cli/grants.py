@@ -102,7 +102,7 @@ def give(
 @changing
 @connection_options
 def renew(grant_id: int, until: str | None, span: str | None, dry_run: bool, json_wanted: bool, **given: Any) -> None:
-    """Give a grant another end, under the same id: keyrack grants renew 7 --for 8h"""
+    """Give a grant a new end, under the same id: keyrack grants renew 7 --for 8h"""
     with connected(given) as calls, if_missing("`keyrack grants list` shows which there are."):
         path, what = path_to("grants", grant_id), f"Grant {grant_id}"
         renewed(calls, path, until, span, what, dry_run=dry_run, json_wanted=json_wanted)
@@ -112,7 +112,7 @@ def renew(grant_id: int, until: str | None, span: str | None, dry_run: bool, jso
 @click.argument("grant_id", metavar="ID", type=ID)
 @restricting
 @lasting
-@click.option("--no-end", is_flag=True, help="It has no end any more.")
+@click.option("--no-end", is_flag=True, help="Remove its end.")
 @click.option("--reason", "--why", "reason", metavar="TEXT", help='Why, for those who ask later; "" for none.')
 @changing
 @connection_options
@@ -127,14 +127,14 @@ def change(
     json_wanted: bool,
     **given: Any,
 ) -> None:
-    """Change what a grant allows and until when, under the same id; sessions that are open go on.
+    """Change what a grant allows and until when, under the same id; open sessions go on.
 
-    Such as: keyrack grants change 7 --from-address 192.0.2.0/24 --no-pty. Restrictions are all that it has then.
+    Such as: keyrack grants change 7 --from-address 192.0.2.0/24 --no-pty. The restrictions given replace all it had.
     """
     if no_end and (until is not None or span is not None):
         raise click.UsageError("Give an end or --no-end, not both.")
     if restrictions is None and reason is None and until is None and span is None and not no_end:
-        raise click.UsageError("Say what is to change: restrictions, --until, --for, --no-end or --reason.")
+        raise click.UsageError("Say what to change: restrictions, --until, --for, --no-end or --reason.")
     body: dict[str, Any] = {} if restrictions is None else {"restrictions": restrictions}
     if reason is not None:
         body["reason"] = reason or None
@@ -158,7 +158,7 @@ def change(
 @changing
 @connection_options
 def take_back(grant_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> None:
-    """End a grant; keys that nothing else lets in leave the hosts."""
+    """End a grant; keys that nothing else lets in are taken from the hosts."""
     with connected(given) as calls, if_missing("`keyrack grants list` shows which there are."):
         path = path_to("grants", grant_id)
         gone = calls.ask("GET", path)
@@ -175,7 +175,7 @@ def _given(made: dict[str, Any]) -> str:
 
 
 def _still(calls: Calls, gone: dict[str, Any]) -> str:
-    """What lets a user in there all the same, as the end of a sentence; of a group's grant nothing is looked up."""
+    """What else lets the user in there, as the end of a sentence; "" for a group, which is not looked up."""
     if gone["user"] is None:
         return ""
     server = gone["server_id"]

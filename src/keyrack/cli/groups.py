@@ -15,7 +15,7 @@ HINT = "`keyrack groups list` and `keyrack people list` show what there is."
 
 @click.group(name="groups")
 def command() -> None:
-    """Groups of users, which grants are given to."""
+    """Groups of users, to which grants can be given."""
 
 
 @command.command(name="list")
@@ -34,7 +34,7 @@ def list_groups(json_wanted: bool, **given: Any) -> None:
 @changing
 @connection_options
 def set_group(name: str, members: tuple[str, ...], dry_run: bool, json_wanted: bool, **given: Any) -> None:
-    """Make a group exist with exactly these users: keyrack groups set ops alice bob"""
+    """Create a group, or set its members to exactly these users: keyrack groups set ops alice bob"""
     with connected(given) as calls:
         changed(
             calls,
@@ -66,7 +66,7 @@ def add(name: str, user: str, dry_run: bool, json_wanted: bool, **given: Any) ->
 @changing
 @connection_options
 def remove(name: str, user: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
-    """Take a user out of a group; keys that nothing else lets in leave the hosts."""
+    """Take a user out of a group; keys that nothing else lets in are taken from the hosts."""
     with connected(given) as calls, if_missing(HINT):
         words = f"{user} is not in group {name} any more."
         path = path_to("groups", name, "members", user)
@@ -81,7 +81,7 @@ def delete(name: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Delete a group with its grants."""
     with connected(given) as calls, if_missing(HINT):
         gone = calls.ask("GET", path_to("groups", name))
-        words = f"Deleted group {gone['name']}, in which were: {', '.join(gone['members']) or 'nobody'}."
+        words = f"Deleted group {gone['name']}, whose members were: {', '.join(gone['members']) or 'nobody'}."
         changed(
             calls, "DELETE", path_to("groups", name), dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words
         )

@@ -1,4 +1,4 @@
-"""`keyrack policy …`: which keys are accepted, and whom another policy would hit; must hold no rule."""
+"""`keyrack policy …`: which keys are accepted, and which keys another policy would refuse; must hold no rule."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def command() -> None:
 @as_json_object
 @connection_options
 def show(json_wanted: bool, **given: Any) -> None:
-    """Show which keys are accepted, and who said so."""
+    """Show which keys are accepted, and who set that."""
     with connected(given) as calls:
         policy = calls.ask("GET", "/key-policy")
         if json_wanted:
@@ -31,9 +31,9 @@ def show(json_wanted: bool, **given: Any) -> None:
             return
         say(_words(policy))
         if policy["damaged"]:
-            say("It was changed in the database, not by Keyrack: no key is taken until it is set anew.")
+            say("It was changed in the database, not by Keyrack: no key is accepted until it is set again.")
         elif policy["set_at"] is None:
-            say("As the service was started; nobody set anything stricter.")
+            say("The service was started with this; nobody has set anything stricter.")
         else:
             say(f"Set by {policy['set_by']} at {policy['set_at']}.")
 
@@ -42,21 +42,23 @@ def show(json_wanted: bool, **given: Any) -> None:
 @click.option(
     "--types",
     metavar="TYPES",
-    help=f"The types that are accepted, with commas between; {AS_STARTED}: as the service does.",
+    help=f"The types to accept, separated by commas; {AS_STARTED}: those that the service accepts.",
 )
-@click.option("--rsa-bits", metavar="BITS", help=f"The shortest RSA key; {AS_STARTED}: as the service was started.")
-@click.option("--preview", is_flag=True, help="Show which registered keys it would hit; change nothing.")
+@click.option(
+    "--rsa-bits", metavar="BITS", help=f"The shortest RSA key, in bits; {AS_STARTED}: as the service was started with."
+)
+@click.option("--preview", is_flag=True, help="Show which registered keys would no longer be accepted; change nothing.")
 @as_json_object
 @connection_options
 def set_policy(types: str | None, rsa_bits: str | None, preview: bool, json_wanted: bool, **given: Any) -> None:
-    """Say which keys are accepted from now on; what is left out stays: keyrack policy set --types ssh-ed25519"""
+    """Set which keys are accepted from now on; what is left out stays: keyrack policy set --types ssh-ed25519"""
     wanted: dict[str, Any] = {}
     if types is not None:
         wanted["key_types"] = None if types == AS_STARTED else [one.strip() for one in types.split(",")]
     if rsa_bits is not None:
         wanted["rsa_minimum_bits"] = None if rsa_bits == AS_STARTED else _number(rsa_bits)
     if not wanted:
-        raise click.UsageError("Say what is to change: --types or --rsa-bits.")
+        raise click.UsageError("Say what to change: --types or --rsa-bits.")
     with connected(given) as calls:
         if preview:
             _preview(calls, wanted, json_wanted)
@@ -79,7 +81,7 @@ def _preview(calls: Calls, wanted: dict[str, Any], json_wanted: bool) -> None:
     ]
     table(("USER", "ON", "NAME", "FINGERPRINT", "WHY"), rows)
     if hits["more"]:
-        say("And more; these are the first.")
+        say("There are more; these are the first.")
 
 
 def _number(text: str) -> int:

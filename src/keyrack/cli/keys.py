@@ -21,9 +21,9 @@ SIGN_SECONDS = 120
 
 @click.group(name="keys")
 def command() -> None:
-    """SSH keys that users registered as their own, and one key on many servers by one command.
+    """SSH keys that users registered as their own, and commands that put one key on many servers.
 
-    `keyrack servers keys SERVER` lists those of a host.
+    `keyrack servers keys SERVER` lists the keys on one server.
     """
 
 
@@ -35,12 +35,12 @@ command.add_command(keys_found.confirm)
 
 
 @command.command(name="list")
-@click.option("--user", metavar="NAME", help="Of this user alone.")
+@click.option("--user", metavar="NAME", help="Only the keys of this user.")
 @as_json
 @connection_options
 def list_keys(user: str | None, json_wanted: bool, **given: Any) -> None:
     """List the SSH keys of users, newest first, each with its last use."""
-    with connected(given) as calls, if_missing("Users are named as they sign in."):
+    with connected(given) as calls, if_missing("Name users as they sign in."):
         rows = [
             (
                 one["id"],
@@ -78,7 +78,7 @@ def list_mine(json_wanted: bool, **given: Any) -> None:
 
 @mine.command(name="add")
 @click.argument("file", metavar="FILE", type=KEY_FILE)
-@click.option("--title", metavar="TEXT", help="What it is called.")
+@click.option("--title", metavar="TEXT", help="A title for the key.")
 @changing
 @connection_options
 def add_mine(file: Path, title: str | None, dry_run: bool, json_wanted: bool, **given: Any) -> None:
@@ -100,7 +100,7 @@ def add_mine(file: Path, title: str | None, dry_run: bool, json_wanted: bool, **
 @changing
 @connection_options
 def delete_mine(key_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> None:
-    """Delete a key of your own; it opens nothing any more."""
+    """Delete a key of your own; it no longer opens anything."""
     with connected(given) as calls, if_missing("`keyrack keys mine list` shows which there are."):
         path = path_to("people", "me", "keys", key_id)
         words = f"Deleted key {key_id}."
@@ -113,7 +113,7 @@ def delete_mine(key_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> 
 @changing
 @connection_options
 def renew(key_id: int, until: str | None, span: str | None, dry_run: bool, json_wanted: bool, **given: Any) -> None:
-    """Give a user's key another end, under the same id: keyrack keys renew 7 --for 30d"""
+    """Give a user's key a new end, under the same id: keyrack keys renew 7 --for 30d"""
     with connected(given) as calls, if_missing("`keyrack keys list` shows which there are."):
         path, what = path_to("keys", key_id), f"Key {key_id}"
         renewed(calls, path, until, span, what, dry_run=dry_run, json_wanted=json_wanted)
@@ -121,11 +121,11 @@ def renew(key_id: int, until: str | None, span: str | None, dry_run: bool, json_
 
 @command.command()
 @click.argument("file", metavar="KEY", type=KEY_FILE)
-@click.option("--title", metavar="TEXT", help="What the key is called.")
+@click.option("--title", metavar="TEXT", help="A title for the key.")
 @as_json_object
 @connection_options
 def claim(file: Path, title: str | None, json_wanted: bool, **given: Any) -> None:
-    """Make a key yours by signing a challenge with it, whoever had it before.
+    """Claim a key as yours by signing a challenge with it, whoever had it before.
 
     KEY is the private key's file, or the public one where ssh-agent holds the private half. Nothing but the signature
     leaves this machine: keyrack keys claim ~/.ssh/id_ed25519

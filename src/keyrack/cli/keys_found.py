@@ -15,16 +15,16 @@ TITLES = ("WHAT", "KIND", "ID", "NAME", "USER", "SERVER", "AS", "FINGERPRINT", "
 
 
 @click.command(name="find")
-@click.option("--weak", is_flag=True, help="What today's rules would refuse.")
-@click.option("--old", is_flag=True, help="Entered more than --old-days ago.")
-@click.option("--unused", is_flag=True, help="No login for --unused-days.")
-@click.option("--unowned", is_flag=True, help="Registered by no user who may log in.")
-@click.option("--old-days", type=click.IntRange(1, 36_500), default=365, metavar="DAYS", help="[365]")
-@click.option("--unused-days", type=click.IntRange(1, 36_500), default=90, metavar="DAYS", help="[90]")
+@click.option("--weak", is_flag=True, help="Keys that today's rules would refuse.")
+@click.option("--old", is_flag=True, help="Keys entered more than --old-days ago.")
+@click.option("--unused", is_flag=True, help="Keys without a login for --unused-days.")
+@click.option("--unowned", is_flag=True, help="Keys that no user who may log in has registered.")
+@click.option("--old-days", type=click.IntRange(1, 36_500), default=365, metavar="DAYS", help="For --old. [365]")
+@click.option("--unused-days", type=click.IntRange(1, 36_500), default=90, metavar="DAYS", help="For --unused. [90]")
 @as_json
 @connection_options
 def find(old_days: int, unused_days: int, json_wanted: bool, **given: Any) -> None:
-    """Find keys that should go: of one kind or several, otherwise of all."""
+    """Find keys that should go: of the kinds given, or of all."""
     kinds = [kind for kind in KINDS if given.pop(kind)]
     query: dict[str, Any] = {
         "kind": ",".join(kinds or KINDS),
@@ -60,11 +60,11 @@ def _row(one: dict[str, Any]) -> tuple[object, ...]:
 
 @click.command(name="confirm")
 @click.argument("key_id", metavar="ID", type=ID)
-@click.option("--credential", is_flag=True, help="ID is that of a key on a server that no user registered.")
+@click.option("--credential", is_flag=True, help="ID is of a key on a server that no user registered.")
 @changing
 @connection_options
 def confirm(key_id: int, credential: bool, dry_run: bool, json_wanted: bool, **given: Any) -> None:
-    """Confirm a key that was frozen: it opens sessions again. `keyrack keys mine list` shows your own."""
+    """Confirm a frozen key, so that it opens sessions again. `keyrack keys mine list` shows your own."""
     with connected(given) as calls, if_missing("`keyrack keys mine list` shows your own."):
         path, words = path_to("credentials" if credential else "keys", key_id, "confirm"), f"Confirmed key {key_id}."
         changed(calls, "POST", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)

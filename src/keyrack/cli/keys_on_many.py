@@ -122,8 +122,8 @@ def revoke(
 ) -> None:
     """Take a key from many servers: from all of them, or from none.
 
-    For example: keyrack keys revoke --label bot --tag web. What a grant lets in as well is shown;
-    `keyrack hosts revoke` takes a key away from everywhere.
+    For example: keyrack keys revoke --label bot --tag web. STILL OPEN says where a grant still lets it in;
+    `keyrack hosts revoke` takes a key away everywhere.
     """
     chosen = _choice(tag, servers, everything)
     with connected(given) as calls:
@@ -149,7 +149,7 @@ def replace(
     json_wanted: bool,
     **given: Any,
 ) -> None:
-    """Put the public key in FILE in the place of another one, on many servers; labels, ends and restrictions stay.
+    """Replace a key by the public key in FILE, on many servers; labels, ends and restrictions stay.
 
     For example: keyrack keys replace SHA256:… new.pub --all
     """
@@ -161,7 +161,7 @@ def replace(
 
 
 def line_of(file: Path) -> str:
-    """What a file of a public key holds; exits with words for what is no text or is private, which stays here."""
+    """The text of a public key file. Exits with words for a private key, which is not sent, and for what is no text."""
     piped = str(file) == "-"
     text = text_of(None if piped else file, most=LARGEST_KEY, otherwise="It takes one line as ssh-keygen writes it.")
     if piped and looks_private(text):

@@ -1,4 +1,4 @@
-"""Groups that know their commands by name and help, and load the one that is called; must know no command itself."""
+"""Command groups that load a command only when it is called; must know no command itself."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ class LazyGroup(click.Group):
             return command
         if name not in self.known:
             return None
-        # Named as it is typed: the first word is the program's.
+        # The path as it is typed, without the program's name.
         return with_example(_loaded(self.known[name][0]), " ".join((*context.command_path.split()[1:], name)))
 
     def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
         """The commands that begin so, without loading any."""
-        found = [
+        matching = [
             CompletionItem(name, help=text) for name, (_, text) in self.known.items() if name.startswith(incomplete)
         ]
-        return [*found, *click.Command.shell_complete(self, context, incomplete)]
+        return [*matching, *click.Command.shell_complete(self, context, incomplete)]
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without loading any."""

@@ -25,9 +25,9 @@ LONGEST = 4096
     help="Read the token from FILE, or from standard input for -; otherwise it is asked for.",
 )
 def command(url: str, token_file: Path | None) -> None:
-    """Log in at a service, once: its address and a token are kept for you alone.
+    """Log in to a service: its address and your token are kept in a file that only you can read.
 
-    Commands go there from then on, unless --data, KEYRACK_DATA or a folder keyrack-data names an instance's own data.
+    From then on commands go there, unless --data, KEYRACK_DATA or a folder keyrack-data names an instance's own data.
     Programs set KEYRACK_URL and KEYRACK_TOKEN instead.
     """
     url = over_http.check(url)

@@ -10,6 +10,6 @@ from keyrack.cli.output.shown import say
 
 @click.command(name="logout")
 def command() -> None:
-    """Forget the login. The token goes on: `keyrack tokens revoke` ends it."""
+    """Forget the login. The token stays valid: `keyrack tokens revoke` ends it."""
     gone = logins.forget()
     say("You were not logged in." if gone is None else f"Forgot the login at {gone.url or logins.path()}.")

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, TextIO
 
-_HEARS_OF_IT = (
+_TAKES_CTRL_C = (
     signal.getsignal(signal.SIGINT) is signal.default_int_handler
     and threading.current_thread() is threading.main_thread()
 )
-"""Whether Ctrl-C raises KeyboardInterrupt here: nobody catches that while a command loads, and Python would print where
-it was. Until all is loaded it ends the process, as it does with any program.
+"""Whether Ctrl-C raises KeyboardInterrupt in this process. While a command loads nobody would catch it, and Python
+would print a traceback; so until all is loaded Ctrl-C simply ends the process.
 """
-if _HEARS_OF_IT:
+if _TAKES_CTRL_C:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import click
@@ -31,49 +31,52 @@ from keyrack.cli.lazy_group import LazyGroup
 from keyrack.cli.output.ends import REFUSED
 from keyrack.ssh.printable import printable
 
-# Loading makes more than a hundred thousand objects that stay: a sixth of a short command was looking for garbage among
-# them, most of that as it ends. What runs long sets its own (`keyrack serve`).
+# Loading makes more than a hundred thousand objects that stay; collecting garbage among them took a sixth of the time
+# of a short command. Commands that run long set thresholds of their own (`keyrack serve`).
 gc.set_threshold(200_000, 10, 10)
 atexit.register(gc.freeze)
-# Pydantic would look through all that is installed for plugins of its own: as long again, and none is wanted.
+# Pydantic would search all installed packages for plugins, which takes as long again; we use none.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNWRITTEN = (*_FULL, errno.EIO, errno.EFBIG, errno.EBADF)
-_LOOK = "What was asked may be done; look before you ask again."
+_MAYBE_DONE = "What you asked for may have been done; check before you repeat it."
 
 COMMANDS = {
     "up": ("keyrack.cli.machine.up", "Try Keyrack: service, database and a demo host on this machine."),
     "serve": ("keyrack.cli.machine.serve", "Run the service."),
-    "apply": ("keyrack.cli.apply", "Bring a workspace to what a file says."),
-    "login": ("keyrack.cli.login", "Log in at a service, so that commands go there."),
+    "apply": ("keyrack.cli.apply", "Change a workspace to match a file."),
+    "login": ("keyrack.cli.login", "Log in to a service, so that commands go there."),
     "logout": ("keyrack.cli.logout", "Forget where you are logged in."),
     "servers": ("keyrack.cli.servers", "See and change servers, and the keys on them."),
-    "export": ("keyrack.cli.export", "Write a workspace as the file that apply reads."),
+    "export": ("keyrack.cli.export", "Write a workspace to a file that apply reads."),
     "repos": ("keyrack.cli.repos", "Create, list and change Git repositories."),
-    "who-can": ("keyrack.cli.who_can", "See who can log in on a server, and what opens it."),
-    "access": ("keyrack.cli.access", "See where a user can log in, and what opens it."),
-    "grants": ("keyrack.cli.grants", "See, give and take back who may log in where."),
+    "who-can": ("keyrack.cli.who_can", "See who can log in to a server, and what lets them in."),
+    "access": ("keyrack.cli.access", "See where a user can log in, and what lets them in."),
+    "grants": ("keyrack.cli.grants", "See, give and take back grants: who may log in where."),
     "groups": ("keyrack.cli.groups", "See and change groups of users."),
-    "people": ("keyrack.cli.people", "See and change users, and what each may."),
+    "people": ("keyrack.cli.people", "See and change users, and what each may do."),
     "leaver": ("keyrack.cli.offboarding", "Remove a person everywhere, see which hosts obey, and undo it."),
     "request": ("keyrack.cli.request", "Ask to log in somewhere for a while."),
     "requests": ("keyrack.cli.requests", "See, approve and refuse requests for access."),
     "keys": ("keyrack.cli.keys", "See the SSH keys of users; claim one; put one on many servers."),
     "policy": ("keyrack.cli.key_policy", "See and set which keys are accepted."),
-    "ssh-config": ("keyrack.cli.ssh_config", "Write ssh's configuration and known hosts for where one may log in."),
+    "ssh-config": (
+        "keyrack.cli.ssh_config",
+        "Write an ssh configuration and known hosts for the servers you may log in to.",
+    ),
     "sessions": ("keyrack.cli.sessions", "See who is logged in, and end it."),
     "freeze": ("keyrack.cli.freeze", "Stop keys from opening sessions until they are confirmed."),
-    "sync-keys": ("keyrack.cli.sync_keys", "Keep users' keys in step with GitHub and GitLab, now."),
+    "sync-keys": ("keyrack.cli.sync_keys", "Bring users' keys in step with GitHub and GitLab, now."),
     "tokens": ("keyrack.cli.tokens", "See, make, rotate and revoke API tokens."),
-    "webhooks": ("keyrack.cli.webhooks", "See and say where events are sent."),
-    "audit": ("keyrack.cli.audit", "Read the audit log, by time, person, host and key, without end."),
-    "events": ("keyrack.cli.events", "Read the audit log."),
-    "hosts": ("keyrack.cli.hosts.hosts", "See and steer hosts: unmanaged keys, modes, receipts, sessions."),
-    "backup": ("keyrack.cli.machine.backup", "Copy the database, also while it is served."),
-    "restore": ("keyrack.cli.machine.restore", "Put a backup in the place of the database."),
-    "tidy": ("keyrack.cli.machine.tidy", "Show what was kept as long as it must be, and delete it."),
-    "completion": ("keyrack.cli.completion", "Print what completes words in bash, zsh or fish."),
+    "webhooks": ("keyrack.cli.webhooks", "See and set where events are sent."),
+    "audit": ("keyrack.cli.audit", "Read the whole audit log, by time, person, host or key; verify it; see alarms."),
+    "events": ("keyrack.cli.events", "Read the audit log, on the instance's own data."),
+    "hosts": ("keyrack.cli.hosts.hosts", "See and control hosts: unmanaged keys, modes, receipts, sessions."),
+    "backup": ("keyrack.cli.machine.backup", "Copy the database, also while the service runs."),
+    "restore": ("keyrack.cli.machine.restore", "Replace the database with a backup."),
+    "tidy": ("keyrack.cli.machine.tidy", "Show old data that need not be kept any longer, and delete it."),
+    "completion": ("keyrack.cli.completion", "Print a completion script for bash, zsh or fish."),
     "git-host": ("keyrack.cli.machine.git_host", "Serve Git over SSH."),
     "agent": ("keyrack.cli.machine.agent", "The program that runs on a host; also served as a single file."),
 }
@@ -83,7 +86,7 @@ class Keyrack(LazyGroup):
     """The command itself: what holds for every subcommand."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        """Refuse what no database and no file of ours can be named by, for every subcommand."""
+        """Refuse arguments that are not UTF-8, for every subcommand: nothing of ours can have such a name."""
         if any("\ud800" <= character <= "\udfff" for argument in args for character in argument):
             raise click.UsageError("An argument is not UTF-8.", context)
         return super().parse_args(context, args)
@@ -105,7 +108,7 @@ class Keyrack(LazyGroup):
                 raise
             _drop(sys.stdout)
             why = "no space left" if error.errno in _FULL else os.strerror(error.errno).lower()
-            _show(click.ClickException(f"What was to be printed could not be written: {why}. {_LOOK}"))
+            _show(click.ClickException(f"The output could not be written: {why}. {_MAYBE_DONE}"))
             status = REFUSED
         sys.exit(status)
 
@@ -114,7 +117,7 @@ class Keyrack(LazyGroup):
         try:
             status = super().main(args, standalone_mode=False, **named)
             if sys.stdout is not None:
-                # What is left in a buffer is written when Python ends, where a full disk has no words of ours.
+                # Flushed here, as at Python's own end a full disk would get no words of ours.
                 sys.stdout.flush()
         except (click.Abort, KeyboardInterrupt):
             click.echo("Aborted!", err=True)
@@ -125,9 +128,9 @@ class Keyrack(LazyGroup):
         return status if isinstance(status, int) else 0
 
     def invoke(self, context: click.Context) -> object:
-        """Run what is asked; words of an error hold text of others too, and are shown like all such text."""
+        """Run the command. An error's words may hold text that others wrote; its control characters are escaped."""
         for stream in (sys.stdout, sys.stderr):
-            # What a terminal's old encoding lacks is written as \u2026 instead of ending the command half way.
+            # A character that the terminal's encoding lacks is written as \u2026; it must not end the command half way.
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         try:
@@ -138,7 +141,7 @@ class Keyrack(LazyGroup):
 
 
 def _show(error: click.ClickException) -> None:
-    """The words of an error where they can be written."""
+    """Print the words of an error, if they can be printed."""
     try:
         error.show()
         if sys.stderr is not None:
@@ -148,7 +151,7 @@ def _show(error: click.ClickException) -> None:
 
 
 def _drop(stream: TextIO | None) -> None:
-    """Have what could not be printed not be tried again when Python ends."""
+    """Throw away what could not be printed, or Python would try again when it ends."""
     with suppress(OSError, ValueError):
         if stream is not None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -164,7 +167,7 @@ def main() -> None:
     """Register an SSH public key once; it opens exactly the servers and repositories it should."""
 
 
-if _HEARS_OF_IT:
+if _TAKES_CTRL_C:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ HINT = "`keyrack leaver list` shows which there are."
 
 
 class _ByName(click.Group):
-    """A group whose first word is a person's name where it is no subcommand's."""
+    """A group that takes a first word which names no subcommand as a person's name, for `remove`."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        """Put the subcommand that is meant before a name or an option of it."""
+        """Put `remove` before a name, or before an option of `remove`."""
         if args and args[0] not in self.commands and args[0] not in context.help_option_names:
             args = ["remove", *args]
         return super().parse_args(context, args)
@@ -53,10 +53,10 @@ def remove(
     The user is disabled; keys, grants, memberships, tokens and access keys end, and so do sessions and Git transfers.
     For a while it can be undone: keyrack leaver undo ID.
 
-    With --wait it ends with status 3 when not all hosts said in time that they obey.
+    With --wait it ends with status 3 if not all hosts obeyed in time.
     """
     seconds = _seconds(timeout)
-    with connected(given) as calls, if_missing("`keyrack people list` shows whom there is."):
+    with connected(given) as calls, if_missing("`keyrack people list` shows who there is."):
         made = calls.ask("POST", path_to("people", name, "offboard"), {"preview": dry_run, "reason": reason})
         if dry_run:
             _show_preview(made, json_wanted)
@@ -80,7 +80,7 @@ def remove(
 @as_json_object
 @connection_options
 def undo(offboarding_id: int, json_wanted: bool, **given: Any) -> None:
-    """Bring back the access of a person who was removed, not sessions or tokens."""
+    """Give a removed person their access back; sessions and tokens stay ended."""
     with connected(given) as calls, if_missing(HINT):
         done = calls.ask("POST", path_to("offboardings", offboarding_id, "undo"))
         if json_wanted:
@@ -97,7 +97,7 @@ def undo(offboarding_id: int, json_wanted: bool, **given: Any) -> None:
             if done[name]
         ]
         say(f"{done['user']} is back with {', '.join(back) or 'nothing but the account'}.")
-        say("Tokens, access keys and sessions of before stay ended.")
+        say("Earlier tokens, access keys and sessions stay ended.")
         for words in done["left"]:
             say(f"not brought back: {words}", err=True)
 
@@ -107,7 +107,7 @@ def undo(offboarding_id: int, json_wanted: bool, **given: Any) -> None:
 @as_json_object
 @connection_options
 def show(offboarding_id: int, json_wanted: bool, **given: Any) -> None:
-    """Show which hosts and Git endpoints obey that a person is gone."""
+    """Show which hosts and Git endpoints obey a removal."""
     with connected(given) as calls, if_missing(HINT):
         _show_progress(calls.ask("GET", path_to("offboardings", offboarding_id)), json_wanted)
 
@@ -179,7 +179,7 @@ def _show_preview(preview: dict[str, Any], json_wanted: bool) -> None:
     if stays["deploy_keys"] or stays["credentials"]:
         say(
             f"{preview['user']} also added {count(stays['deploy_keys'], 'deploy key')} and "
-            f"{count(stays['credentials'], 'credential')} with other keys, which stay: look at them yourself.",
+            f"{count(stays['credentials'], 'credential')} with other keys, which stay: check them yourself.",
             err=True,
         )
 

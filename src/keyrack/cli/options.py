@@ -26,7 +26,7 @@ public_url = _option("public_url", "--public-url", metavar="URL")
 git_listen = _option("git_listen", "--git-listen", metavar="HOST:PORT")
 workers = _option("workers", "--workers", metavar="N", type=int)
 new_database = click.option(
-    "--new-database", is_flag=True, help="Begin with an empty database, though this instance key had another one."
+    "--new-database", is_flag=True, help="Begin with an empty database, although this instance key had another one."
 )
 
 

@@ -14,20 +14,20 @@ from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, dash, show_json, table
 from keyrack.model import USER_KINDS
 
-HINT = "`keyrack people list` shows whom there is."
-NAMED = "Users are named as they sign in."
+HINT = "`keyrack people list` shows who there is."
+NAMED = "Name users as they sign in."
 KIND = click.Choice(["github", "gitlab"])
 ROLES = ("owner", "admin", "member", "auditor")
 
 
 @click.group(name="people")
 def command() -> None:
-    """Users: persons and programs, what each may, and the accounts elsewhere that their keys come from."""
+    """Users (people and programs), what each may do, and the accounts elsewhere that their keys come from."""
 
 
 @command.group()
 def sources() -> None:
-    """Accounts whose keys a user has here too, kept in step; `keyrack sync-keys` looks at them now."""
+    """Accounts elsewhere whose keys a user has here too, kept in step; `keyrack sync-keys` does so now."""
 
 
 @sources.command(name="list")
@@ -71,13 +71,13 @@ def set_source(user: str, kind: str, account: str, url: str | None, json_wanted:
 @as_json_object
 @connection_options
 def remove(user: str, kind: str, json_wanted: bool, **given: Any) -> None:
-    """Take a user's keys from an account no more, and withdraw those that came from it."""
+    """Stop taking a user's keys from an account, and withdraw those that came from it."""
     with connected(given) as calls, if_missing("`keyrack people sources list USER` shows which there are."):
         path = path_to("people", user, "key-sources")
         before = [source for source in calls.ask("GET", path)["items"] if source["kind"] == kind]
         calls.ask("DELETE", path_to("people", user, "key-sources", kind))
         named = f"{before[0]['account']} at {before[0]['url']}" if before else kind
-        tell(None, f"Keys of {user} come from {named} no more.", json_wanted)
+        tell(None, f"Keys of {user} no longer come from {named}.", json_wanted)
 
 
 @command.command(name="list")
@@ -118,7 +118,7 @@ def list_keys(user: str, json_wanted: bool, **given: Any) -> None:
 @command.command(name="add-key")
 @click.argument("user")
 @click.argument("file", metavar="FILE", type=KEY_FILE)
-@click.option("--title", metavar="TEXT", help="What it is called.")
+@click.option("--title", metavar="TEXT", help="A title for the key.")
 @click.option("--until", metavar="TIME", help="The end, such as 2026-12-24T18:00+01:00, or a day in UTC.")
 @changing
 @connection_options
@@ -127,7 +127,7 @@ def add_key(
 ) -> None:
     """Register the public key in FILE as a user's own: keyrack people add-key alice alice.pub --title laptop
 
-    Where the user has it already nothing is done.
+    Does nothing if the user has it already.
     """
     with connected(given) as calls, if_missing(HINT):
         changed(
@@ -147,7 +147,7 @@ def add_key(
 @changing
 @connection_options
 def delete_key(user: str, key_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> None:
-    """Delete a key of a user; it opens nothing any more."""
+    """Delete a key of a user; it no longer opens anything."""
     with connected(given) as calls, if_missing(f"`keyrack people keys {user}` shows which there are."):
         words = f"Deleted key {key_id} of {user}."
         path = path_to("people", user, "keys", key_id)
@@ -158,7 +158,7 @@ def delete_key(user: str, key_id: int, dry_run: bool, json_wanted: bool, **given
 @as_json_object
 @connection_options
 def show_me(json_wanted: bool, **given: Any) -> None:
-    """Show as whom one is logged in."""
+    """Show who you are logged in as."""
     with connected(given) as calls:
         me = calls.ask("GET", "/people/me")
         if json_wanted:
@@ -169,10 +169,16 @@ def show_me(json_wanted: bool, **given: Any) -> None:
 
 @command.command(name="set")
 @click.argument("name", metavar="USER")
-@click.option("--role", type=click.Choice(ROLES), help="An auditor reads everything.")
+@click.option("--role", type=click.Choice(ROLES), help="The role; an auditor reads everything and changes nothing.")
 @click.option("--kind", type=click.Choice(USER_KINDS), help="A person, or a program.")
-@click.option("--policy", "policies", multiple=True, metavar="PATTERN", help="What else the user may; several times.")
-@click.option("--disabled/--enabled", "disabled", default=None, help="Shut the user out, or in again.")
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    metavar="PATTERN",
+    help="An action that the user may do besides; may be repeated.",
+)
+@click.option("--disabled/--enabled", "disabled", default=None, help="Shut the user out, or let them in again.")
 @changing
 @connection_options
 def set_person(
@@ -185,7 +191,7 @@ def set_person(
     json_wanted: bool,
     **given: Any,
 ) -> None:
-    """Make a user exist, and change what is said: keyrack people set bot --kind service --role auditor"""
+    """Create a user, or change what the options say: keyrack people set bot --kind service --role auditor"""
     body = {"role": role, "kind": kind, "policies": list(policies) or None, "disabled": disabled}
     with connected(given) as calls:
         changed(calls, "PUT", path_to("people", name), body, dry_run=dry_run, json_wanted=json_wanted, words=_is)

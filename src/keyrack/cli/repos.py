@@ -27,7 +27,7 @@ def command() -> None:
     "members",
     multiple=True,
     metavar="USER=ROLE",
-    help="A user and viewer, developer or admin; may be given several times.",
+    help="A user, and viewer, developer or admin; may be repeated. Members who are not named are removed.",
 )
 @as_json_object
 @connection_options
@@ -50,7 +50,7 @@ def create(path: str, members: tuple[str, ...], json_wanted: bool, **given: Any)
 @as_json
 @connection_options
 def list_repositories(json_wanted: bool, **given: Any) -> None:
-    """List repositories; on the data with the folder of each."""
+    """List repositories; with --data also the folder of each."""
     if is_on_data(given):
         # Loaded where it is done: over HTTP a command waits for no database.
         importlib.import_module("keyrack.cli.repos_on_data").show(json_wanted, given)
@@ -63,13 +63,15 @@ def list_repositories(json_wanted: bool, **given: Any) -> None:
 @command.command()
 @click.argument("path", metavar="GROUP/NAME")
 @click.option("--visibility", type=click.Choice(["0", "10", "20"]), help="0 private, 10 the workspace, 20 everybody.")
-@click.option("--protect/--unprotect", "protect", default=None, help="Whether the default branch is protected.")
+@click.option(
+    "--protect/--unprotect", "protect", default=None, help="Protect the default branch, or stop protecting it."
+)
 @as_json_object
 @connection_options
 def change(path: str, visibility: str | None, protect: bool | None, json_wanted: bool, **given: Any) -> None:
     """Protect a repository's default branch, or change who may read it."""
     if visibility is None and protect is None:
-        raise click.UsageError("Say what is to change: --visibility, --protect or --unprotect.")
+        raise click.UsageError("Say what to change: --visibility, --protect or --unprotect.")
     with connected(given) as calls:
         body = {"visibility": None if visibility is None else int(visibility), "protect_default": protect}
         one = calls.ask("PATCH", _at(calls, path), body)

@@ -1,4 +1,4 @@
-"""Where the command line looks for `keyrack request`, which requests.py has; must hold nothing of its own."""
+"""The place where main.py expects `keyrack request`, which is in requests.py; must hold nothing of its own."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from keyrack.cli.output.tables import as_json, as_json_object, dash, show_json, 
 
 _HINT = "`keyrack requests list` shows which there are."
 STATES = ("pending", "approved", "denied", "cancelled", "lapsed", "ended")
-_reason = click.option("--reason", "--why", "reason", metavar="TEXT", help="Why, for whoever asked.")
+_reason = click.option("--reason", "--why", "reason", metavar="TEXT", help="Why; whoever asked reads it.")
 
 
 @click.command(name="request")
@@ -29,7 +29,7 @@ def ask(place: str, duration: str, reason: str, tagged: bool, json_wanted: bool,
     """Ask to log in somewhere for a while: keyrack request web-1/deploy --for 1h --why "the release of today" """
     where, _, account = place.rpartition("/")
     if not where or not account:
-        raise click.UsageError("Say where and as whom, such as web-1/deploy.")
+        raise click.UsageError("Name a server and an account, such as web-1/deploy.")
     lifetime("--for", duration)
     with connected(given) as calls:
         body = {("tag" if tagged else "server"): where, "system_user": account, "duration": duration, "reason": reason}
@@ -49,7 +49,7 @@ def command() -> None:
 
 
 @command.command(name="list")
-@click.option("--state", type=click.Choice(STATES), help="Those alone.")
+@click.option("--state", type=click.Choice(STATES), help="Only requests in this state.")
 @as_json
 @connection_options
 def list_requests(state: str | None, json_wanted: bool, **given: Any) -> None:
@@ -78,11 +78,11 @@ def list_requests(state: str | None, json_wanted: bool, **given: Any) -> None:
 @changing
 @connection_options
 def approve(request_id: int, reason: str | None, dry_run: bool, json_wanted: bool, **given: Any) -> None:
-    """Approve a request; the last approval that it takes opens it."""
+    """Approve a request; the last approval that it needs opens access."""
 
     def words(request: dict[str, Any]) -> str:
         if request["state"] != "approved":
-            return f"Approved request {request['id']}; it takes another person."
+            return f"Approved request {request['id']}; one more person has to approve it."
         until = f"for {request['duration']}" if request["until"] is None else f"until {request['until']}"
         where = request["server"] or f"servers with tag {request['tag']}"
         login = f"{request['user']} may log in as {request['system_user']} on {where}"
@@ -118,14 +118,14 @@ def cancel(request_id: int, json_wanted: bool, **given: Any) -> None:
 
 @command.group()
 def rules() -> None:
-    """How many must approve requests, and for how long one may ask, such as: keyrack requests rules list."""
+    """How many people must approve requests, and the longest span to ask for, such as: keyrack requests rules list."""
 
 
 @rules.command(name="list")
 @as_json
 @connection_options
 def list_rules(json_wanted: bool, **given: Any) -> None:
-    """List the rules of requests by name; where none holds one approval is enough."""
+    """List the rules for requests by name; where no rule applies, one approval is enough."""
     with connected(given) as calls:
         rows = [
             (
@@ -144,9 +144,9 @@ def list_rules(json_wanted: bool, **given: Any) -> None:
 @rules.command(name="set")
 @click.argument("name")
 @click.option("--approvers", type=click.IntRange(1, 2), default=1, show_default=True, help="How many must approve.")
-@click.option("--server", metavar="SERVER", help="For this server alone, by name or id; or --tag.")
-@click.option("--tag", metavar="TAG", help="For servers with this tag alone.")
-@click.option("--as", "system_user", metavar="ACCOUNT", help="For this system user alone.")
+@click.option("--server", metavar="SERVER", help="Only for this server, by name or id; or --tag.")
+@click.option("--tag", metavar="TAG", help="Only for servers with this tag.")
+@click.option("--as", "system_user", metavar="ACCOUNT", help="Only for this system user.")
 @click.option("--at-most", "max_duration", metavar="SPAN", help="The longest span that may be asked for, such as 8h.")
 @as_json_object
 @connection_options
@@ -160,7 +160,7 @@ def set_rule(
     json_wanted: bool,
     **given: Any,
 ) -> None:
-    """Make a rule exist as it is said here: keyrack requests rules set production --approvers 2 --tag production"""
+    """Add or replace a rule: keyrack requests rules set production --approvers 2 --tag production"""
     with connected(given) as calls:
         wanted = {
             "approvers": approvers,
@@ -179,13 +179,13 @@ def set_rule(
 @as_json_object
 @connection_options
 def delete_rule(name: str, json_wanted: bool, **given: Any) -> None:
-    """Delete a rule of requests."""
+    """Delete a rule for requests."""
     with connected(given) as calls, if_missing("`keyrack requests rules list` shows which there are."):
         calls.ask("DELETE", path_to("request-rules", name))
         tell(None, f"Deleted rule {name}.", json_wanted)
 
 
-# What it is called in the API; no help shows it.
+# The API calls refusing "deny"; the command takes that word too, and no help shows it.
 _deny = copy.copy(refuse)
 _deny.hidden = True
 command.add_command(_deny, "deny")

@@ -35,12 +35,14 @@ def _options() -> list[Callable[[Any], Any]]:
             "sources",
             multiple=True,
             metavar="ADDR",
-            help="Only from this address, network or host pattern (from=); several times.",
+            help="Only from this address, network or host pattern (from=); may be repeated.",
         ),
-        click.option("--command", "command", metavar="COMMAND", help="This runs, whatever is asked for (command=)."),
-        click.option("--restrict", "restrict", is_flag=True, help="Nothing but what is given here (restrict)."),
+        click.option(
+            "--command", "command", metavar="COMMAND", help="Run this whatever the client asks for (command=)."
+        ),
+        click.option("--restrict", "restrict", is_flag=True, help="Allow nothing but what is given here (restrict)."),
         *(
-            click.option(f"--{word}/--no-{word}", name, default=None, help=f"Give or take {word}.")
+            click.option(f"--{word}/--no-{word}", name, default=None, help=f"Allow or forbid {word}.")
             for word, name in zip(_SWITCHES, _PERMISSIONS, strict=True)
         ),
         click.option(
@@ -48,17 +50,21 @@ def _options() -> list[Callable[[Any], Any]]:
             "permitopen",
             multiple=True,
             metavar="HOST:PORT",
-            help="Forward to here alone (permitopen=); several times.",
+            help="Forward only to here (permitopen=); may be repeated.",
         ),
         click.option(
             "--permit-listen",
             "permitlisten",
             multiple=True,
             metavar="[HOST:]PORT",
-            help="Listen here alone (permitlisten=); several times.",
+            help="Listen only here (permitlisten=); may be repeated.",
         ),
-        click.option("--verify-required", is_flag=True, help="A security key asks for its PIN (verify-required)."),
-        click.option("--no-touch-required", is_flag=True, help="A security key need not be touched."),
+        click.option(
+            "--verify-required", is_flag=True, help="The security key must ask for its PIN (verify-required)."
+        ),
+        click.option(
+            "--no-touch-required", is_flag=True, help="The security key need not be touched (no-touch-required)."
+        ),
         click.option(
             "--restrictions",
             "as_json",

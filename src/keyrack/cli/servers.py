@@ -1,4 +1,4 @@
-"""`keyrack servers …`: servers, seen and changed; must hold no rule. `keyrack hosts` has what operators do beside."""
+"""`keyrack servers …`: servers, seen and changed; must hold no rule. `keyrack hosts` has the operators' commands."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ HINT = "`keyrack servers list` shows which there are."
 
 @click.group(name="servers")
 def command() -> None:
-    """Servers: what each is to do, what it says it does, and the keys on it. SERVER is a name or an id."""
+    """Servers, what each is to do and what it reports, and the keys on it. SERVER is a name or an id."""
 
 
 @command.command(name="list")
-@click.option("--search", metavar="TEXT", help="Those whose name or address holds TEXT.")
+@click.option("--search", metavar="TEXT", help="Only those whose name or address contains TEXT.")
 @as_json
 @connection_options
 def list_servers(search: str | None, json_wanted: bool, **given: Any) -> None:
-    """List servers, each with its mode and state; APPLIED is the revision it obeys, of the one that it must obey."""
+    """List servers, each with its mode and state; APPLIED is the revision it obeys / the one it must obey."""
     with connected(given) as calls:
         rows = [
             (
@@ -50,7 +50,7 @@ def list_servers(search: str | None, json_wanted: bool, **given: Any) -> None:
 @as_json_object
 @connection_options
 def show(server: str, json_wanted: bool, **given: Any) -> None:
-    """Show what one server is to do and what its host says it does."""
+    """Show what one server is to do and what its host reports."""
     with connected(given) as calls, if_missing(HINT):
         one = calls.ask("GET", path_to("servers", server))
         if json_wanted:
@@ -64,10 +64,10 @@ def show(server: str, json_wanted: bool, **given: Any) -> None:
 
 @command.command()
 @click.argument("server", metavar="SERVER")
-@click.option("--name", metavar="NAME", help="What it is called from now on; its host goes on as it is.")
-@click.option("--address", metavar="ADDRESS", help="Where it is now.")
-@click.option("--provider", metavar="TEXT", help="Whose machine it is.")
-@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Its tags, these and no others; repeated.")
+@click.option("--name", metavar="NAME", help="A new name; its host goes on as it is.")
+@click.option("--address", metavar="ADDRESS", help="A new address.")
+@click.option("--provider", metavar="TEXT", help="Who provides the machine.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Its tags, these and no others; may be repeated.")
 @click.option("--mode", type=click.Choice(MODES), help="What its host is to do.")
 @changing
 @connection_options
@@ -88,7 +88,7 @@ def change(
     if tags:
         body["tags"] = list(tags)
     if not body:
-        raise click.UsageError("Say what is to change: --name, --address, --provider, --tag or --mode.")
+        raise click.UsageError("Say what to change: --name, --address, --provider, --tag or --mode.")
     with connected(given) as calls, if_missing(HINT):
         changed(
             calls,
@@ -104,10 +104,10 @@ def change(
 @command.command(name="set")
 @click.argument("server", metavar="SERVER")
 @click.option("--address", metavar="ADDRESS", help="Its address; a new server needs one.")
-@click.option("--provider", metavar="TEXT", help="Whose machine it is.")
-@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Its tags, these and no others; repeated.")
+@click.option("--provider", metavar="TEXT", help="Who provides the machine.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Its tags, these and no others; may be repeated.")
 @click.option("--mode", type=click.Choice(MODES), help="What its host is to do.")
-@click.option("--account", "accounts", multiple=True, metavar="ACCOUNT", help="A system user that it has; repeated.")
+@click.option("--account", "accounts", multiple=True, metavar="ACCOUNT", help="A system user on it; may be repeated.")
 @as_json_object
 @connection_options
 def set_server(
@@ -120,7 +120,7 @@ def set_server(
     json_wanted: bool,
     **given: Any,
 ) -> None:
-    """Make a server exist, and change what is said: keyrack servers set web-2 --address 192.0.2.11 --account deploy"""
+    """Create or change a server: keyrack servers set web-2 --address 192.0.2.11 --account deploy"""
     body: dict[str, Any] = {"address": address, "provider": provider, "mode": mode, "tags": list(tags) or None}
     body = {field: value for field, value in body.items() if value is not None}
     with connected(given) as calls, if_missing(HINT):
@@ -161,7 +161,7 @@ def accounts(server: str, json_wanted: bool, **given: Any) -> None:
 @as_json_object
 @connection_options
 def add_account(server: str, account: str, json_wanted: bool, **given: Any) -> None:
-    """Make a system user exist on a server: keyrack servers add-account web-1 deploy"""
+    """Add a system user to a server: keyrack servers add-account web-1 deploy"""
     with connected(given) as calls, if_missing(HINT):
         made = calls.ask("PUT", path_to("servers", server, "system-users", account))
         if json_wanted:
@@ -188,7 +188,7 @@ def delete_account(server: str, account: str, dry_run: bool, json_wanted: bool, 
 @as_json_object
 @connection_options
 def enrol(server: str, json_wanted: bool, **given: Any) -> None:
-    """Print the line that enrols a host. For root to paste there; its token works once, for 24 hours."""
+    """Print the line that enrols a host. Root pastes it there; its token works once, within 24 hours."""
     with connected(given) as calls, if_missing(HINT):
         made = calls.ask("POST", path_to("servers", server, "enrolments"))
         tell(made, made["line"], json_wanted)
@@ -268,12 +268,12 @@ def add_key(
 def restrict_key(
     key_id: int, restrictions: dict[str, Any] | None, dry_run: bool, json_wanted: bool, **given: Any
 ) -> None:
-    """Let a key on a server do something else, under the same id; sessions that are open go on.
+    """Set the restrictions of a key on a server, under the same id; open sessions go on.
 
-    Such as: keyrack servers restrict-key 7 --command /bin/backup --no-pty. What is left out, it is not restricted in.
+    Such as: keyrack servers restrict-key 7 --command /bin/backup --no-pty. The restrictions given replace all it had.
     """
     if restrictions is None:
-        raise click.UsageError("Say what it is restricted to, such as --no-pty; or --restrictions {} for nothing.")
+        raise click.UsageError("Say how to restrict it, such as --no-pty; --restrictions {} removes all restrictions.")
     with connected(given) as calls, if_missing("`keyrack servers keys SERVER` shows which there are."):
         changed(
             calls,
@@ -306,7 +306,7 @@ def renew_key(key_id: int, until: str | None, span: str | None, dry_run: bool, j
 @changing
 @connection_options
 def delete_key(server: str, key_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> None:
-    """Take a key from a server."""
+    """Remove a key from a server."""
     with connected(given) as calls, if_missing(f"`keyrack servers keys {server}` shows which there are."):
         path = path_to("servers", server, "credentials", key_id)
         words = f"Deleted SSH key {key_id} from {server}."
@@ -319,7 +319,7 @@ def delete_key(server: str, key_id: int, dry_run: bool, json_wanted: bool, **giv
 @as_json
 @connection_options
 def host_keys(server: str, confirm: bool, json_wanted: bool, **given: Any) -> None:
-    """List the host keys that a server's own agent told.
+    """List the host keys that a server's own agent reported.
 
     One that changed is an alarm until somebody confirms it; `keyrack ssh-config` leaves it out until then.
     """
@@ -342,4 +342,7 @@ def host_keys(server: str, confirm: bool, json_wanted: bool, **given: Any) -> No
         ]
         table(("TYPE", "FINGERPRINT", "PORT", "STATE", "FIRST TOLD", "CONFIRMED BY"), rows, json_wanted)
         if answer["changed"]:
-            say(f"Ask on the host itself; if it is right: keyrack servers host-keys {server} --confirm", err=True)
+            say(
+                f"Compare them on the host itself; if they are right: keyrack servers host-keys {server} --confirm",
+                err=True,
+            )

@@ -23,7 +23,7 @@ def command() -> None:
 @as_json
 @connection_options
 def list_sessions(servers: tuple[str, ...], json_wanted: bool, **given: Any) -> None:
-    """List who is logged in on some servers, or on all."""
+    """List who is logged in on the servers given, or on all."""
     with connected(given) as calls, if_missing("`keyrack servers list` shows which there are."):
         places = [(one, one) for one in servers]
         places = places or [(str(one["id"]), one["name"]) for one in calls.every("/servers")]
@@ -53,7 +53,7 @@ def rows(calls: Calls, server: str) -> list[tuple[object, ...]]:
 @as_json_object
 @connection_options
 def end(server: str, session_id: int, json_wanted: bool, **given: Any) -> None:
-    """Have a host end a login."""
+    """Tell a host to end a session."""
     with connected(given) as calls, if_missing(f"`keyrack sessions list {server}` shows who is in."):
         one = calls.ask("DELETE", path_to("servers", server, "sessions", session_id))
         tell(one, f"Asked to end the session of {one['username']} from {one['address']}.", json_wanted)

@@ -1,6 +1,6 @@
 """`keyrack ssh-config`: ssh's configuration and known hosts for where one may log in; must let nothing else into them.
 
-What a service answers is written into a file that can start programs, so every word is held to what it may be.
+What a service answers is written into a file that can start programs, so every value is checked first.
 """
 
 from __future__ import annotations
@@ -30,17 +30,19 @@ _MARK = "# Written by `keyrack ssh-config`; it is written anew, so change nothin
 
 
 @click.command(name="ssh-config")
-@click.option("--user", metavar="NAME", help="For another user; otherwise for oneself.")
+@click.option("--user", metavar="NAME", help="For another user; otherwise for yourself.")
 @click.option("--write", is_flag=True, help="Write both files beside the login, instead of printing the configuration.")
-@click.option("--known-hosts", "alias", metavar="ALIAS", help="Print known hosts alone; - for all.")
+@click.option("--known-hosts", "alias", metavar="ALIAS", help="Print only the known hosts of ALIAS; - for all.")
 @click.option("--live", is_flag=True, help="Have ssh ask for host keys at each login (KnownHostsCommand, OpenSSH 8.5).")
 @as_json
 @connection_options
 def command(user: str | None, write: bool, alias: str | None, live: bool, json_wanted: bool, **given: Any) -> None:
-    """Write ssh's configuration for what one may reach: hosts, accounts, and host keys that need no trust on first use.
+    """Write an ssh configuration for the servers you may log in to, with their host keys.
 
-    `keyrack ssh-config --write`, and `Include ~/.config/keyrack/ssh_config` at the top of ~/.ssh/config; write it anew
-    whenever something changed. Then: ssh web-1, or ssh deploy.web-1 where there are several accounts.
+    No host key is trusted on first use.
+
+    `keyrack ssh-config --write`, and `Include ~/.config/keyrack/ssh_config` at the top of ~/.ssh/config; write it
+    again whenever something changed. Then: ssh web-1, or ssh deploy.web-1 where there are several accounts.
     """
     if user == "":
         raise click.UsageError("--user is empty; leave it out for yourself.")
@@ -71,10 +73,11 @@ def command(user: str | None, write: bool, alias: str | None, live: bool, json_w
                 err=True,
             )
         elif not host["host_keys"]:
-            say(f"{host['server']} has told no host key yet; ssh will refuse it.", err=True)
+            say(f"{host['server']} has reported no host key yet; ssh will refuse it.", err=True)
     if len(hosts) < len(servers):
         say(
-            f"{count(len(servers) - len(hosts), 'host')} left out, as an address cannot stand in ssh's files.", err=True
+            f"{count(len(servers) - len(hosts), 'host')} left out: the address or the accounts do not fit ssh's files.",
+            err=True,
         )
         raise partly()
 
@@ -111,7 +114,7 @@ def known_hosts(hosts: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 
 def checked(entry: dict[str, Any]) -> dict[str, Any] | None:
-    """A host, of words that can be nothing else in ssh's files; None for one whose address or account is none."""
+    """A host with every value checked, so that none can mean more in ssh's files; None if that cannot be."""
     number, port, address = entry["server_id"], entry["port"], str(entry["address"])
     accounts = [name for name in entry["system_users"] if isinstance(name, str) and _ACCOUNT.fullmatch(name)]
     if type(number) is not int or type(port) is not int or not 1 <= port <= 65_535 or not accounts:
@@ -127,7 +130,7 @@ def checked(entry: dict[str, Any]) -> dict[str, Any] | None:
             continue
     return {
         **{"server": name, "server_id": number, "address": address, "port": port, "system_users": accounts},
-        # A name that ssh would read as a pattern, or as several, is not one to type.
+        # A name that ssh would read as a pattern, or as several names, is replaced by the alias.
         "name": name if _NAME.fullmatch(name) else f"{ALIAS}{number}",
         "host_keys": keys,
         "changed": bool(entry["changed"]),

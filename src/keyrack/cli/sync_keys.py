@@ -16,9 +16,9 @@ from keyrack.web.outgoing import Outgoing
 @as_json
 @shared
 def command(json_wanted: bool, **given: Any) -> None:
-    """Keep users' keys in step with their accounts at GitHub and GitLab, now.
+    """Bring users' keys in step with their accounts at GitHub and GitLab, now.
 
-    Ends with the status 3 where an account is not in step; the last column says why.
+    Ends with status 3 if an account is not in step; the last column says why.
     """
     with operator_context(given) as at:
         sources = key_sync.sync_all(at.instance, at.actor, Outgoing(at.instance.settings))

@@ -26,11 +26,13 @@ HINT = "`keyrack tokens list` shows which there are."
 
 @click.group(name="tokens")
 def command() -> None:
-    """API tokens: whose, what they may, when they end, when they were last used."""
+    """API tokens: whose they are, what they may do, when they end, when they were last used."""
 
 
 @command.command(name="list")
-@click.option("--all-workspaces", is_flag=True, help="Of all workspaces, for the operator and the first one's owners.")
+@click.option(
+    "--all-workspaces", is_flag=True, help="In all workspaces; for the operator and owners of the first workspace."
+)
 @as_json
 @connection_options
 def list_tokens(all_workspaces: bool, json_wanted: bool, **given: Any) -> None:
@@ -76,14 +78,14 @@ def revoke(token_id: int, json_wanted: bool, **given: Any) -> None:
 
 @command.command()
 @click.argument("name", metavar="NAME")
-@click.option("--user", metavar="USER", help="Whose it is; yours where you are logged in.")
+@click.option("--user", metavar="USER", help="Whose it is; by default your own, where you are logged in.")
 @click.option(
     "--scope",
     "scopes",
     multiple=True,
     required=True,
     metavar="SCOPE",
-    help="What it may do, such as servers:read or keys:*; * for all that the user may; repeated.",
+    help="What it may do, such as servers:read or keys:*; * for all that the user may do; may be repeated.",
 )
 @lasting
 @as_json_object
@@ -97,21 +99,21 @@ def create(
     json_wanted: bool,
     **given: Any,
 ) -> None:
-    """Make an API token, and print it this once."""
+    """Make an API token, and print it, only this once."""
     if user is None and is_on_data(given):
         raise click.UsageError("Say whose it is: --user USER.")
-    with connected(given) as calls, if_missing("`keyrack people list` shows whom there is."):
+    with connected(given) as calls, if_missing("`keyrack people list` shows who there is."):
         body = {"name": name, "user": user, "scopes": list(scopes), "expires_at": end_of(calls, until, span)}
         _show_made(calls.ask("POST", "/tokens", body), json_wanted)
 
 
 @command.command()
 @click.argument("token_id", metavar="ID", type=ID)
-@click.option("--overlap", default="0s", metavar="TIME", help="How long the old one goes on, such as 24h. [0s]")
+@click.option("--overlap", default="0s", metavar="TIME", help="How long the old one keeps working, such as 24h. [0s]")
 @as_json_object
 @connection_options
 def rotate(token_id: int, overlap: str, json_wanted: bool, **given: Any) -> None:
-    """Give an API token a new secret, and print it this once."""
+    """Give an API token a new secret, and print it, only this once."""
     if overlap != "0s":
         lifetime("--overlap", overlap)
     with connected(given) as calls, if_missing(HINT):
@@ -129,4 +131,4 @@ def _show_made(made: dict[str, Any], json_wanted: bool) -> None:
     say(made["token"])
     say(f"Token {made['name']} of {made['user']}, id {made['id']}, {_end(made['expires_at'])}.", err=True)
     if made["replaces"] is not None:
-        say(f"The one before, id {made['replaces']}, {_end(made['replaced_ends_at'])}.", err=True)
+        say(f"The old one, id {made['replaces']}, {_end(made['replaced_ends_at'])}.", err=True)

@@ -17,7 +17,7 @@ HINT = "`keyrack webhooks list` shows which there are."
 
 @click.group(name="webhooks")
 def command() -> None:
-    """Where events are sent: signed, at least once, again until they are taken."""
+    """Where events are sent: signed, at least once, and again until they are accepted."""
 
 
 @command.command(name="list")
@@ -35,12 +35,18 @@ def list_webhooks(json_wanted: bool, **given: Any) -> None:
 
 @command.command()
 @click.argument("url", metavar="URL")
-@click.option("--level", type=click.Choice(LEVELS), default="warning", help="The least that is sent. [warning]")
-@click.option("--action", "actions", multiple=True, metavar="PATTERN", help="Such as grants:*; repeated. [*]")
+@click.option("--level", type=click.Choice(LEVELS), default="warning", help="The lowest level that is sent. [warning]")
+@click.option(
+    "--action",
+    "actions",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only actions like this, such as grants:*; may be repeated. [*]",
+)
 @as_json_object
 @connection_options
 def create(url: str, level: str, actions: tuple[str, ...], json_wanted: bool, **given: Any) -> None:
-    """Send events to an address, and print the secret that signs them, this once."""
+    """Send events to an address, and print the secret that signs them, only this once."""
     with connected(given) as calls:
         made = calls.ask("POST", "/webhooks", {"url": url, "level": level, "actions": list(actions) or None})
         if json_wanted:
@@ -55,7 +61,7 @@ def create(url: str, level: str, actions: tuple[str, ...], json_wanted: bool, **
 @as_json_object
 @connection_options
 def delete(webhook_id: int, json_wanted: bool, **given: Any) -> None:
-    """Send events there no more."""
+    """Delete a webhook: nothing is sent there any more."""
     with connected(given) as calls, if_missing(HINT):
         calls.ask("DELETE", path_to("webhooks", webhook_id))
         tell(None, f"Webhook {webhook_id} is deleted.", json_wanted)
@@ -66,7 +72,7 @@ def delete(webhook_id: int, json_wanted: bool, **given: Any) -> None:
 @as_json_object
 @connection_options
 def test(webhook_id: int, json_wanted: bool, **given: Any) -> None:
-    """Have a test sent there by the service; `keyrack webhooks deliveries ID` says what became of it."""
+    """Send a test event; `keyrack webhooks deliveries ID` shows what became of it."""
     with connected(given) as calls, if_missing(HINT):
         queued = calls.ask("POST", path_to("webhooks", webhook_id, "test"))
         tell(queued, f"Delivery {queued['id']} waits for the service to send it.", json_wanted)
@@ -78,7 +84,7 @@ def test(webhook_id: int, json_wanted: bool, **given: Any) -> None:
 @as_json
 @connection_options
 def deliveries(webhook_id: int, limit: int, json_wanted: bool, **given: Any) -> None:
-    """List what was sent there or waits, newest first."""
+    """List what was sent or waits to be sent, newest first."""
     with connected(given) as calls, if_missing(HINT):
         items = calls.ask("GET", path_to("webhooks", webhook_id, "deliveries"), query={"per_page": limit})["items"]
     rows = [

@@ -25,9 +25,9 @@ TITLES = (
 )
 
 
-_ACCOUNTS = "`keyrack who-can SERVER` shows all."
-_NOBODY = "Nobody can log in there, as far as Keyrack says."
-_NOWHERE = "That opens nothing: it takes an SSH key, and a grant or a key on a server."
+_ACCOUNTS = "`keyrack who-can SERVER` shows all of them."
+_NOBODY = "Nobody can log in there, as far as Keyrack knows."
+_NOWHERE = "Nothing is open: it takes an SSH key and a grant, or a key on a server."
 
 
 @click.command(name="who-can")
@@ -36,7 +36,7 @@ _NOWHERE = "That opens nothing: it takes an SSH key, and a grant or a key on a s
 @as_json
 @connection_options
 def command(server: str, system_user: str | None, json_wanted: bool, **given: Any) -> None:
-    """Who can log in on a server, as one system user or as any, and what opens it: keyrack who-can web-1 deploy"""
+    """Show who can log in to a server, as one system user or any, and how: keyrack who-can web-1 deploy"""
     _show(given, json_wanted, server=server, system_user=system_user)
 
 
@@ -45,7 +45,7 @@ def command(server: str, system_user: str | None, json_wanted: bool, **given: An
 @as_json
 @connection_options
 def of_user(user: str | None, json_wanted: bool, **given: Any) -> None:
-    """Where a user can log in, or oneself, and what opens it: keyrack access alice"""
+    """Show where a user, or you yourself, can log in, and what lets them in: keyrack access alice"""
     if user == "":
         raise click.UsageError("USER is empty; leave it out for yourself.")
     _show(given, json_wanted, user=user)
@@ -93,7 +93,7 @@ def _row(way: dict[str, Any]) -> tuple[object, ...]:
 
 
 def _via(via: dict[str, Any]) -> str:
-    break_glass = ", to break glass with" if via["break_glass"] else ""
+    break_glass = ", break-glass" if via["break_glass"] else ""
     if via["kind"] == "credential":
         return f"SSH key {via['label']} ({via['id']}){break_glass}"
     through = f" to group {via['group']}" if via["group"] else ""

@@ -156,7 +156,7 @@ def is_shared(request: Request) -> bool:
 def database_away(*, perhaps_changed: bool = False) -> Refusal:
     """The refusal while the database does not answer. perhaps_changed: it may have been too late for that."""
     words = (
-        "The service lost its database on the way. What was asked for may have been done already; look before you "
+        "The service lost its database on the way. What was asked for may have been done already; check before you "
         "send it again."
         if perhaps_changed
         else "The service cannot reach its database at the moment. Nothing was changed; try again."

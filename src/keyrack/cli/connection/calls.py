@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Id(click.IntRange):
-    """The number of something, which no name stands for."""
+    """The id of something, which has no name to be called by."""
 
     name = "id"
 
@@ -38,19 +38,19 @@ FOLDER = Path("keyrack-data")
 
 NEXT = {
     "server-missing": "`keyrack servers list` shows which there are.",
-    "user-missing": "`keyrack people list` shows whom there is.",
+    "user-missing": "`keyrack people list` shows who there is.",
     "group-missing": "`keyrack groups list` shows which there are.",
     "account-missing": "`keyrack servers set SERVER --account ACCOUNT` adds it.",
     "token-missing": "`keyrack tokens list` shows which there are.",
     "repository-missing": "`keyrack repos list` shows which you may see.",
 }
-"""What to do next where something named is not there, by the refusal's code; a command may know better (if_missing)."""
+"""What to do next if something named is not there, by the refusal's code; a command may know better (if_missing)."""
 
 
 def path_to(*pieces: object) -> str:
     """A path of texts, each as it is: `path_to("groups", name)`; exits with words for one that can name nothing."""
     for piece in map(str, pieces):
-        # Without its name a path is another call's: that of the list, or none.
+        # With an empty name the path would be that of another call, such as the list.
         if not piece:
             raise click.UsageError("An empty text names nothing; say which one is meant.")
         if "/" in piece:
@@ -70,10 +70,10 @@ def connection_options(function: F) -> F:
             "--data",
             metavar="DIR",
             type=click.Path(path_type=Path, file_okay=False),
-            help="On the instance's own data in DIR, as its operator; otherwise where `keyrack login` logged in.",
+            help="Work on the instance's own data in DIR, as its operator; otherwise where you are logged in.",
         ),
-        click.option("--database", metavar="URL", help="The same, with its database there."),
-        click.option("--workspace", metavar="NAME", help="With --data: which, needed where there are several."),
+        click.option("--database", metavar="URL", help="The same, with the database at URL."),
+        click.option("--workspace", metavar="NAME", help="With --data: the workspace; needed if there are several."),
     ):
         function = option(function)
     return function
@@ -90,7 +90,7 @@ def connected(given: dict[str, Any]) -> Iterator[Calls]:
         if login is not None:
             if given.get("workspace"):
                 raise click.UsageError("--workspace goes with --data; a login is of one workspace.")
-            # Each way is loaded where it is gone: over HTTP a command answers in a tenth of the time.
+            # Only the way that is used is loaded: over HTTP a command answers in a tenth of the time.
             with (
                 importlib.import_module("keyrack.cli.connection.over_http").OverHttp(login.url, login.token) as calls,
                 _advised(),
@@ -114,7 +114,7 @@ def is_on_data(given: Mapping[str, Any]) -> bool:
 
 @contextmanager
 def _advised() -> Iterator[None]:
-    """Say what to do next where something that a command names is missing, and the command does not know better."""
+    """Say what to do next if something that a command names is missing, unless the command said so itself."""
     try:
         yield
     except CallRefused as refused:
@@ -125,7 +125,7 @@ def _advised() -> Iterator[None]:
 
 @contextmanager
 def if_missing(hint: str) -> Iterator[None]:
-    """Say what to do next where something is missing."""
+    """Add to a refusal, for what is missing, what to do next."""
     try:
         yield
     except CallRefused as refused:

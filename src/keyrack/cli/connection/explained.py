@@ -14,13 +14,13 @@ from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.engine.connect import UNAVAILABLE, DatabaseAltered, DatabaseRefused, DatabaseSpoilt, is_locked
 from keyrack.store.engine.migrate import SchemaTooNew
 
-_LOOK = "Look at the data folder: its rights, and room and state of its disk"
+_CHECK_FOLDER = "Check the data folder: its permissions, and its disk's space and health"
 
 
 def unanswered(error: DatabaseUnavailable) -> Unreachable:
-    """The exit of a command whose database, once opened, gave no answer, with what to look at."""
+    """The exit of a command whose database stopped answering after it was opened, with what to check."""
     if _is_of_a_file(error) and str(error).startswith(UNAVAILABLE):
-        return Unreachable(f"{str(error).rstrip('.')}. {_LOOK}.")
+        return Unreachable(f"{str(error).rstrip('.')}. {_CHECK_FOLDER}.")
     return Unreachable(str(error))
 
 
@@ -38,7 +38,7 @@ def explained() -> Iterator[None]:
         raise click.ClickException(str(error)) from None
     except DatabaseUnavailable as error:
         why = str(error).removeprefix(UNAVAILABLE).rstrip(".")
-        what = _LOOK if _is_of_a_file(error) else "Start it"
+        what = _CHECK_FOLDER if _is_of_a_file(error) else "Start it"
         raise Unreachable(f"The database cannot be reached: {why}. {what}, or check --database.") from None
     except ProgrammingError as error:
         if getattr(error.orig, "sqlstate", None) is not None or isinstance(error.orig, sqlite3.Error):
@@ -51,6 +51,4 @@ def explained() -> Iterator[None]:
     except PermissionError as error:
         raise click.ClickException(f"No permission for {error.filename}; choose another --data.") from None
     except OSError as error:
-        raise click.ClickException(
-            f"{error.filename}: {error.strerror}. Mend that, or choose another --data."
-        ) from None
+        raise click.ClickException(f"{error.filename}: {error.strerror}. Fix that, or choose another --data.") from None

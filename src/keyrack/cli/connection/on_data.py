@@ -37,7 +37,7 @@ class OnData(Calls):
         return json.loads(bytes(answer.body)) if answer.body else None
 
     def now(self) -> datetime:
-        """The time there, in UTC."""
+        """The time by this machine's clock, in UTC."""
         return self._at.instance.now()
 
 

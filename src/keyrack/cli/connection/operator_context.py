@@ -29,7 +29,7 @@ class OperatorContext:
 
     def server(self, reference: str) -> Server:
         """The server that is meant; exits with words when there is none."""
-        # Most commands name no server, and wait for nothing of it.
+        # Loaded only here, as most commands name no server.
         from keyrack.core.hosts import servers
 
         try:
@@ -44,7 +44,7 @@ class OperatorContext:
 
 def shared(function: F) -> F:
     """The options that every command of this group takes."""
-    workspace = click.option("--workspace", metavar="NAME", help="Which; needed where there are several.")
+    workspace = click.option("--workspace", metavar="NAME", help="The workspace; needed if there are several.")
     return workspace(options.data(options.database(function)))
 
 

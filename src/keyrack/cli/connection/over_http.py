@@ -28,7 +28,7 @@ BASE = "/api/keyrack/v1"
 CONNECT_SECONDS = 10.0
 SECONDS = 120.0
 WHOLE_SECONDS = 900.0
-"""For a call with its answer: a byte now and then keeps each wait short."""
+"""For a call with its whole answer: one that comes byte by byte never reaches SECONDS."""
 MOST_BYTES = 256 * 1024 * 1024
 QUIET_SECONDS = 2.0
 LONGEST_PAUSE = 60
@@ -38,11 +38,11 @@ AWAY = (502, 503, 504)
 
 WITH_BODY = (200, 201, 202)
 """Statuses whose answers are never empty."""
-MAYBE = " What was asked may have been done; look before you ask again."
+MAYBE = " What you asked for may have been done; check before you repeat it."
 
 
 class _Answer(dict[str, Any]):
-    """What a service answered: fields that this command does not know are left alone, one that is not there is said."""
+    """What a service answered. Unknown fields are ignored; to ask for one that is not there raises Unreachable."""
 
     def __init__(self, fields: dict[str, Any], words: str) -> None:
         super().__init__(fields)
@@ -78,7 +78,7 @@ class OverHttp(Calls):
         return self._answer(method, status, content)
 
     def now(self) -> datetime:
-        """The time there, in UTC."""
+        """The time by the service's clock, in UTC."""
         if self._date is None:
             self._send("HEAD", self._parts.path + BASE + "/people/me", None)
         return self._date or datetime.now(UTC)
@@ -134,11 +134,11 @@ class OverHttp(Calls):
             decoded = ()
         if 200 <= status < 300:
             if content and not isinstance(decoded, dict):
-                raise Unreachable(f"{self._url} answers something else than Keyrack.{maybe}")
+                raise Unreachable(f"{self._url} does not answer like Keyrack.{maybe}")
             return decoded
         error = decoded.get("error") if isinstance(decoded, dict) else None
         error = error if isinstance(error, dict) else {}
-        words = str(error.get("message") or f"{self._url} answers with the status {status}; is that a Keyrack?")
+        words = str(error.get("message") or f"{self._url} answers with status {status}; is it a Keyrack service?")
         if status in AWAY or not error:
             raise Unreachable(words)
         if error.get("code") == "path-unknown":
@@ -206,13 +206,13 @@ def _why(error: Exception) -> str:
 
 @contextmanager
 def _no_longer_than(seconds: float, connection: socket.socket) -> Iterator[None]:
-    """End the connection after so many seconds. Raises TimeoutError then, whatever broke by it."""
+    """End the connection after so many seconds. Raises TimeoutError then, whatever error that caused."""
     over = threading.Event()
 
     def end() -> None:
         over.set()
         with suppress(OSError):
-            socket.socket.shutdown(connection, socket.SHUT_RDWR)  # TLS has one that asks the other side
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not TLS's own, which waits for the other side
 
     late = threading.Timer(seconds, end)
     late.daemon = True
@@ -225,13 +225,13 @@ def _no_longer_than(seconds: float, connection: socket.socket) -> Iterator[None]
         raise
     finally:
         late.cancel()
-    if over.is_set():  # what ended may have ended only so
+    if over.is_set():  # the block may have ended only because the connection was ended
         raise TimeoutError
 
 
 @contextmanager
 def _still_working(url: str) -> Iterator[None]:
-    """Say on a terminal that a long call goes on, and clear that at its end."""
+    """Show on a terminal how long a call has taken, and clear that at its end."""
     stream: TextIO = sys.stderr
     if not stream.isatty():
         yield

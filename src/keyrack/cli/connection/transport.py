@@ -1,4 +1,4 @@
-"""What each way that a command's calls can go offers alike; must know neither of them."""
+"""What a command's calls look like, over HTTP and on the data alike; must know neither of them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import click
 
 OF_KEYS = ("public_key", "publicKey")
-"""Fields that words which begin with "This" name by themselves: "This is a private key."."""
+"""Fields that a message need not name: "This is a private key." says it by itself."""
 AT_ONCE = 200
 """How many items are asked for at once: the most that the API gives."""
 
 
 class CallRefused(click.ClickException):
-    """What was called refuses, in words: status as HTTP has it, code for programs. The command ends with 1."""
+    """A call was refused, with words for people; status as in HTTP, code for programs. The command ends with 1."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class CallRefused(click.ClickException):
 
 
 def naming(message: str, field: object) -> str:
-    """What a refusal says, and first of what where its words say "this": a command has no field beside them."""
+    """A refusal's message; one that begins with "This" gets its field's name in front, as a command shows no field."""
     if isinstance(field, str) and field not in ("", *OF_KEYS) and message.startswith("This "):
         return f"{field}: {message}"
     return message
@@ -52,7 +52,7 @@ class Calls(ABC):
 
     @abstractmethod
     def now(self) -> datetime:
-        """The time there, in UTC."""
+        """The time by the clock of whoever answers, in UTC."""
 
     def every(self, path: str, query: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """All items of a list that comes in pages, one page after the other as they are looked at."""
@@ -65,5 +65,5 @@ class Calls(ABC):
 
 def texts(query: Mapping[str, Any] | None) -> dict[str, str]:
     """A query as it is written in an address; what is None is left out."""
-    found = {name: value for name, value in (query or {}).items() if value is not None}
-    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in found.items()}
+    given = {name: value for name, value in (query or {}).items() if value is not None}
+    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in given.items()}

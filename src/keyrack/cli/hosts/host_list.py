@@ -23,11 +23,11 @@ TITLES = ("ID", "NAME", "MODE", "STATE", "APPLIED", "SEEN", "UNMANAGED")
 def list_hosts(deleted: bool, json_wanted: bool, **given: Any) -> None:
     """List hosts, each with its mode and state.
 
-    APPLIED is the revision that the host obeys, of the one that it must obey; UNMANAGED counts the keys that Keyrack
-    did not put there and on which nobody decided, where one may know that.
+    APPLIED is the revision that the host obeys / the one that it must obey; UNMANAGED counts the keys that Keyrack did
+    not put there and on which nobody has decided, if you may see that.
     """
     if is_on_data(given) and not deleted:
-        # Of ten thousand servers the records are read, as answers to calls would be made of them for nothing.
+        # Read from the records: with ten thousand servers, making an API answer of each would cost time for nothing.
         table(TITLES, importlib.import_module("keyrack.cli.hosts.hosts_on_data").rows(given), json_wanted)
         return
     with connected(given) as calls:
@@ -59,7 +59,7 @@ def list_hosts(deleted: bool, json_wanted: bool, **given: Any) -> None:
 
 
 def _undecided(calls: Calls) -> dict[int, int] | None:
-    """How many unmanaged keys wait for a decision, by server; None where one may not know."""
+    """How many unmanaged keys wait for a decision, by server; None if the caller may not see that."""
     try:
         items = calls.ask("GET", "/unmanaged-keys")["items"]
     except CallRefused as refused:

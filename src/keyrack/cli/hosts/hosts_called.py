@@ -1,4 +1,4 @@
-"""`keyrack hosts show`, `observe` and others: hosts seen and steered by calls; must hold no rule."""
+"""`keyrack hosts show`, `observe` and others: hosts seen and controlled by calls; must hold no rule."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HINT = "`keyrack hosts list` shows which there are."
 @as_json_object
 @connection_options
 def show(reference: str, json_wanted: bool, **given: Any) -> None:
-    """Show what one host is to do and what it says it does."""
+    """Show what one host is to do and what it reports."""
     with connected(given) as calls, if_missing(_HINT):
         server = calls.ask("GET", path_to("servers", reference))
         if json_wanted:
@@ -45,7 +45,7 @@ def show(reference: str, json_wanted: bool, **given: Any) -> None:
             ("revision", f"wanted {server['wanted']}, applied {applied}"),
             ("last seen", dash(server["seen_at"])),
             ("when silent", server["offline_words"]),
-            ("keys too", ", ".join(server["writers"])),
+            ("also writes", ", ".join(server["writers"])),
             ("agent", server["agent_version"] or "none"),
             ("system", " ".join(filter(None, (server["os"], server["os_version"]))) or "unknown"),
         )
@@ -59,7 +59,7 @@ def show(reference: str, json_wanted: bool, **given: Any) -> None:
 
 
 def _port(server: dict[str, Any]) -> str:
-    """Where its sshd listens, where that has to be said to ssh."""
+    """The port of its sshd, if ssh has to be told: "" for 22."""
     return "" if server["ssh_port"] in (None, 22) else f" port {server['ssh_port']}"
 
 
@@ -68,7 +68,7 @@ def _port(server: dict[str, Any]) -> str:
 @changing
 @connection_options
 def observe(reference: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
-    """Have a host observe: it reports who gets in, and changes nothing about it."""
+    """Let a host only observe: it reports who gets in, and changes nothing."""
     _set_mode(reference, "observe", given, dry_run=dry_run, json_wanted=json_wanted)
 
 
@@ -77,9 +77,9 @@ def observe(reference: str, dry_run: bool, json_wanted: bool, **given: Any) -> N
 @changing
 @connection_options
 def enforce(reference: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
-    """Have Keyrack's keys alone open a host.
+    """Let only Keyrack's keys open a host.
 
-    The host tries for a minute, and undoes it when it does not work.
+    The host tries it for a minute, and undoes it if it does not work.
     """
     _set_mode(reference, "enforce", given, dry_run=dry_run, json_wanted=json_wanted)
 
@@ -156,7 +156,7 @@ def list_sessions(reference: str, json_wanted: bool, **given: Any) -> None:
 @as_json_object
 @connection_options
 def end_session(reference: str, session_id: int, json_wanted: bool, **given: Any) -> None:
-    """Have a host end a login."""
+    """Tell a host to end a session."""
     with connected(given) as calls, if_missing(f"`keyrack hosts sessions {reference}` shows who is in."):
         session = calls.ask("DELETE", path_to("servers", reference, "sessions", session_id))
         tell(session, f"Asked to end the session of {session['username']} from {session['address']}.", json_wanted)

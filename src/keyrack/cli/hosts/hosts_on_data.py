@@ -17,10 +17,10 @@ def rows(given: dict[str, Any]) -> list[Row]:
     with operator_context(given, or_logged_in=True) as at:
         undecided = undecided_keys.counts(at.instance, at.actor)
         now = at.instance.now()
-        found = []
+        listed = []
         for server in every(lambda offset: server_list.find(at.instance, at.actor, offset=offset, limit=AT_ONCE)):
             held = status.of(at.instance, server)
             revisions = f"{held.applied}/{held.wanted}"
             seen = ago(now, held.seen_at)
-            found.append((server.id, server.name, held.mode, held.state, revisions, seen, undecided.get(server.id, 0)))
-        return found
+            listed.append((server.id, server.name, held.mode, held.state, revisions, seen, undecided.get(server.id, 0)))
+        return listed

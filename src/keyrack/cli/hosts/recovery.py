@@ -25,7 +25,7 @@ HELD_WORDS = {
 @click.command(name="resync")
 @click.argument("reference", metavar="[SERVER]", required=False)
 @click.option("--all", "everything", is_flag=True, help="Every server whose host knows more than the database.")
-@click.option("--let-in", multiple=True, metavar="FINGERPRINT", help="Let this key in again; may be given repeatedly.")
+@click.option("--let-in", multiple=True, metavar="FINGERPRINT", help="Let this key in again; may be repeated.")
 @click.option("--accept-database", is_flag=True, help="Hold nothing back: what the database says counts.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @as_json
@@ -39,7 +39,7 @@ def resync_hosts(
     json_wanted: bool,
     **given: Any,
 ) -> None:
-    """Decide on hosts that know more than the database, as it went back.
+    """Decide what holds on hosts that know more than a database that went back.
 
     It shows what the host refused and the database would let in, and what the host had and the database lost. What
     was refused stays refused, unless you say otherwise. With --json it decides only if --yes is given.
@@ -76,7 +76,7 @@ class _Decision:
 
 
 def _resync_quietly(calls: Calls, server: str, name: str, wanted: _Decision) -> dict[str, object]:
-    """One server for programs: what its host knew, whether that waits for the host, and whether it was decided now."""
+    """Decide for one server without asking or printing; returns what --json shows of it."""
     path = path_to("servers", server, "resync")
     difference = _difference(calls, path)
     decision = wanted.on(difference["held_back"])
@@ -147,18 +147,20 @@ def _resync(calls: Calls, server: str, name: str, wanted: _Decision) -> None:
 @click.command(name="damaged")
 @click.argument("reference", metavar="[SERVER]", required=False)
 @click.option("--remove", "name", metavar="KIND:ID", help="Remove this row; its key is refused from then on.")
-@click.option("--reseal", "again", multiple=True, metavar="KIND:ID", help="Let this row (or: all) count as it stands.")
+@click.option(
+    "--reseal", "again", multiple=True, metavar="KIND:ID", help="Accept this row as it stands; all: every row."
+)
 @as_json
 @connection_options
 def damaged_rows(reference: str | None, name: str | None, again: Any, json_wanted: bool, **given: Any) -> None:
-    """List rows that are not as Keyrack wrote them and open nothing, remove one, or let it count as it stands.
+    """List, remove or accept rows that are not as Keyrack wrote them and open nothing.
 
-    --reseal is done on the data alone, as it takes whoever may read that.
+    --reseal works on the data alone: only somebody who may read that may accept a row.
     """
     if again:
         if not is_on_data(given):
-            raise click.UsageError("--reseal is done on the data alone: give --data.")
-        # Loaded where it is done: over HTTP a command waits for no database.
+            raise click.UsageError("--reseal works on the data alone: give --data.")
+        # Loaded only here: over HTTP a command need not wait for the database code.
         importlib.import_module("keyrack.cli.hosts.reseal").reseal(again, given)
         return
     with connected(given) as calls, if_missing(SERVERS if reference is not None else ROWS):

@@ -22,7 +22,7 @@ FORBIDDEN = 403
 @click.argument("fingerprint", metavar="FINGERPRINT")
 @click.option("--wait", type=click.IntRange(min=0), metavar="SECONDS", help="Wait until every host obeys.")
 @click.option("--reason", "--why", "reason", metavar="TEXT", help="Why, for those who ask later.")
-@click.option("--lift", is_flag=True, help="Let a key that was revoked be registered again.")
+@click.option("--lift", is_flag=True, help="Allow a revoked key to be registered again.")
 @changing
 @connection_options
 def revoke(
@@ -36,12 +36,12 @@ def revoke(
 ) -> None:
     """Revoke a key everywhere.
 
-    It shows which hosts refuse it. Nobody can register the key again until it is lifted.
+    It shows which hosts refuse it. Nobody can register the key again until the revocation is lifted.
 
-    With --wait it ends with status 3 when not all hosts said in time that they refuse it.
+    With --wait it ends with status 3 if not all hosts refused it in time.
     """
     if lift and (wait is not None or reason is not None or dry_run):
-        raise click.UsageError("--lift takes neither --wait, --reason nor --dry-run; it lets nobody in by itself.")
+        raise click.UsageError("--lift does not go with --wait, --reason or --dry-run; it lets nobody in by itself.")
     hint = "`keyrack hosts revoked` shows which are." if lift else "`ssh-keygen -lf FILE` prints a key's fingerprint."
     with connected(given) as calls, if_missing(hint):
         if lift:
@@ -109,20 +109,20 @@ def _of_key(calls: Calls, fingerprint: str) -> Any:
 
 
 def _follow(calls: Calls, fingerprint: str, wait: int | None) -> Any:
-    """The receipts once every host obeys or the time is over; wait: in seconds, None: as they are now, unsaid."""
+    """The receipts once every host obeys or `wait` seconds are over; None: as they are now, printing nothing."""
 
-    def look() -> Any:
+    def ask() -> Any:
         try:
             return _of_key(calls, fingerprint)
         except CallRefused as refused:
-            # Who may revoke need not be one who may read servers.
+            # Somebody who may revoke keys need not be allowed to read servers.
             if refused.status != FORBIDDEN:
                 raise
             raise click.ClickException(
                 f"It is revoked. Which hosts refuse it is not shown: {refused.message}"
             ) from None
 
-    return follow(look, wait or 0, quiet=wait is None)
+    return follow(ask, wait or 0, quiet=wait is None)
 
 
 def _show_receipts(answer: Mapping[str, Any], json_wanted: bool = False) -> None:

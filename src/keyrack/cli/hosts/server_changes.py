@@ -19,20 +19,20 @@ HINT = "`keyrack hosts list` shows which there are."
 @as_json_object
 @connection_options
 def rename(reference: str, name: str, json_wanted: bool, **given: Any) -> None:
-    """Give a server another name.
+    """Rename a server.
 
     The host goes on as it is, under the same id. A file for `keyrack apply` names it by `id`, or by `was`.
     """
     with connected(given) as calls, if_missing(HINT):
         server = calls.ask("PATCH", path_to("servers", reference), {"name": name})
-        tell(server, f"The server {server['id']} is called {server['name']} now.", json_wanted)
+        tell(server, f"Server {server['id']} is now called {server['name']}.", json_wanted)
 
 
 @click.command()
 @click.argument("reference", metavar="SERVER")
 @click.argument("address", metavar="ADDRESS")
-@click.option("--provider", metavar="TEXT", help="Whose machine it is now.")
-@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Its tags now, these and no others; repeated.")
+@click.option("--provider", metavar="TEXT", help="Who provides the machine now.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Its tags now, these and no others; may be repeated.")
 @changing
 @connection_options
 def move(
@@ -44,7 +44,7 @@ def move(
     json_wanted: bool,
     **given: Any,
 ) -> None:
-    """Give a server another address, and provider and tags where they are given.
+    """Change a server's address, and its provider and tags if they are given.
 
     The host goes on as it is, under the same id. Tags decide which grants reach it.
     """
@@ -61,7 +61,7 @@ def move(
             body,
             dry_run=dry_run,
             json_wanted=json_wanted,
-            words=lambda one: f"The server {one['name']} (id {one['id']}) is at {one['address']} now.",
+            words=lambda one: f"Server {one['name']} (id {one['id']}) is now at {one['address']}.",
         )
 
 
@@ -70,11 +70,11 @@ def move(
 @as_json_object
 @connection_options
 def copy_gone(reference: str, json_wanted: bool, **given: Any) -> None:
-    """Go on with a host whose copy is gone.
+    """Resume a host whose copy is gone.
 
     Two machines that use one host's identity get no documents until one of them is gone or enrolled as another server
-    (`keyrack hosts enrol --replace`). Where both are still there, that is noticed again.
+    (`keyrack hosts enrol --replace`). If both are still there, that is noticed again.
     """
     with connected(given) as calls, if_missing(HINT):
         server = calls.ask("POST", path_to("servers", reference, "copy-gone"))
-        tell(server, f"The server {server['name']} goes on with the machine that asks next.", json_wanted)
+        tell(server, f"Server {server['name']} goes on with the machine that asks next.", json_wanted)

@@ -18,7 +18,7 @@ EVERY_STATE = "new,accepted,ignored,removing,gone"
 
 @click.command(name="unmanaged")
 @click.argument("reference", metavar="SERVER")
-@click.option("--all", "everything", is_flag=True, help="Also what was accepted, ignored, or is gone.")
+@click.option("--all", "everything", is_flag=True, help="Also keys that were accepted or ignored, or are gone.")
 @as_json
 @connection_options
 def list_unmanaged(reference: str, everything: bool, json_wanted: bool, **given: Any) -> None:
@@ -32,8 +32,8 @@ def list_unmanaged(reference: str, everything: bool, json_wanted: bool, **given:
 @click.command()
 @click.argument("reference", metavar="SERVER")
 @click.argument("key_id", metavar="ID", type=ID)
-@click.option("--label", help="What to call it; otherwise its comment or fingerprint.")
-@click.option("--username", metavar="ACCOUNT", help="For which account, where the key counts for every one.")
+@click.option("--label", help="A label; otherwise its comment or fingerprint.")
+@click.option("--username", metavar="ACCOUNT", help="The account it is for, if the key opens every account.")
 @changing
 @connection_options
 def accept(
@@ -45,7 +45,7 @@ def accept(
     json_wanted: bool,
     **given: Any,
 ) -> None:
-    """Make an unmanaged key a credential.
+    """Take over an unmanaged key as a credential.
 
     Its restrictions and its end are kept.
     """
@@ -69,7 +69,7 @@ def accept(
 @as_json_object
 @connection_options
 def ignore(reference: str, key_id: int, json_wanted: bool, **given: Any) -> None:
-    """Leave an unmanaged key where it is, and list it no more."""
+    """Leave an unmanaged key where it is, and stop listing it."""
     with connected(given) as calls, if_missing(HINT.format(reference)):
         one = calls.ask("POST", _keys(reference, key_id, "ignore"))
         tell(one, f"Ignored {one['fingerprint'] or one['kind']} in {one['path']}.", json_wanted)
@@ -81,10 +81,10 @@ def ignore(reference: str, key_id: int, json_wanted: bool, **given: Any) -> None
 @as_json_object
 @connection_options
 def remove(reference: str, key_id: int, json_wanted: bool, **given: Any) -> None:
-    """Have the host remove an unmanaged key from its file."""
+    """Tell the host to remove an unmanaged key from its file."""
     with connected(given) as calls, if_missing(HINT.format(reference)):
         one = calls.ask("POST", _keys(reference, key_id, "remove"))
-        words = f"Asked to remove {one['fingerprint']} from {one['path']}; it is listed until the host did it."
+        words = f"Asked to remove {one['fingerprint']} from {one['path']}; it is listed until the host has done so."
         tell(one, words, json_wanted)
 
 

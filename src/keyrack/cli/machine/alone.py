@@ -13,14 +13,14 @@ import click
 from keyrack.settings import Settings
 
 SERVING = "serving.lock"
-_UNKNOWN_HERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+_NO_LOCKS_HERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @contextlib.contextmanager
 def alone(lock: Path, otherwise: str) -> Iterator[None]:
-    """Hold a file while the block runs; otherwise: what a process is told that finds it held.
+    """Hold a lock file while the block runs; otherwise: the words for whoever finds it held by another process.
 
-    On a disk that knows no locks nobody is kept out. Raises ClickException, and OSError where it cannot be written.
+    A file system without locks keeps nobody out. Raises ClickException, and OSError where it cannot be written.
     """
     lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with lock.open("ab") as held:
@@ -29,7 +29,7 @@ def alone(lock: Path, otherwise: str) -> Iterator[None]:
         except BlockingIOError:
             raise click.ClickException(otherwise) from None
         except OSError as error:
-            if error.errno not in _UNKNOWN_HERE:
+            if error.errno not in _NO_LOCKS_HERE:
                 raise
         yield
 

@@ -1,4 +1,4 @@
-"""`keyrack backup`: copies the database while it is served; must never copy the instance key with it."""
+"""`keyrack backup`: copies the database while the service runs; must never copy the instance key with it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from keyrack.store.engine.connect import parse_url
 
 @click.command(name="backup")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--overwrite", is_flag=True, help="Replace FILE where it exists.")
+@click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 @options.data
 @options.database
 def command(file: Path, overwrite: bool, **given: Any) -> None:
-    """Copy the database to FILE, also while it is served.
+    """Copy the database to FILE, also while the service runs.
 
     The copy is whole as of one moment. It does not hold the instance key; keep that apart.
     """

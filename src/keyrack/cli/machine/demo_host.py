@@ -31,8 +31,8 @@ from keyrack.private_sshd import (
     wait_until_gone,
 )
 
-# -I: neither the caller's PYTHONPATH nor its folder may change what the agent is. It is this installation's, compiled
-# already: packed, as hosts get it, each start would compile it anew.
+# -I: neither the caller's PYTHONPATH nor its folder may change what the agent is. It runs from this installation, which
+# is compiled already; the single file that hosts get would be compiled at each start.
 _AGENT = """\
 import sys
 sys.path.append(sys.argv.pop(1))
@@ -63,7 +63,7 @@ class DemoHost:
         self.agent_state = self.directory / "agent"
         self.agent_log = self.directory / "agent.log"
         self._agent: subprocess.Popen[bytes] | None = None
-        self._changing = threading.Lock()  # or an agent that is ended would be started again, for nobody to end
+        self._changing = threading.Lock()  # else the watcher could start an agent again that was just ended
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
 
@@ -95,7 +95,7 @@ class DemoHost:
         self.server.prepare()
 
     def enrol(self, url: str, token: str, *, replace: bool = False) -> None:
-        """Have the agent enrol with a one-time token at the service. Raises PrivateSshdError with its words."""
+        """Enrol the agent at the service with a one-time token. Raises PrivateSshdError with the agent's words."""
         ended = self._run_agent(
             "enroll",
             f"--keys-dir={self.server.keys}",
@@ -172,7 +172,7 @@ class DemoHost:
                 if self._agent is not None and self._agent.poll() is not None:
                     self._start_agent()
             if not self.server.is_running():
-                # Another try follows: its port may be taken for a moment.
+                # The next round tries again: the port may be taken for a moment.
                 with contextlib.suppress(PrivateSshdError, OSError):
                     self.server.start()
                     self._note_pids()
@@ -193,5 +193,5 @@ class DemoHost:
 
 
 def _environment() -> dict[str, str]:
-    """What the agent gets: nothing of ours but where programs are."""
+    """The agent's environment: nothing of ours but the path of programs."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}

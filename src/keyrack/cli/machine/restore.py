@@ -30,7 +30,7 @@ from keyrack.store.engine.backup import BackupProblem, Newer
 @options.data
 @options.database
 def command(file: Path, bring_back: bool, yes: bool, **given: Any) -> None:
-    """Put a backup in the place of the database, while nothing serves.
+    """Replace the database with a backup, while no service runs.
 
     Keys, tokens and rights that were taken away since stay taken away where the database to be replaced can still
     be read. Hosts keep refusing what they refuse. The replaced database is kept beside the new one.
@@ -56,7 +56,7 @@ def command(file: Path, bring_back: bool, yes: bool, **given: Any) -> None:
 
 
 def _restore(settings: Settings, file: Path, database: Path, held: Any, *, bring_back: bool, yes: bool) -> Path | None:
-    """Ready a copy of the backup beside the database, ask, and swap the two; where the replaced one is."""
+    """Prepare a copy of the backup beside the database, ask, and swap the two. Returns where the replaced one is."""
     prepared = database.with_name(f".{database.name}.restoring")
     _remove(prepared)
     try:
@@ -76,7 +76,7 @@ def _restore(settings: Settings, file: Path, database: Path, held: Any, *, bring
         backup.settle(prepared)
         aside = database.with_name(f"{database.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
         was_there = database.exists()
-        # A restore says itself what it means.
+        # Without it the service raises no alarm that the database went back: this restore is meant.
         (settings.data / ownership.CHECKPOINT).unlink(missing_ok=True)
         backup.put_in_place(prepared, database, aside)
         return aside if was_there else None

@@ -31,7 +31,7 @@ from keyrack.web.server import Service
 
 SWITCH_SECONDS = 0.00025
 WAIT_SECONDS = 2.0
-"""Between two tries of a worker to reach the database."""
+"""How long a worker waits before it tries again to reach the database."""
 
 
 @click.command(name="serve")
@@ -44,7 +44,7 @@ def command(**given: Any) -> None:
     """Run the service until it is stopped.
 
     With SQLite one process serves; with PostgreSQL any number, here and on other machines.
-    Every option is also KEYRACK_… in the environment.
+    Every option can also be set as KEYRACK_… in the environment.
     """
     settings = options.settings(**given)
     if settings.workers > 1 and settings.database_url.startswith("sqlite"):
@@ -70,7 +70,7 @@ def serve(settings: Settings) -> None:
         application = open_application(settings)
         click.echo(f"Keyrack serves at {settings.url} (data in {settings.data.resolve()}).", err=True)
         service = listening.ListeningServer(uvicorn.Config(application, **uvicorn_arguments(settings)), application)
-        # Ctrl-C ended it in order, and is raised once more for whoever waits for that.
+        # Ctrl-C has stopped it in order by then, and uvicorn raises it once more.
         with suppress(KeyboardInterrupt):
             service.run()
     if not service.started:
@@ -120,20 +120,20 @@ def open_application(settings: Settings) -> Service:
 
 
 def be_quick_to_switch() -> None:
-    """Have no thread of this process wait long for another one, now that all is loaded.
+    """Let threads of this process wait less for each other, now that all is loaded.
 
-    A thread that computes lets others go on after a quarter of a millisecond, instead of five: the event loop lets go
-    of the interpreter at each statement of its own, and would wait as long each time.
+    A thread that computes lets others go on after a quarter of a millisecond instead of five. The event loop gives up
+    the interpreter at each database statement, and would wait that long each time.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     keep_what_is_loaded(collect_after=100_000)
 
 
 def keep_what_is_loaded(collect_after: int) -> None:
-    """Never look for garbage in what is loaded by now, which took a tenth of a second each time.
+    """Never search what is loaded by now for garbage, which took a tenth of a second each time.
 
-    collect_after: how many new objects there may be before some are looked through. Those that a call leaves behind in
-    circles wait as long, and their memory with them.
+    collect_after: how many new objects there may be before garbage is collected. Until then objects that refer to each
+    other in a circle keep their memory.
     """
     gc.set_threshold(collect_after, 10, 10)
     gc.collect()
@@ -141,7 +141,7 @@ def keep_what_is_loaded(collect_after: int) -> None:
 
 
 def from_environment() -> Service:
-    """What each of several workers serves. One that starts anew while the database is away waits for it."""
+    """The application of one of several workers. A worker that starts while the database is away waits for it."""
     settings = Settings()
     set_up_logging(settings.log_format)
     outage = Outage()
@@ -166,7 +166,7 @@ def from_environment() -> Service:
 
 
 def check_free(*wanted: tuple[str, int, str]) -> None:
-    """Say which address is taken instead of failing later; wanted: host, port, and the option that names another."""
+    """Exit with words if an address is taken, instead of failing later; wanted: host, port, the option that sets it."""
     with ExitStack() as held:
         for host, port, option in wanted:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -182,7 +182,7 @@ def check_free(*wanted: tuple[str, int, str]) -> None:
 
 
 def set_up_logging(log_format: str = "text") -> None:
-    """One line an event on standard error, with the request it belongs to; log_format: "text" or "json"."""
+    """Log one line per event on standard error, with the id of its request; log_format: "text" or "json"."""
     logs.load()
     import structlog
 
@@ -232,7 +232,7 @@ def uvicorn_arguments(settings: Settings) -> dict[str, Any]:
         "access_log": False,
         "server_header": False,
         "proxy_headers": False,
-        # A waiting agent is let go at once; a request under way has this long to end.
+        # Waiting agents are answered at once; a request under way gets this long, in seconds.
         "timeout_graceful_shutdown": 5,
         "timeout_keep_alive": 8,
     }

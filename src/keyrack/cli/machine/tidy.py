@@ -1,4 +1,4 @@
-"""`keyrack tidy`: shows what was kept as long as it must be, and deletes it; must hold no rule."""
+"""`keyrack tidy`: shows old data that need not be kept any longer, and deletes it; must hold no rule."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from keyrack.core.people.actors import system_actor
 
 
 @click.command(name="tidy")
-@click.option("--apply", "applied", is_flag=True, help="Delete it, instead of showing how much there is.")
+@click.option("--apply", "applied", is_flag=True, help="Delete it; otherwise show only how much there is.")
 @as_json
 @options.data
 @options.database
 def command(applied: bool, json_wanted: bool, **given: Any) -> None:
-    """Show what was kept as long as it must be, and delete it.
+    """Show old data that need not be kept any longer, and delete it.
 
-    The service does the same by itself, every hour. How long each is kept: the settings that end in _days.
+    The service deletes it by itself, every hour. The settings that end in _days say how long each kind is kept.
     """
     with opened(given) as instance:
         actor = system_actor(channel="cli")

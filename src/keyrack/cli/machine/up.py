@@ -76,7 +76,7 @@ def command(sshd_port: int, git_port: int, **given: Any) -> None:
     Prints a curl line that registers a key and an ssh line that logs in with it, and writes DIR/demo.json
     once it is ready. Stop it with Ctrl-C; started again, it goes on with the same data.
     """
-    # What the APIs say of clones goes by the settings.
+    # The APIs make clone addresses from this setting.
     settings = options.settings(**given, git_listen=f"127.0.0.1:{git_port}")
     set_up_logging()
     with explained():
@@ -111,7 +111,7 @@ def _run(instance: Instance, sshd_port: int, git_port: int) -> None:
 
 
 def _end_left_over(data: Path, sshd_port: int) -> None:
-    """End what an earlier run that was killed has left, as it holds the ports that are asked for."""
+    """End what an earlier run that was killed has left running, as it holds the ports."""
     if (data / LOCK).exists():
         with contextlib.suppress(PrivateSshdError), _alone(data):
             if (sshd := find_sshd()) is not None:
@@ -121,7 +121,7 @@ def _end_left_over(data: Path, sshd_port: int) -> None:
 
 @contextlib.contextmanager
 def _alone(data: Path) -> Iterator[None]:
-    """Hold a folder, as two runs would end each other's parts. A run that is killed holds it no more."""
+    """Hold the data folder, as two runs would end each other's parts. A run that is killed no longer holds it."""
     words = f"Another `keyrack up` runs on {data}; stop it first, or name another folder with --data."
     with alone(data / LOCK, words):
         yield
@@ -252,7 +252,7 @@ class Demo:
         }
         _write_private(self._data / DEMO_FILE, json.dumps(facts, indent=1) + "\n")
         (self._data / PREVIOUS_DEMO_FILE).unlink(missing_ok=True)
-        click.echo(f"Admin {admin.user.name} of workspace {admin.workspace.name}; over a restart they stay:")
+        click.echo(f"Admin {admin.user.name} of workspace {admin.workspace.name}; they stay the same over a restart:")
         chosen = admin.password or "the one that you chose"
         click.echo(f"  password  {chosen}\n  API token {admin.token}\n")
         click.echo(f"Sign in with a browser at {self._settings.url}/ and go on there, or go on here.\n")
@@ -263,7 +263,9 @@ class Demo:
         if host is not None:
             click.echo("Then log in with it:\n")
             click.echo(_ssh(key, host, username) + "\n")
-            click.echo("Take it away again, with the id that the first line answered for ID; then it is refused:\n")
+            click.echo(
+                "Delete it again, with the id that the first line answered in place of ID; then the key is refused:\n"
+            )
             click.echo(self._curl_delete(admin, server) + "\n")
         if git is not None:
             click.echo("For Git, register it as your own; you are granted the demo host, so it opens that too:\n")

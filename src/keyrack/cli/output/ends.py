@@ -1,4 +1,4 @@
-"""How commands end: the statuses beside 0, each with its meaning; must print nothing by itself."""
+"""Exit statuses of commands, other than 0, each with its meaning; must print nothing by itself."""
 
 from __future__ import annotations
 

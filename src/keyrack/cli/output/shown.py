@@ -1,4 +1,4 @@
-"""What others wrote, as the `keyrack` command shows it on a terminal and in its log; must be the only way there."""
+"""Prints text that others wrote, with control characters escaped; every such text must go through here."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from keyrack.ssh.printable import printable
 
 T = TypeVar("T")
 
-# How many items are asked for at once.
+# How many items are fetched at once.
 AT_ONCE = 500
 
 as_json = click.option("--json", "json_wanted", is_flag=True, help="For programs: a JSON list of objects.")
@@ -33,7 +33,7 @@ def every(ask: Callable[[int], Page[T]]) -> Iterator[T]:
 
 
 class _Nothing(str):
-    """What stands in a column where there is nothing; null in JSON, which a text `-` is not."""
+    """What a column shows for nothing; in JSON it is null, while a text `-` stays a text."""
 
 
 NOTHING = _Nothing("-")

@@ -13,7 +13,7 @@ from keyrack.core.audit.standing import Alarm
 from keyrack.core.hosts import copies, database_rollback, resync, servers, troubles
 from keyrack.core.keys import damaged_rows, key_sources
 from keyrack.errors import missing
-from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page
+from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, rehearsed
 
 MOST = 200
 """How many alarms one page shows of each kind."""
@@ -164,21 +164,27 @@ def go_on(visit: Visit) -> Response:
 
 
 def stopping_source(visit: Visit) -> Asked:
-    """What it means to take no more keys from an account elsewhere."""
+    """What it does to take no more keys from an account elsewhere."""
     name, kind = visit.path["name"], visit.form.text("kind")
     source = key_sources.get(visit.instance, visit.actor, name, kind)
+    done = rehearsed(visit, lambda instance: key_sources.delete(instance, visit.actor, name, kind))
     words = [
-        f"No keys of {source.account} at {source.url} are added for {name} any more, and none is taken away with them.",
-        f"Keys that {name} has here stay, and go on opening what they open.",
+        f"Keys that came from {source.account} at {source.url} are withdrawn from every host and repository, and no "
+        "more of its keys are added.",
+        f"Keys that {name} registered here stay.",
     ]
-    return Asked(f"Take no more keys from {source.account}?", words, "Take no more keys", f"/people/{quote(name)}")
+    title, back = f"Take no more keys from {source.account}?", f"/people/{quote(name)}"
+    return Asked(title, words, "Take no more keys", back, done)
 
 
 def stop_source(visit: Visit) -> Response:
     """Take no more keys from an account elsewhere."""
     name = visit.path["name"]
     gone = key_sources.delete(visit.instance, visit.actor, name, visit.form.text("kind"))
-    return visit.go(f"/people/{quote(name)}", f"Keys of {gone.account} at {gone.url} are taken no more.")
+    return visit.go(
+        f"/people/{quote(name)}",
+        f"Keys of {gone.account} at {gone.url} are no longer taken; those that came from it are withdrawn.",
+    )
 
 
 PAGES = (
