@@ -35,6 +35,9 @@ class _Undone(Exception):
         self.refusal = refusal
 
 
+_CHANGED_MEANWHILE = "Nothing was applied: the workspace was changed meanwhile. Run it again to see what it does now."
+
+
 def apply(
     instance: Instance,
     text: str,
@@ -89,10 +92,7 @@ def apply(
             now = _state(instance, work.connection, wanted)
             again = compared(within(work), now)
             if [change.words for change in again.changes] != shown:  # 5
-                words = (
-                    "Nothing was applied: the workspace was changed meanwhile. Run it again to see what it does now."
-                )
-                raise Refusal(Kind.TAKEN, "workspace-changed", words)
+                raise Refusal(Kind.TAKEN, "workspace-changed", _CHANGED_MEANWHILE)
             _carry_out(work, now, again, hashed)  # 6
 
         attempt.write((lambda work: _try(run, work)) if dry_run else run)
