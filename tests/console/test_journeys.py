@@ -98,6 +98,9 @@ def test_whoever_leaves_is_out_host_by_host(page: Page, console: Service, host: 
     host.report()
     expect(receipt).to_contain_text("Done everywhere")
     expect(receipt.get_by_role("table", name="Receipt")).to_contain_text("refuses them")
+    # Whoever goes back to it, or did not know, reads that it is done.
+    page.goto("/offboard/bob")
+    expect(page.get_by_role("main")).to_contain_text("Disabled just now: nothing of theirs opens anything.")
 
 
 def test_one_asks_and_another_approves(

@@ -9,13 +9,19 @@ from datetime import timedelta
 import pytest
 from playwright.sync_api import Page, expect
 
+from keyrack.core.hosts import servers, system_users
+from keyrack.core.keys import credentials, grants, user_keys
 from keyrack.core.people import actors, groups, users
 from keyrack.model import Role
 from keyrack.store import tables
 from keyrack.store.audit import events
 from keyrack.store.overview import MOST_BEHIND, NEWEST
 from keyrack.store.sealing import sealed
+from keyrack.web.console.pages_access import MOST, MOST_LINES
+from keyrack.web.console.pages_keys import MOST_WAYS
 from tests.console.conftest import SignedIn
+from tests.console.enrolled_host import person as user_called
+from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 
 KEYRACK = actors.system_actor(1)
@@ -83,3 +89,83 @@ def test_names_as_long_as_any_lie_within_the_window(page: Page, console: Service
             page.goto(path)
             beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert beyond == 0, (width, path)
+
+
+@pytest.fixture(scope="module")
+def well_travelled(console: Service, crowd: None) -> list[str]:
+    """The fingerprints of six keys of alice's, each of which opens more hosts than its page looks at."""
+    for number in range(MOST_WAYS + 1):
+        host = servers.create(console.instance, KEYRACK, name=f"far-{number}", address="192.0.2.2", tags=("far",))
+        system_users.create(console.instance, KEYRACK, host.id, username="deploy")
+    alice = user_called(console, "alice")
+    grants.give(console.instance, KEYRACK, user_id=alice.id, tag="far", system_user="deploy")
+    titles = [f"key {number}" for number in range(MOST // MOST_WAYS + 1)]
+    made = [
+        user_keys.add(console.instance, KEYRACK, title=title, public_key=fresh_line(), user_id=alice.id)
+        for title in titles
+    ]
+    return [one.fingerprint or "" for one in made]
+
+
+def test_a_key_says_how_many_hosts_it_opens_however_many_keys_its_owner_has(
+    page: Page, well_travelled: list[str], signed_in: SignedIn
+) -> None:
+    least = f"at least {MOST_WAYS} hosts"
+    signed_in(page, "alice").goto("/keys")
+    rows = page.get_by_role("table", name="My keys").get_by_role("row").filter(has_text="key ")
+    expect(rows).to_have_text([re.compile(f"{least}")] * len(well_travelled))
+    page.goto(f"/keys/{well_travelled[0]}")
+    expect(page.get_by_text(f"to {least}")).to_be_visible()
+    page.get_by_role("button", name=f"Remove this key from {least}").click()
+    expect(page.get_by_text(f"It opens {least} for you: far-0, ")).to_be_visible()
+    expect(page.get_by_role("button", name=f"Remove this key from {least}")).to_be_visible()
+
+
+def test_ones_own_access_is_shown_to_its_end(page: Page, well_travelled: list[str], signed_in: SignedIn) -> None:
+    signed_in(page, "alice").goto("/")
+    expect(page.get_by_text("You can log in on at least ")).to_be_visible()
+    page.goto("/access")
+    names: set[str] = set()
+    while True:
+        names |= set(page.get_by_role("table", name="My access").locator("td.name").all_inner_texts())
+        if page.get_by_role("link", name="Next", exact=True).count() == 0:
+            break
+        page.get_by_role("link", name="Next", exact=True).click()
+    assert {f"far-{number}" for number in range(MOST_WAYS + 1)} <= names
+
+
+def test_a_key_that_opens_repositories_alone_says_when_it_was_used(
+    page: Page, console: Service, well_travelled: list[str], signed_in: SignedIn
+) -> None:
+    at = console.instance.now() - timedelta(hours=5)
+    mine = user_keys.add(
+        console.instance, KEYRACK, title="for Git", public_key=fresh_line(), user_id=user_called(console, "bob").id
+    )
+    use = {
+        "fingerprint": mine.fingerprint,
+        "server_id": 0,
+        "username": "git",
+        "last_used_at": at,
+        "address": "192.0.2.9",
+    }
+    console.instance.database.write(lambda connection: connection.execute(tables.key_uses.insert(), [use]))
+    signed_in(page, "bob").goto("/keys")
+    expect(page.get_by_role("row").filter(has_text="for Git")).to_contain_text("5 hours ago")
+    page.goto(f"/keys/{mine.fingerprint}")
+    expect(page.locator("dl.facts")).to_contain_text("5 hours ago")
+
+
+def test_an_account_with_very_many_keys_does_not_fill_the_list(
+    page: Page, console: Service, signed_in: SignedIn
+) -> None:
+    host = servers.create(console.instance, KEYRACK, name="crowded", address="192.0.2.3")
+    system_users.create(console.instance, KEYRACK, host.id, username="www")
+    for number in range(MOST_LINES + 3):
+        credentials.add(
+            console.instance, KEYRACK, host.id, label=f"key {number}", username="www", public_key=fresh_line()
+        )
+    signed_in(page, "olga").goto("/access?view=list&q=crowded")
+    rows = page.get_by_role("table", name="Access").get_by_role("row").filter(has_text="(no user)")
+    expect(rows).to_have_count(MOST_LINES + 1)
+    rows.get_by_role("link", name="3 more ways in").click()
+    expect(page.get_by_role("main").locator("ul.log > li")).to_have_count(MOST_LINES + 3)

@@ -26,10 +26,10 @@ def list_tag(name: str) -> str:
     return f"{hashlib.sha256(name.encode()).hexdigest()[:8]}."
 
 
-def own(tag: str, cursor: str, *, field: str = "cursor") -> str:
+def own(tag: str, cursor: str) -> str:
     """A cursor without its list's tag. Raises Refusal INVALID for one of another list, which would skip items here."""
     if cursor and not cursor.startswith(tag):
-        raise no_cursor(field)
+        raise no_cursor()
     return cursor.removeprefix(tag)
 
 
@@ -43,17 +43,17 @@ def place(cursor: str | None, *like: type) -> Place | None:
     return read(cursor, like) if cursor else ()
 
 
-def read(cursor: str, like: Sequence[type], *, field: str = "cursor") -> Place:
+def read(cursor: str, like: Sequence[type]) -> Place:
     """The place that a cursor names; like: the types of its parts. Raises Refusal INVALID for any other text."""
     if len(cursor) > LONGEST or not cursor.isascii():
-        raise no_cursor(field)
+        raise no_cursor()
     try:
         parts = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
         if not isinstance(parts, list):
-            raise no_cursor(field)
+            raise no_cursor()
         return tuple(_part(value, kind) for value, kind in zip(parts, like, strict=True))
     except (binascii.Error, ValueError, OverflowError, RecursionError):
-        raise no_cursor(field) from None
+        raise no_cursor() from None
 
 
 def _part(value: object, kind: type) -> str | int | datetime:

@@ -94,22 +94,19 @@ def public_key_of(instance: Instance, fingerprint: str) -> str | None:
     return None if holder is None or holder.frozen else holder.public_key
 
 
-def holder_of(
-    instance: Instance, fingerprint: str, *, address: str = "", frozen_too: bool = False, path: str | None = None
-) -> Holder | None:
+def holder_of(instance: Instance, fingerprint: str, *, address: str = "", path: str | None = None) -> Holder | None:
     """Who a fingerprint belongs to now, or None.
 
-    address: where the connection comes from; frozen_too: also a holder whose key is frozen, for what is under way and
-    to say why nothing new begins; path: of the repository that is asked for, whose deploy key counts if several have
+    A holder whose key is frozen is answered too, for what is under way and to say why nothing new begins. address:
+    where the connection comes from; path: of the repository that is asked for, whose deploy key counts if several have
     this key.
     """
     # (1) sshd has checked a signature by the key whose line names this fingerprint.
     if not is_fingerprint(fingerprint):
         return None
-    holder = instance.database.read(
+    return instance.database.read(
         lambda connection: _holder(connection, fingerprint, instance.now(), address=address, path=path)
     )
-    return None if holder is None or (holder.frozen and not frozen_too) else holder
 
 
 def has_expired(instance: Instance, holder: Holder) -> bool:

@@ -77,6 +77,28 @@ class Ways:
     note: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Which ways are asked for: as an account, with a key, after a place; None for any."""
+
+    account: str | None
+    fingerprint: str | None = None
+    after: tuple[Any, ...] | None = None
+
+    def of(self, server: Server, decision: Decision) -> list[tuple[Server, Reason]]:
+        """Those into a server, in order."""
+        refused = {of_public_key(public_key) for public_key in decision.revoked}
+        ways = [
+            (server, reason)
+            for reason in decision.reasons
+            if reason.fingerprint not in refused
+            and self.account in (None, reason.username)
+            and self.fingerprint in (None, reason.fingerprint)
+        ]
+        ways.sort(key=lambda way: _place(*way))
+        return [way for way in ways if self.after is None or _place(*way) > self.after]
+
+
 EVERYBODY = slice(None)
 
 
@@ -126,15 +148,16 @@ def find(
     server: str | None = None,
     system_user: str | None = None,
     user: str | None = None,
+    fingerprint: str | None = None,
     cursor: str = "",
     limit: int = PER_PAGE,
 ) -> Ways:
     """Who can log in on a server, or where a user can, as hosts are told at this moment; by server and account.
 
-    server: a name or an id; user: a name, or "me"; at least one of the two. cursor: next of the page before. Nothing is
-    opened by what has ended or not begun, by disabled users, revoked keys, and rows that are not as Keyrack wrote them.
-    Everybody may ask about themselves. Raises Refusal INVALID, MISSING, FORBIDDEN, or UNAVAILABLE where nothing can be
-    said about the server that was named.
+    server: a name or an id; user: a name, or "me"; at least one of the two. fingerprint: with this key alone. cursor:
+    next of the page before. Nothing is opened by what has ended or not begun, by disabled users, revoked keys, and rows
+    that are not as Keyrack wrote them. Everybody may ask about themselves. Raises Refusal INVALID, MISSING, FORBIDDEN,
+    or UNAVAILABLE where nothing can be said about the server that was named.
     """
     if user == ONESELF and actor.user_id is not None:
         user = actor.name
@@ -144,7 +167,8 @@ def find(
             raise invalid("server", "Name a server, a user, or both.")
         account = None if system_user is None else validation.account(system_user, field="system_user")
         after = cursors.read(cursor, _PLACE) if cursor else None
-        return attempt.read(lambda connection: _find(instance, connection, actor, server, user, account, after, limit))
+        wanted = _Wanted(account, fingerprint, after)
+        return attempt.read(lambda connection: _find(instance, connection, actor, server, user, wanted, limit))
 
 
 def of_hosts(
@@ -216,10 +240,10 @@ def _find(
     actor: Actor,
     server: str | None,
     user: str | None,
-    account: str | None,
-    after: tuple[Any, ...] | None,
+    wanted: _Wanted,
     limit: int,
 ) -> Ways:
+    after = wanted.after
     now = instance.now()
     person = None if user is None else user_named(connection, actor, user)
     of_user = None if person is None else _keys_of(connection, person)
@@ -243,7 +267,7 @@ def _find(
             continue
         try:
             decision = access.decide(instance, connection, one, now, of_user, ways_alone=True)
-            ways_in += _in_order(one, decision, account, after)
+            ways_in += wanted.of(one, decision)
             frozen += ((one, reason) for reason in decision.frozen if of_user is not None)
         except Refusal as refusal:
             if refusal.kind is not Kind.UNAVAILABLE or named is not None:
@@ -253,7 +277,7 @@ def _find(
             break
     shown = ways_in[:limit]
     next_cursor = cursors.write(_place(*shown[-1])) if len(ways_in) > limit else None
-    note = None if ways_in or after is not None else _why_nothing(connection, named, account, person, frozen)
+    note = None if ways_in or after is not None else _why_nothing(connection, named, wanted.account, person, frozen)
     ways = ways_of(connection, actor, shown, names_of(connection, actor, shown))
     return Ways(tuple(ways), next_cursor, tuple(unknown), tuple(frozen), note)
 
@@ -293,21 +317,8 @@ def _of_server(
     instance: Instance, connection: Connection, server: Server, now: datetime, account: str | None
 ) -> list[tuple[Server, Reason]]:
     """All ways into a server, in order."""
-    return _in_order(server, access.decide(instance, connection, server, now, ways_alone=True), account, None)
-
-
-def _in_order(
-    server: Server, decision: Decision, account: str | None, after: tuple[Any, ...] | None
-) -> list[tuple[Server, Reason]]:
-    """The ways into a server in their order, from after a place in that order."""
-    refused = {of_public_key(public_key) for public_key in decision.revoked}
-    ways = [
-        (server, reason)
-        for reason in decision.reasons
-        if reason.fingerprint not in refused and account in (None, reason.username)
-    ]
-    ways.sort(key=lambda way: _place(*way))
-    return [way for way in ways if after is None or _place(*way) > after]
+    decision = access.decide(instance, connection, server, now, ways_alone=True)
+    return _Wanted(account).of(server, decision)
 
 
 def _place(server: Server, reason: Reason) -> tuple[int, str, str, str, int]:

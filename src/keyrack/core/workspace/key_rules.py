@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from keyrack.core import validation
 from keyrack.core.keys import access, freezes, key_policy, key_rules, revocation
-from keyrack.core.words import count
 from keyrack.core.workspace.changes import Comparison, Execution
 from keyrack.core.workspace.wanted import WantedKeyPolicy, WantedRevocation
+from keyrack.protocol.words import count
 from keyrack.store.keys.key_policy import KeyPolicyRow
 
 

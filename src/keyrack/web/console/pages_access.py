@@ -24,6 +24,7 @@ from keyrack.model import Grant, Page, Server
 from keyrack.web import bodies
 from keyrack.web.console import ends, restrictions, templates
 from keyrack.web.console.visits import (
+    AFTER,
     CONFIRMED,
     FIRST_PRESS,
     SEEN,
@@ -40,6 +41,8 @@ from keyrack.web.console.visits import (
 HOSTS, PEOPLE, LISTED = 40, 50, 30
 """On one page: of the map, and of the list, where somebody has many lines."""
 MOST = 1000
+MOST_LINES = 20
+"""Of one person on one host in the list: keys that are entered on an account are a line each."""
 # Some take the wide forms for the narrow ones.
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 COLUMNS = ("user", "host", "system_user", "fingerprint", "via", "expires_at", "last_used_at", "restrictions", "refused")
@@ -114,8 +117,7 @@ def _map(visit: Visit, cursor: str, people: slice = who_can.EVERYBODY, *, last_u
 def access(visit: Visit) -> Response:
     """The map of the workspace, or for those who may not see it, where they themselves can log in."""
     if not visit.may("access:read"):
-        ways = who_can.find(visit.instance, visit.actor, user=visit.actor.name, limit=MOST)
-        return visit.show("my_access.html", ways=ways.items, unknown=ways.unknown)
+        return _own(visit)
     if "server" in visit.query:
         return _why(visit)
     listed = visit.query.get("view") == "list"
@@ -128,6 +130,7 @@ def access(visit: Visit) -> Response:
         "access.html",
         map=shown,
         nobody=NOBODY,
+        most_lines=MOST_LINES,
         people=shown.people,
         rows=() if listed else shown.rows(),
         filters=filters,
@@ -138,6 +141,14 @@ def access(visit: Visit) -> Response:
     )
 
 
+def _own(visit: Visit) -> Response:
+    """Where somebody can log in themselves."""
+    cursor = cursor_of(visit)
+    ways = who_can.find(visit.instance, visit.actor, user=visit.actor.name, cursor=cursor, limit=MOST)
+    first, onward = "/access" if cursor else "", _address({AFTER: ways.next}) if ways.next else ""
+    return visit.show("my_access.html", ways=ways.items, unknown=ways.unknown, first=first, next=onward)
+
+
 def _address(query: Mapping[str, str]) -> str:
     return "/access" + (f"?{urlencode(query)}" if query else "")
 
@@ -146,7 +157,7 @@ def _why(visit: Visit) -> Response:
     server, user = visit.query["server"], visit.query.get("user", "")
     page = who_can.find(visit.instance, visit.actor, server=server, user=user or None, limit=MOST)
     host = servers.named(visit.instance, visit.actor, server)
-    return visit.show("why.html", ways=page.items, host=host, user=user)
+    return visit.show("why.html", ways=page.items, host=host, user=user, more=page.next is not None)
 
 
 def as_csv(visit: Visit) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,6 +18,7 @@ from keyrack.core.hosts import sessions, status
 from keyrack.core.instance import Instance
 from keyrack.core.keys import (
     freezes,
+    last_uses,
     published_keys,
     receipts,
     rehearsal,
@@ -28,9 +29,9 @@ from keyrack.core.keys import (
 )
 from keyrack.core.keys.who_can import Way
 from keyrack.core.people import offboarding
-from keyrack.core.words import count
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import User, UserKey, has_ended
+from keyrack.protocol.words import count
 from keyrack.ssh.public_key import parse
 from keyrack.ssh.random_art import random_art
 from keyrack.store.keys.expired_keys import EndedKey
@@ -43,25 +44,31 @@ PER_PAGE = 50
 MOST_WAYS = 200
 MOST_REPOSITORIES = 20
 MOST_NAMED = 10
+OPENS_NOTHING = "It opens no host at this moment."
 
 
 @dataclass(frozen=True, slots=True)
 class KeyCard:
-    """A key with what people tell it by, and where it opens at this moment. cut: there are more ways than these;
-    frozen: the hosts on which it opens no new session until its owner confirms it.
+    """A key with what people tell it by, and where it opens at this moment. last_used_at: anywhere, over Git too; cut:
+    there are more ways than these; frozen: the hosts on which it opens no new session until its owner confirms it.
     """
 
     key: UserKey
     bits: int
     art: str
+    last_used_at: datetime | None = None
     ways: tuple[Way, ...] = ()
     cut: bool = False
     frozen: tuple[str, ...] = ()
 
     @property
-    def last_used_at(self) -> datetime | None:
-        """When it last logged in on any of those hosts."""
-        return max((way.last_used_at for way in self.ways if way.last_used_at), default=None)
+    def hosts(self) -> str:
+        """How many hosts it opens."""
+        return self.counted(len({way.server.id for way in self.ways}))
+
+    def counted(self, number: int) -> str:
+        """So many hosts of those that are known here."""
+        return ("at least " if self.cut else "") + count(number, "host")
 
     def has_ended(self, now: datetime) -> bool:
         """Whether its end has come."""
@@ -80,19 +87,22 @@ class KeyCard:
         return tuple(sorted(there))
 
 
-def _shown(key: UserKey, ways: who_can.Ways | None) -> KeyCard:
-    """A key among all that its owner's keys open."""
+def _shown(key: UserKey, ways: who_can.Ways | None, used: Mapping[str, datetime]) -> KeyCard:
+    """A key among all that its owner's keys open; used: when keys were last used, by fingerprint."""
     if key.public_key is None or key.fingerprint is None or key.key_type is None or ways is None:
         return KeyCard(key, 0, "")
     bits = parse(key.public_key).bits
     own = tuple(way for way in ways.items if way.reason.fingerprint == key.fingerprint)
     frozen = sorted({server.name for server, line in ways.frozen if line.fingerprint == key.fingerprint})
     art = random_art(key.key_type, bits, key.fingerprint)
-    return KeyCard(key, bits, art, own, ways.next is not None, tuple(frozen))
+    return KeyCard(key, bits, art, used.get(key.fingerprint), own, ways.next is not None, tuple(frozen))
 
 
-def _ways(visit: Visit, user: str) -> who_can.Ways:
-    return who_can.find(visit.instance, visit.actor, user=user, limit=MOST_WAYS)
+def _card(visit: Visit, key: UserKey, whose: User | None) -> KeyCard:
+    """One key with where it opens; whose: None for one of one's own."""
+    user = whose.name if whose else visit.actor.name
+    ways = who_can.find(visit.instance, visit.actor, user=user, fingerprint=key.fingerprint, limit=MOST_WAYS)
+    return _shown(key, ways, last_uses.newest(visit.instance, visit.actor, [key]))
 
 
 def keys(visit: Visit) -> Response:
@@ -101,8 +111,7 @@ def keys(visit: Visit) -> Response:
     if visit.is_part:
         return visit.show("_removed.html", gone=gone)
     piece = user_keys.find(visit.instance, visit.actor, cursor=cursor_of(visit), limit=PER_PAGE)
-    ways = _ways(visit, visit.actor.name) if piece.items else None
-    mine = [_shown(key, ways) for key in piece.items]
+    mine = _own(visit, piece.items)
     return visit.show(
         "keys.html",
         keys=mine,
@@ -114,6 +123,16 @@ def keys(visit: Visit) -> Response:
         ends=ends.ENDS,
         **paged(visit, piece),
     )
+
+
+def _own(visit: Visit, keys: Sequence[UserKey]) -> list[KeyCard]:
+    """Keys of one's own with where they open: on as many hosts as the page of one key tells."""
+    if not keys:
+        return []
+    asked = visit.instance, visit.actor
+    ways = who_can.find(*asked, user=visit.actor.name, limit=MOST_WAYS * len(keys))
+    used = last_uses.newest(*asked, keys)
+    return [_shown(key, ways, used) for key in keys]
 
 
 def _removed(visit: Visit) -> int:
@@ -176,7 +195,7 @@ def key(visit: Visit) -> Response:
         if refusal.kind is not Kind.MISSING:
             raise
         return _gone(visit, refusal)
-    shown = _shown(own, _ways(visit, whose.name if whose else visit.actor.name))
+    shown = _card(visit, own, whose)
     if visit.is_part:
         return visit.show("_delivery.html", shown=shown)
     renews = not shown.has_ended(visit.now) and visit.may("people:write" if whose else user_keys.ADD)
@@ -225,9 +244,7 @@ def renewing(visit: Visit) -> Asked:
     """What another end of a key does."""
     own, whose = _whose(visit)
     done = rehearsed(visit, partial(_renew, visit))
-    ways = _shown(own, _ways(visit, whose.name if whose else visit.actor.name)).ways
-    hosts = len({way.server.name for way in ways})
-    opens = f"It opens {count(hosts, 'host')} at this moment; each is told, and ends it by itself."
+    opens = f"It opens {_card(visit, own, whose).hosts} at this moment; each is told, and ends it by itself."
     title = f"Another end for {own.title or templates.short_fingerprint(own.fingerprint or '')}?"
     return ends.asked(visit, title, own.expires_at, [opens], f"/keys/{quote(own.fingerprint or '')}", done)
 
@@ -258,7 +275,7 @@ def confirming(visit: Visit) -> Asked:
     own, whose = _whose(visit)
     if whose is not None:
         raise missing("SSH key")
-    frozen = _shown(own, _ways(visit, visit.actor.name)).frozen
+    frozen = _card(visit, own, None).frozen
     words = [
         f"It opens sessions again on {templates.few(frozen, MOST_NAMED)}."
         if frozen
@@ -283,11 +300,11 @@ def removing(visit: Visit) -> Asked:
     own, whose = _whose(visit)
     if whose is not None:
         raise missing("SSH key")
-    ways = _shown(own, _ways(visit, visit.actor.name)).ways
-    hosts = sorted({way.server.name for way in ways})
-    opened = f"It opens {templates.few(hosts, MOST_NAMED)} for you." if hosts else "It opens no host at this moment."
+    card = _card(visit, own, None)
+    hosts = sorted({way.server.name for way in card.ways})
+    opened = f"It opens {card.hosts} for you: {templates.few(hosts, MOST_NAMED)}." if hosts else OPENS_NOTHING
     words = "Every host and repository is told at once, and sessions that it opened end. You may register it again."
-    button = f"Remove this key from {count(len(hosts), 'host')}" if hosts else "Remove this key"
+    button = f"Remove this key from {card.hosts}" if hosts else "Remove this key"
     title = f"Remove your key {own.title or templates.short_fingerprint(own.fingerprint or '')}?"
     return Asked(title, [opened, words], button, f"/keys/{quote(own.fingerprint or '')}")
 

@@ -14,6 +14,7 @@ from keyrack.web.console import charts
 from keyrack.web.console.pages_alarms import place_of
 from keyrack.web.console.visits import Visit, page
 
+MOST_WAYS = 1000
 Drawn = tuple[str, tuple[str, ...], charts.Numbers, Markup]
 """A chart: its title, the heads of the table beside it, the rows of both, and the drawing."""
 
@@ -21,10 +22,10 @@ Drawn = tuple[str, tuple[str, ...], charts.Numbers, Markup]
 def overview(visit: Visit) -> Response:
     """The first page."""
     if not visit.may("access:read"):
-        ways = who_can.find(visit.instance, visit.actor, user=visit.actor.name, limit=200)
+        ways = who_can.find(visit.instance, visit.actor, user=visit.actor.name, limit=MOST_WAYS)
         own = visit.may(user_keys.READ)
         keys = user_keys.find(visit.instance, visit.actor, limit=200).items if own else ()
-        return visit.show("my_overview.html", ways=ways.items, keys=keys, own=own)
+        return visit.show("my_overview.html", ways=ways.items, more=ways.next is not None, keys=keys, own=own)
     state = core.get(visit.instance, visit.actor)
     return visit.show(
         "overview.html", state=state, place_of=place_of, charts=_charts(state), first_steps=_is_new(visit)
