@@ -53,7 +53,7 @@ def test_a_grant_ends_on_a_day_in_the_viewers_zone_and_is_restricted(
     told = page.request.get("/grants", headers={"Accept": "text/html"}).text()
     at = page.evaluate("text => new Date(text).toISOString().slice(0, 16)", wanted.isoformat(timespec="minutes"))
     assert at in told
-    held = grants.find(console.instance, actors.system_actor(1))[-1].restrictions
+    held = grants.page(console.instance, actors.system_actor(1)).items[-1].restrictions
     given = {"restrict": True, "permit_pty": True, "port_forwarding": True, "permitopen": ["db.internal:5432"]}
     assert dict(held) == given, "what is named below is given"
 

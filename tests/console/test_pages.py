@@ -163,7 +163,7 @@ def test_a_grant_to_break_glass_is_marked_and_given_another_end(console: Service
     fields = {"who": "user", "name": "alice", "where": "server", "place": "web-1", "system_user": "root"}
     assert "alice" in olga.send("/access/grant", 200, **fields, break_glass="yes")
     olga.send("/access/grant", **fields, break_glass="yes", confirmed="yes")
-    made = grants.find(console.instance, KEYRACK)[-1]
+    made = grants.page(console.instance, KEYRACK).items[-1]
     assert made.break_glass
     assert "break glass" in olga.see("/grants")
     olga.send(f"/grants/{made.id}/renew", seen="", ends="1h", confirmed="yes")

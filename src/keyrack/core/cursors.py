@@ -26,10 +26,10 @@ def list_tag(name: str) -> str:
     return f"{hashlib.sha256(name.encode()).hexdigest()[:8]}."
 
 
-def own(tag: str, mark: str, *, field: str = "cursor") -> str:
+def own(tag: str, mark: str) -> str:
     """A mark without its list's tag; raises Refusal INVALID for a mark of another list, which would skip items here."""
     if mark and not mark.startswith(tag):
-        raise no_mark(field)
+        raise no_mark()
     return mark.removeprefix(tag)
 
 
@@ -43,17 +43,17 @@ def place(mark: str | None, *like: type) -> Place | None:
     return read(mark, like) if mark else ()
 
 
-def read(mark: str, like: Sequence[type], *, field: str = "cursor") -> Place:
+def read(mark: str, like: Sequence[type]) -> Place:
     """The place that a mark names; like: the types of its parts. Raises Refusal INVALID for any other text."""
     if len(mark) > LONGEST or not mark.isascii():
-        raise no_mark(field)
+        raise no_mark()
     try:
         parts = json.loads(base64.b64decode(mark + "=" * (-len(mark) % 4), altchars=b"-_", validate=True))
         if not isinstance(parts, list):
-            raise no_mark(field)
+            raise no_mark()
         return tuple(_part(value, kind) for value, kind in zip(parts, like, strict=True))
     except (binascii.Error, ValueError, OverflowError, RecursionError):
-        raise no_mark(field) from None
+        raise no_mark() from None
 
 
 def _part(value: object, kind: type) -> str | int | datetime:

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, and_, delete, func, select, text
 
 from keyrack.core.instance import Instance
 from keyrack.core.people.actors import system_actor
-from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
+from keyrack.protocol.words import count
 from keyrack.store.audit import audit_log
 from keyrack.store.engine.backup import NARROWED, OPENING, REFUSING, Newer
 from keyrack.store.people import workspaces as workspace_rows

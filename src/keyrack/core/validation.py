@@ -29,7 +29,6 @@ def public_key(
     workspace_id: int | None,
     public_key: object,
     *,
-    field: str = "public_key",
     rules: KeyRules | None = None,
 ) -> PublicKey:
     """The one way in for public keys; raises Refusal INVALID with the parser's or policy's words.
@@ -37,12 +36,12 @@ def public_key(
     workspace_id: where it is to count; None for one that is to be made; rules: what it must meet, where that is not
     what the workspace asks for now. Raises Refusal FORBIDDEN where its policy of keys is damaged.
     """
-    key = parsed_key(instance, public_key, field=field)
+    key = parsed_key(instance, public_key)
     refusal = policy.key_problem(key, rules or key_rules.of_workspace(instance, workspace_id))
     if refusal is None and known_private.is_known(key):
         refusal = policy.compromised()
     if refusal is not None:
-        raise Refusal(refusal.kind, refusal.code, refusal.message, field=field)
+        raise Refusal(refusal.kind, refusal.code, refusal.message, field="public_key")
     return key
 
 
@@ -58,7 +57,7 @@ def refusals(*judged: tuple[object, Callable[[Any], object]]) -> tuple[Refusal, 
     return tuple(found)
 
 
-def parsed_key(instance: Instance, public_key: object, *, field: str = "public_key") -> PublicKey:
+def parsed_key(instance: Instance, public_key: object) -> PublicKey:
     """A key that is only looked for or compared, whatever the policy says now; raises Refusal INVALID as public_key().
 
     Invariant 1: only the strict parser makes a public key; callers store and deliver its normal form.
@@ -66,10 +65,10 @@ def parsed_key(instance: Instance, public_key: object, *, field: str = "public_k
     try:
         key = parse(public_key, max_bytes=4 * instance.settings.max_key_characters)
     except KeyProblem as problem:
-        raise Refusal(Kind.INVALID, problem.code, str(problem), field=field) from None
+        raise Refusal(Kind.INVALID, problem.code, str(problem), field="public_key") from None
     if isinstance(public_key, str) and len(public_key.strip()) > instance.settings.max_key_characters:
         raise invalid(
-            field,
+            "public_key",
             f"This key is longer than {instance.settings.max_key_characters} characters. "
             "Use a shorter key type, for example ed25519.",
             "too-long",
@@ -77,11 +76,11 @@ def parsed_key(instance: Instance, public_key: object, *, field: str = "public_k
     return key
 
 
-def username(value: object, *, field: str = "username") -> str:
+def username(value: object) -> str:
     """The name of an account that a host is to make, by the field's grammar; raises Refusal INVALID."""
     problem = names.username_problem(value)
     if problem is not None:
-        raise invalid(field, problem)
+        raise invalid("username", problem)
     return str(value)
 
 
@@ -118,15 +117,15 @@ def called(value: object) -> str:
     return names.composed(text(value, field="name"))
 
 
-def new_name(value: object, *, field: str = "name") -> str:
+def new_name(value: object) -> str:
     """A new name of anything, told from others by sight, as it was written; raises Refusal INVALID.
 
     What has a name already keeps it, and is found by it: there text() is asked.
     """
-    written = text(value, field=field)
+    written = text(value, field="name")
     problem = names.blank_problem(written)
     if problem is not None:
-        raise invalid(field, problem)
+        raise invalid("name", problem)
     return written
 
 
@@ -139,7 +138,7 @@ def name(value: object) -> str:
     return cleaned
 
 
-def restrictions(value: object, key_type: str | None = None, *, field: str = "restrictions") -> dict[str, object]:
+def restrictions(value: object, key_type: str | None = None) -> dict[str, object]:
     """What a key may do, as options.Restrictions reads it, in its one form; None restricts nothing.
 
     key_type: of the one key it is for, which must be able to obey it; None where it is for keys to come.
@@ -150,15 +149,15 @@ def restrictions(value: object, key_type: str | None = None, *, field: str = "re
         return {}
     for name in ("sources", "permitopen", "permitlisten"):
         if isinstance(value, Mapping) and value.get(name) == []:
-            raise invalid(field, f"{name} names nothing; leave it out where it is not to be restricted.")
+            raise invalid("restrictions", f"{name} names nothing; leave it out where it is not to be restricted.")
     try:
         read = options.Restrictions.from_json(value)
         options.check_rendered(options.render(read, key_type or "sk-"))
     except ValueError as problem:
-        raise invalid(field, str(problem)) from None
+        raise invalid("restrictions", str(problem)) from None
     if read.forwards_nothing and (read.permitopen or read.permitlisten):
         raise invalid(
-            field,
+            "restrictions",
             "permitopen and permitlisten name what of port forwarding is allowed, and give none: set port_forwarding "
             "to true, or leave them out.",
         )

@@ -15,7 +15,6 @@ from keyrack import policy
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal, missing
-from keyrack.logs import logger
 from keyrack.model import Actor, Level
 from keyrack.store.audit import events
 from keyrack.store.database import Prefetch
@@ -27,8 +26,6 @@ from keyrack.store.people.standing import Standing
 T = TypeVar("T")
 
 RACES = 2
-
-log = logger("keyrack")
 
 
 @dataclass(frozen=True, slots=True)

@@ -318,7 +318,7 @@ class Authorizer:
             verb, path = git_access.read_command(command)
         holder = await self._cache.ask(
             ("holder", fingerprint, address, path),
-            lambda: git_access.holder_of(self._instance, fingerprint, address=address, frozen_too=True, path=path),
+            lambda: git_access.holder_of(self._instance, fingerprint, address=address, path=path),
         )
         # An answer of a moment ago does not know what the clock has done since.
         if holder is None or git_access.is_over(self._instance, holder):

@@ -15,6 +15,10 @@ T = TypeVar("T")
 LONGEST_KEPT = 256
 """Of pages that were asked for by more characters nothing is kept, as each caller may ask for many such."""
 
+MOST_RECORDS = 5_000
+MOST_PAGES = 500
+"""So many records and pages are kept."""
+
 _JSON = (b"content-type", b"application/json")
 # json.dumps makes an encoder anew each time where it is given any option.
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -43,9 +47,7 @@ class RecordsAsJson(Generic[T]):
     the same to the byte (store/rows.py).
     """
 
-    def __init__(self, most: int = 5_000, most_pages: int = 500) -> None:
-        """most, most_pages: how many are kept."""
-        self._most, self._most_pages = most, most_pages
+    def __init__(self) -> None:
         self._kept: dict[tuple[int, object], tuple[T, str]] = {}
         self._pages: dict[Hashable, tuple[tuple[T, ...], bytes]] = {}
 
@@ -55,7 +57,7 @@ class RecordsAsJson(Generic[T]):
         kept = self._kept.get((id(record), form))
         if kept is not None:
             return kept[1]
-        if len(self._kept) >= self._most:
+        if len(self._kept) >= MOST_RECORDS:
             self._kept.clear()
         text = _encode(show(record))
         self._kept[id(record), form] = (record, text)
@@ -80,7 +82,7 @@ class RecordsAsJson(Generic[T]):
         texts = ",".join([self.text(record, form, show) for record in page.items])
         body = f'{{"{name}":[{texts}],{_encode(others())[1:]}'.encode()
         if len(of) <= LONGEST_KEPT:
-            if len(self._pages) >= self._most_pages:
+            if len(self._pages) >= MOST_PAGES:
                 self._pages.clear()
             self._pages[key] = (page.items, body)
         return _EncodedAnswer(body)

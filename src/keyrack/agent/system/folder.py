@@ -54,6 +54,8 @@ def unsafe_because(path: str, *, sticky_is_fine: bool = False, itself: bool = Fa
             return f"{current} belongs to account number {status.st_uid}; it must belong to root or to this account"
         if status.st_mode & 0o022:
             sticky = sticky_is_fine and (itself or current != resolved) and status.st_mode & stat.S_ISVTX
+            if not sticky and status.st_mode & stat.S_ISVTX:
+                return f"everybody may write to {current}, as is meant for it; take a folder that lies elsewhere"
             if not sticky:
                 return f"other accounts may write to {current}; take that right away: chmod go-w {current}"
         if current == os.path.dirname(current):

@@ -17,7 +17,7 @@ from keyrack.cli.connection.explained import explained
 from keyrack.cli.machine.backup import sqlite_file
 from keyrack.core import ownership, restoring
 from keyrack.core.restoring import Loss
-from keyrack.core.words import count
+from keyrack.protocol.words import count
 from keyrack.settings import Settings
 from keyrack.store.engine import backup, migrate
 from keyrack.store.engine.backup import BackupProblem, Newer

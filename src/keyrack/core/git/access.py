@@ -90,20 +90,17 @@ def public_key_of(instance: Instance, fingerprint: str) -> str | None:
     return None if holder is None or holder.frozen else holder.public_key
 
 
-def holder_of(
-    instance: Instance, fingerprint: str, *, address: str = "", frozen_too: bool = False, path: str | None = None
-) -> Holder | None:
-    """Who stands behind a fingerprint now, or None. address: where the connection comes from; frozen_too: also one
-    whose key is frozen, for what is under way, and to say why nothing new begins; path: the repository that is asked
-    for, as the deploy key of which a key that several have counts.
+def holder_of(instance: Instance, fingerprint: str, *, address: str = "", path: str | None = None) -> Holder | None:
+    """Who stands behind a fingerprint now, or None; also where the key is frozen, for what is under way, and to say why
+    nothing new begins. address: where the connection comes from; path: the repository that is asked for, as the deploy
+    key of which a key that several have counts.
     """
     # (1) sshd checked a signature by the key in whose line this fingerprint stands.
     if not is_fingerprint(fingerprint):
         return None
-    holder = instance.database.read(
+    return instance.database.read(
         lambda connection: _holder(connection, fingerprint, instance.now(), address=address, path=path)
     )
-    return None if holder is None or (holder.frozen and not frozen_too) else holder
 
 
 def is_over(instance: Instance, holder: Holder) -> bool:

@@ -23,8 +23,10 @@ KEPT_AFTER_DELETION = 30 * 24 * 3600.0
 """How long a deleted repository's folder stays, in seconds: whoever restores a backup of before finds it there."""
 UNFINISHED_AFTER = 24 * 3600.0
 """So old, in seconds, is no folder that somebody is still making."""
-FIRST_MISSED = "keyrack-deleted"
-"""A file in a folder that belongs to no repository; it is as old as that is known."""
+MISSED = "keyrack-deleted"
+"""A file in a folder that belongs to no repository: for how many seconds that has been seen, until it was written."""
+MOST_COUNTED = 24 * 3600.0
+"""So many seconds at most count between two looks: a clock that leaps years ahead deletes nothing before its time."""
 AT_ONCE = 1000
 BRANCHES = "refs/heads/"
 NO_DEFAULT = "refs/heads/HEAD"
@@ -146,18 +148,27 @@ def remove_deleted(database: Database, root: Path, *, older_than: float = KEPT_A
     for batch in chunks(sorted(root.glob("*/*.git")), AT_ONCE):
         known = database.read(lambda connection, batch=batch: uids_of(connection, [each.stem for each in batch]))  # type: ignore[misc]
         for folder in batch:
-            note = folder / FIRST_MISSED
+            note = folder / MISSED
             if folder.stem in known:
                 note.unlink(missing_ok=True)
-            elif not note.exists():
-                note.touch()
-            elif time.time() - note.stat().st_mtime > older_than:
+            elif _missed_seconds(note) > older_than:
                 # Out of the way at once, so that nobody meets half of it.
                 gone = Path(tempfile.mkdtemp(prefix=".gone-", dir=folder.parent))
                 folder.rename(gone / folder.name)
                 shutil.rmtree(gone)
                 removed.append(folder)
     return removed
+
+
+def _missed_seconds(note: Path) -> float:
+    """How long a folder has been missed, which is counted on."""
+    try:
+        seconds = float(note.read_text("ascii") or 0)
+        seconds += min(max(time.time() - note.stat().st_mtime, 0), MOST_COUNTED)
+    except (FileNotFoundError, ValueError):
+        seconds = 0.0
+    note.write_text(str(seconds), "ascii")
+    return seconds
 
 
 def clean_environment() -> dict[str, str]:

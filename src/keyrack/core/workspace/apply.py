@@ -11,7 +11,6 @@ from sqlalchemy import Connection
 from keyrack.core.instance import Instance
 from keyrack.core.people import actors, passwords
 from keyrack.core.together import within
-from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.core.workspace.changes import Execution, PlannedChanges
 from keyrack.core.workspace.plan import compare
@@ -19,6 +18,7 @@ from keyrack.core.workspace.read_file import read
 from keyrack.core.workspace.wanted import WorkspaceFile
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
+from keyrack.protocol.words import count
 from keyrack.store import workspace_state
 from keyrack.store.keys import grants
 from keyrack.store.workspace_state import State

@@ -10,10 +10,10 @@ from datetime import datetime
 
 from keyrack.core import validation
 from keyrack.core.keys import freezes, key_policy, key_rules, revocation
-from keyrack.core.words import count
 from keyrack.core.workspace.changes import Comparison, Execution
 from keyrack.core.workspace.wanted import WantedKeyPolicy, WantedRevocation
 from keyrack.model import Credential, UserKey
+from keyrack.protocol.words import count
 from keyrack.store.keys import terms
 from keyrack.store.keys.key_policy import KeyPolicyRow
 

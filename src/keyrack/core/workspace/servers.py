@@ -8,12 +8,12 @@ from keyrack.core import validation
 from keyrack.core.hosts import host_keys, modes, servers, system_users
 from keyrack.core.keys import credentials
 from keyrack.core.validation import KEEP
-from keyrack.core.words import count
 from keyrack.core.workspace.changes import Comparison, Execution
 from keyrack.core.workspace.faults import placed, wrong
 from keyrack.core.workspace.wanted import WantedCredential, WantedServer
 from keyrack.model import ENFORCE, Credential, has_ended
 from keyrack.protocol.document_words import KEEP_ALL
+from keyrack.protocol.words import count
 from keyrack.ssh.names import username_problem
 from keyrack.store.workspace_state import ServerState
 

@@ -302,7 +302,7 @@ def _removed(visit: Visit, server: Server) -> UnmanagedKey | None:
     if not number or not visit.may("credentials:write"):
         return None
     try:
-        unmanaged_key = unmanaged_keys.get(visit.instance, visit.actor, server.id, number, gone=True)
+        unmanaged_key = unmanaged_keys.get(visit.instance, visit.actor, server.id, number)
     except Refusal:
         return None
     back = unmanaged_key.kind == KEY and unmanaged_key.public_key and unmanaged_key.username != EVERYBODY

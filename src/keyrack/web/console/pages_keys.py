@@ -29,9 +29,9 @@ from keyrack.core.keys import (
 )
 from keyrack.core.keys.who_can import Way
 from keyrack.core.people import offboarding
-from keyrack.core.words import count
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import User, UserKey, has_ended
+from keyrack.protocol.words import count
 from keyrack.ssh.public_key import parse
 from keyrack.ssh.random_art import random_art
 from keyrack.store.keys.expired_keys import EndedKey

@@ -6,8 +6,8 @@ from markupsafe import Markup
 from starlette.responses import Response
 
 from keyrack.core.people import passkeys, second_factors, users, web_sessions
-from keyrack.core.words import count
 from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.protocol.words import count
 from keyrack.web.console import browsers
 from keyrack.web.console.visits import Asked, Visit, change, page
 

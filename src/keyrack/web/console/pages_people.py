@@ -12,9 +12,9 @@ from keyrack import policy
 from keyrack.core.instance import Instance
 from keyrack.core.keys import key_sources, key_sync, last_uses, rehearsal, user_keys, who_can
 from keyrack.core.people import groups, named_people, offboarding, offboarding_undo, second_factors, users, web_sessions
-from keyrack.core.words import count
 from keyrack.errors import invalid
 from keyrack.model import Role, User
+from keyrack.protocol.words import count
 from keyrack.web.console import account_ways, templates
 from keyrack.web.console.pages_live import hosts_awaited
 from keyrack.web.console.visits import (

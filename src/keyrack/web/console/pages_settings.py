@@ -12,9 +12,9 @@ from keyrack.core.hosts import modes
 from keyrack.core.instance import Instance
 from keyrack.core.keys import key_policy
 from keyrack.core.people import access_keys, api_tokens, tokens
-from keyrack.core.words import count
 from keyrack.errors import Refusal, missing
 from keyrack.protocol.document_words import KEEP_ALL
+from keyrack.protocol.words import count
 from keyrack.setting_values import KEY_TYPES
 from keyrack.web import bodies
 from keyrack.web.console import templates

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from keyrack.core import next_steps
 from keyrack.core.hosts import ssh_lines, status
 from keyrack.core.lifetimes import written
-from keyrack.core.words import count
+from keyrack.protocol.words import count
 from keyrack.web.console import account_ways
 
 if TYPE_CHECKING:

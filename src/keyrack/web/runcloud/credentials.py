@@ -28,7 +28,7 @@ def add_credential(call: Call) -> Response:
         fields.wrong("label", "The label field must only contain letters, numbers, dashes, and underscores.")
     username = fields.text("username")
     public_key = fields.text("publicKey")
-    temporary = fields.boolean("temporary", default=False)
+    temporary = fields.boolean("temporary")
     add = partial(credentials.add, call.instance, call.actor, call.ids["serverId"])
     wrong = partial(credentials.wrong_fields, call.instance, call.actor, call.ids["serverId"])
     credential = fields.through(

@@ -76,16 +76,16 @@ class Fields:
         value = self._call.body.get(name)
         return None if value is None or value == "" else self._as_text(name, value)
 
-    def boolean(self, name: str, *, default: bool) -> bool:
-        """true or false; in a form also 1 and 0, which is what forms have for it."""
+    def boolean(self, name: str) -> bool:
+        """true or false, which a field that is missing is; in a form also 1 and 0, which is what forms have for it."""
         self._read.append(name)
-        value = self._call.body.get(name, default)
+        value = self._call.body.get(name, False)
         if self._call.strings and isinstance(value, str):
             value = FORM_BOOLEANS.get(value, value)
         if isinstance(value, bool):
             return value
         self.wrong(name, f"The {name} field must be true or false.")
-        return default
+        return False
 
     def has(self, name: str) -> bool:
         """Whether the body names the field at all."""

@@ -57,8 +57,6 @@ ENDPOINTS = (
 
 def _change(call: Call) -> SshSettings:
     fields = Fields(call)
-    wishes = {
-        name: fields.boolean(SPELLINGS[name], default=False) for name in OF_THE_CONTRACT if fields.has(SPELLINGS[name])
-    }
+    wishes = {name: fields.boolean(SPELLINGS[name]) for name in OF_THE_CONTRACT if fields.has(SPELLINGS[name])}
     fields.check()
     return sshd_settings.change(call.instance, call.actor, call.ids["serverId"], wishes)
