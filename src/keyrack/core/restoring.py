@@ -42,13 +42,14 @@ class Loss:
     """What a restore loses.
 
     made_at: time of the backup's last event; lost: events since, None where unknown; gone, added: rows deleted and
-    added since, by table.
+    added since, by table; hosts: names of servers that were enrolled since, whose hosts are unknown after the restore.
     """
 
     made_at: datetime | None
     lost: int | None
     gone: dict[str, int]
     added: dict[str, int]
+    hosts: tuple[str, ...] = ()
 
 
 def compare(instance: Instance, newer: Newer | None) -> Loss:
@@ -68,7 +69,7 @@ def compare(instance: Instance, newer: Newer | None) -> Loss:
             highest = connection.execute(select(func.max(metadata.tables[name].c.id))).scalar() or 0
             added[name] = newer.count_after(name, highest)
         lost = newer.count_after("events", last[0])
-        return Loss(_moment(last[1]), lost, _some(deleted), _some(added))
+        return Loss(_moment(last[1]), lost, _some(deleted), _some(added), _enrolled_since(connection, newer))
 
     return instance.database.read(read)
 
@@ -129,6 +130,13 @@ def _remove_gone(connection: Connection, newer: Newer) -> None:
             if refused.get("server_id") in known or refused.get("workspace_id") in workspaces:
                 table = metadata.tables[name]
                 sealed.copy_new(connection, table, sealed_tables.typed(table, refused))
+
+
+def _enrolled_since(connection: Connection, newer: Newer) -> tuple[str, ...]:
+    """Servers of the newer database whose host shows a secret that is not known here, also where another had one."""
+    known = set(connection.execute(select(servers.c.agent_secret_hash)).scalars())
+    rows = newer.names("servers", ("id", "name", "agent_secret_hash"))
+    return tuple(sorted(str(name) for _, name, secret in rows if secret is not None and secret not in known))
 
 
 def _gone(connection: Connection, newer: Newer, name: str) -> list[tuple[object, ...]]:
