@@ -136,7 +136,7 @@ class Folder:
             return _read_all(descriptor, largest)
 
     def holds(self, name: str, data: bytes) -> bool:
-        """Whether a file has these bytes and the mode PUBLIC_FILE, belongs to the agent's account, and has no hard link."""
+        """Whether a file has these bytes and the mode PUBLIC_FILE, is the agent's account's, and has no hard link."""
         try:
             with self._opened(name) as descriptor:
                 status = os.fstat(descriptor)
