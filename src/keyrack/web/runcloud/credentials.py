@@ -45,10 +45,10 @@ def show_credential(call: Call) -> Response:
 
 
 def delete_credential(call: Call) -> Response:
-    """Take an SSH key away, and say what else still lets it in"""
+    """Delete an SSH key, and say what else still lets it in"""
     gone = credentials.delete(call.instance, call.actor, call.ids["serverId"], call.ids["sshId"])
-    # Whoever takes a key away must hear where it stays: this entry's end is not always the key's. Where it is, the
-    # answer is the object as it was and nothing more, as programs compare the two.
+    # Whoever deletes a key must hear where something else still lets it in. If nothing does, the answer is the object
+    # as it was and nothing more, as programs compare the two.
     still = {"still_opened_by": openings.shown(gone.still_opened_by)} if gone.still_opened_by else {}
     return JSONResponse(shapes.credential(call, gone.credential) | still)
 

@@ -96,8 +96,9 @@ class Fields:
         self._errors.setdefault(name, []).append(text)
 
     def through(self, use_case: Callable[[], T], wrong: Callable[[], Iterable[Refusal]]) -> T:
-        """What a use case answers. Where fields were wrong before it, or it refuses one, which it does for the first
-        that it finds, Unprocessable is raised with all that `wrong`, asked then, finds as well.
+        """The answer of a use case. Raises Unprocessable if fields were wrong before, or if it refuses one.
+
+        A use case refuses the first wrong field alone; `wrong` is asked for all others.
         """
         if self._errors:
             self._refused(wrong())
@@ -119,7 +120,7 @@ class Fields:
             raise Unprocessable(dict(errors), recorded=recorded)
 
     def _refused(self, refusals: Iterable[Refusal]) -> None:
-        """Note what the core says of fields that were fine so far."""
+        """Note what the core refuses in fields that had no problem so far."""
         noted = set(self._errors)
         for refusal in refusals:
             name = SPELLINGS.get(refusal.field or "body", refusal.field or "body")
