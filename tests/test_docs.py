@@ -7,8 +7,8 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 from click import Context, Group
@@ -51,7 +51,7 @@ def test_help_answers(command: str) -> None:
 
 
 def test_commands_that_are_named_exist() -> None:
-    commands = {name: import_module(module).command for name, (module, _) in COMMANDS.items()}
+    commands = {name: resolve_name(where) for name, (where, _) in COMMANDS.items()}
     groups = {
         name: command.list_commands(Context(main))
         for name, command in commands.items()

@@ -210,7 +210,6 @@ class SystemUser:
     created_at: datetime
     managed: bool = False
     revision: int | None = None
-    has_password: bool = False
     deployment_key_asked_at: datetime | None = None
     state: str = ""
     reason: str = ""

@@ -30,6 +30,9 @@ HOW_TO_GET_SSHD = (
 )
 
 
+LAST_LINES = 5
+"""So many lines of its log are shown where it does not start."""
+
 # Whether an sshd knows a setting; of the module, as a program on the disk answers the same to everybody who asks.
 _known: dict[tuple[Path, str], bool] = {}
 
@@ -210,10 +213,10 @@ def safe_place(directory: Path) -> Path:
     raise PrivateSshdError("There is no place where sshd would accept key files: " + "; ".join(reasons))
 
 
-def last_lines(path: Path, count: int = 5) -> str:
+def last_lines(path: Path) -> str:
     """The end of a log."""
     try:
-        return "\n".join(path.read_text("utf-8", "replace").split("\n")[-count - 1 :]).strip()
+        return "\n".join(path.read_text("utf-8", "replace").split("\n")[-LAST_LINES - 1 :]).strip()
     except OSError as error:
         return f"({path}: {error.strerror})"
 

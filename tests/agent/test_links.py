@@ -133,6 +133,10 @@ def test_tmp_is_no_place_for_keys(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
+    # Without the advice to take the right to write to /tmp from everybody.
+    with pytest.raises(FolderProblem, match=f"{shared}, as is meant for it; take a folder that lies elsewhere"):
+        KeyFiles.open(str(shared / "keys"), str(shared / "revoked_keys"), create=True)
+    shared.chmod(0o777)
     with pytest.raises(FolderProblem, match="chmod go-w"):
         KeyFiles.open(str(shared / "keys"), str(shared / "revoked_keys"), create=True)
 

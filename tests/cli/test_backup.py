@@ -18,6 +18,7 @@ from sqlalchemy import select
 from keyrack import app
 from keyrack.cli.main import main
 from keyrack.core.git import access
+from keyrack.core.hosts import enrolment, servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import key_sources, user_keys
 from keyrack.core.people import actors, tokens, users
@@ -160,6 +161,24 @@ def test_what_was_taken_away_since_the_backup_stays_away(data: Path, tmp_path: P
     with closing(sqlite3.connect(aside)) as raw:
         assert raw.execute("SELECT count(*) FROM users WHERE name = 'zoe'").fetchone() == (1,)
     assert (data / "keyrack.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_hosts_that_enrolled_since_the_backup_are_named(data: Path, tmp_path: Path) -> None:
+    """The restored database does not know them, so that they hear of nothing."""
+    keyrack, copy = actors.system_actor(1), tmp_path / "copy.db"
+    with opened(data) as instance:
+        enrolment.enrol(instance, servers.invite(instance, keyrack, 1), {}, address="192.0.2.1")
+    assert run("backup", str(copy), data=data).exit_code == 0
+    asked = run("restore", str(copy), data=data)
+    assert ("Lost: 0 events" in asked.output, "enrolled since" in asked.output) == (True, False), asked.output
+    with opened(data) as instance:
+        made = servers.create(instance, keyrack, name="web-9", address="192.0.2.9")
+        for server_id in (1, made.id):
+            enrolment.enrol(instance, servers.invite(instance, keyrack, server_id), {}, address="192.0.2.1")
+    done = run("restore", str(copy), "--yes", data=data)
+    assert done.exit_code == 0, done.output
+    assert "2 hosts enrolled since, and would be told nothing, revocations included, until" in done.output
+    assert "pasted there: web-1, web-9." in done.output
 
 
 def test_what_is_no_backup_of_this_instance_changes_nothing(data: Path, team_folder: Path, tmp_path: Path) -> None:

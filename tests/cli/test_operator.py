@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from keyrack.cli.main import main
+from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM
 
 WHO = pwd.getpwuid(os.geteuid()).pw_name
@@ -69,6 +70,30 @@ def test_grants_from_the_command_line(folder: Path) -> None:
     assert "Took back from alice" in run(folder, "grants", "take-back", "1")
     assert json.loads(run(folder, "grants", "list", "--json")) == []
     assert "keyrack grants list" in run(folder, "grants", "take-back", "1", status=1)
+
+
+def test_what_is_taken_away_and_lets_in_all_the_same_is_said(folder: Path, tmp_path: Path) -> None:
+    """By each command that takes a key or a person away."""
+    public = tmp_path / "id.pub"
+    public.write_text(fresh_line() + "\n", "ascii")
+    own = json.loads(run(folder, "people", "add-key", "alice", str(public), "--json"))["id"]
+    run(folder, "groups", "set", "ops", "alice")
+    run(folder, "grants", "give", "--group", "ops", "--server", "web-1", "--as", "deploy")
+    where = ("--label", "laptop", "--as", "deploy")
+    added = json.loads(run(folder, "servers", "add-key", "web-1", str(public), *where, "--json"))["id"]
+    still = f"still let in by: credential {added} (server web-1)"
+    assert run(folder, "groups", "remove", "ops", "alice") == f"alice is not in group ops any more; {still}.\n"
+    run(folder, "groups", "add", "ops", "alice")
+    told = f"Deleted SSH key {added} from web-1; still let in by: group 1 (server web-1).\n"
+    assert run(folder, "servers", "delete-key", "web-1", str(added)) == told
+    added = json.loads(run(folder, "servers", "add-key", "web-1", str(public), *where, "--json"))["id"]
+    still = f"still let in by: credential {added} (server web-1)"
+    assert run(folder, "people", "delete-key", "alice", str(own)) == f"Deleted key {own} of alice; {still}.\n"
+    told = f"Deleted SSH key {added} from web-1.\n"
+    assert run(folder, "servers", "delete-key", "web-1", str(added)) == told
+    run(folder, "groups", "delete", "ops")
+    (newest,) = json.loads(run(folder, "events", "--limit", "1", "--json"))
+    assert newest["summary"] == "Deleted group ops, and took back what it was granted: deploy on server 1 (grant 1)"
 
 
 def test_tokens_from_the_command_line(folder: Path) -> None:

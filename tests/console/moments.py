@@ -18,9 +18,9 @@ PASSWORD = "olga's password"
 LONG = "db-primary-replica-with-a-very-long-name-for-billing-and-reporting.eu-central-1.internal.example.org"
 LIMITS = {
     "From where": "10.0.0.0/8 2001:db8:1234:5678::/64 !10.9.0.0/16 *.build.internal.example.org",
-    "One command alone": '/usr/local/bin/backup --to "s3://a-bucket-with-a-long-name/daily" --quiet',
-    "Forwarding to these places alone": "db.internal:5432 [2001:db8::1]:443",
-    "Listening on these ports alone": "8080 localhost:9090",
+    "Only this command": '/usr/local/bin/backup --to "s3://a-bucket-with-a-long-name/daily" --quiet',
+    "Forwarding only to": "db.internal:5432 [2001:db8::1]:443",
+    "Listening only on": "8080 localhost:9090",
 }
 PERMISSIONS = ("Terminal", "Port forwarding", "Agent forwarding", "X11 forwarding", "~/.ssh/rc")
 

@@ -382,7 +382,7 @@ KINDS = {
     ),
     "webhook": Kind(
         webhook_unheard,
-        "did not get to https://alerts.example.org/keyrack",
+        "did not reach https://alerts.example.org/keyrack",
         "nobody answered",
         ("button", "Send nothing there any more…"),
         (press("Send nothing there any more…"), press("Send nothing there any more")),

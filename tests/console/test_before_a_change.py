@@ -86,11 +86,11 @@ def test_a_keys_restrictions_are_shown_before_they_change(
     signed_in(page, "olga").goto(f"/hosts/{host.id}/keys/{key.id}")
     page.get_by_text("Change what it may do").click()
     page.get_by_label("From where").fill("10.0.0.0/8 *.example.org")
-    page.get_by_label("Port forwarding").select_option("not given")
+    page.get_by_label("Port forwarding").select_option("not allowed")
     page.get_by_role("button", name="See what it changes").click()
     table = page.get_by_role("table", name="What it may do")
     expect(table.get_by_role("row", name="From where")).to_contain_text("10.0.0.0/8 *.example.org")
-    expect(table.get_by_role("row", name="Port forwarding")).to_contain_text("not given")
+    expect(table.get_by_role("row", name="Port forwarding")).to_contain_text("not allowed")
     expect(page.get_by_role("main")).to_contain_text("www on shop-1")
     assert held(console, key) == {}
     page.get_by_role("button", name="Restrict it like that").click()
@@ -116,7 +116,7 @@ def test_of_two_tabs_the_second_sees_what_the_first_restricted(
 ) -> None:
     signed_in(page, "olga").goto(f"/hosts/{host.id}/keys/{key.id}")
     page.get_by_text("Change what it may do").click()
-    page.get_by_label("One command alone").fill("/bin/backup")
+    page.get_by_label("Only this command").fill("/bin/backup")
     page.get_by_role("button", name="See what it changes").click()
     other = page.context.new_page()
     other.goto(f"/hosts/{host.id}/keys/{key.id}")
@@ -160,7 +160,7 @@ def test_a_member_sees_their_own_tokens_and_revokes_one(page: Page, console: Ser
     expect(page.get_by_role("heading", name="Revoke the token to be gone of mallory?")).to_be_visible()
     expect(page.get_by_role("main")).to_contain_text("It was never used.")
     page.get_by_role("button", name="Revoke this token").click()
-    expect(page.locator("#messages")).to_contain_text("opens nothing any more")
+    expect(page.locator("#messages")).to_contain_text("no longer opens anything")
     expect(page.get_by_role("table", name="Tokens").get_by_role("row", name="to be gone")).to_have_count(0)
 
 
@@ -195,7 +195,7 @@ def test_what_was_revoked_says_by_whom_and_why_and_is_lifted(
     expect(page.get_by_role("main")).to_contain_text("keyrack revoked it everywhere")
     expect(page.get_by_role("main")).to_contain_text("a stick was lost")
     page.get_by_role("button", name="Lift the revocation").click()
-    expect(page.get_by_role("main")).to_contain_text("It opens nothing by that")
+    expect(page.get_by_role("main")).to_contain_text("That alone opens nothing")
     page.get_by_role("button", name="Let it be registered again").click()
     expect(page.locator("#messages")).to_contain_text("may be registered again")
     assert revocation.noted(console.instance, keyrack, key.fingerprint) is None
@@ -253,7 +253,7 @@ def test_what_was_done_is_heard(page: Page, signed_in: SignedIn) -> None:
     signed_in(page, "olga").goto("/people")
     page.get_by_label("New group").fill("listeners")
     page.get_by_role("button", name="Add group").click()
-    words = "The group listeners is there."
+    words = "The group listeners is added."
     wait_until(lambda: words in page.evaluate("window.heard || []"), "what was done was not heard")
 
 

@@ -67,7 +67,7 @@ def test_an_alarm_at_night_leads_to_what_to_do(
     expect(page.locator("#state")).to_contain_text("Its host key is not the one that people trust")
     expect(page.locator("#state")).to_contain_text("Was it installed anew")
     keys.press(page.get_by_role("button", name="Confirm the host key"))
-    expect(page.get_by_role("main")).to_contain_text(f"trusted no more: {parse(first).fingerprint}")
+    expect(page.get_by_role("main")).to_contain_text(f"is no longer trusted: {parse(first).fingerprint}")
     keys.press(page.get_by_role("button", name="Confirm the host key"))
     expect(page.locator("#messages")).to_contain_text("People may trust the host key from now on")
     expect(page.locator("#state")).not_to_contain_text("Its host key is not")

@@ -212,7 +212,7 @@ def test_a_look_leads_back_to_what_was_written_and_nothing_is_given_twice(
     page.go_back()
     expect(page.get_by_role("heading", name="Grant access")).to_be_visible()
     expect(page.get_by_label("Their name")).to_have_value("")
-    assert len(grants.find(console.instance, KEYRACK)) == 1
+    assert len(grants.page(console.instance, KEYRACK).items) == 1
 
 
 def test_a_secret_is_shown_once_also_to_whoever_loads_the_page_again(page: Page, signed_in: SignedIn) -> None:

@@ -44,18 +44,18 @@ def test_a_grant_ends_on_a_day_in_the_viewers_zone_and_is_restricted(
     wanted = (datetime.now(UTC) + timedelta(days=40)).replace(second=0, microsecond=0, tzinfo=None)
     page.get_by_label("Day and time").fill(wanted.isoformat(timespec="minutes"))
     page.get_by_text("What it may do, and from where").click()
-    page.get_by_label("Nothing but what is given below").check()
-    page.get_by_label("Terminal").select_option("given")
-    page.get_by_label("Forwarding to these places alone").fill("db.internal:5432")
+    page.get_by_label("Nothing but what is allowed below").check()
+    page.get_by_label("Terminal").select_option("allowed")
+    page.get_by_label("Forwarding only to").fill("db.internal:5432")
     page.get_by_role("button", name="See what it does").click()
     page.get_by_role("button", name="Grant access").click()
     expect(page.locator("#messages")).to_contain_text("alice may log in as deploy on web-1")
     told = page.request.get("/grants", headers={"Accept": "text/html"}).text()
     at = page.evaluate("text => new Date(text).toISOString().slice(0, 16)", wanted.isoformat(timespec="minutes"))
     assert at in told
-    held = grants.find(console.instance, actors.system_actor(1))[-1].restrictions
+    held = grants.page(console.instance, actors.system_actor(1)).items[-1].restrictions
     given = {"restrict": True, "permit_pty": True, "port_forwarding": True, "permitopen": ["db.internal:5432"]}
-    assert dict(held) == given, "what is named below is given"
+    assert dict(held) == given, "what is named below is allowed"
 
 
 @pytest.mark.parametrize(

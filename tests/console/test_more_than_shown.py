@@ -123,7 +123,7 @@ def test_a_key_says_how_many_hosts_it_opens_however_many_keys_its_owner_has(
 
 def test_ones_own_access_is_shown_to_its_end(page: Page, well_travelled: list[str], signed_in: SignedIn) -> None:
     signed_in(page, "alice").goto("/")
-    expect(page.get_by_text("You can log in on at least ")).to_be_visible()
+    expect(page.get_by_text("You can log in to at least ")).to_be_visible()
     page.goto("/access")
     names: set[str] = set()
     while True:

@@ -163,7 +163,7 @@ def test_a_grant_to_break_glass_is_marked_and_given_another_end(console: Service
     fields = {"who": "user", "name": "alice", "where": "server", "place": "web-1", "system_user": "root"}
     assert "alice" in olga.send("/access/grant", 200, **fields, break_glass="yes")
     olga.send("/access/grant", **fields, break_glass="yes", confirmed="yes")
-    made = grants.find(console.instance, KEYRACK)[-1]
+    made = grants.page(console.instance, KEYRACK).items[-1]
     assert made.break_glass
     assert "break glass" in olga.see("/grants")
     olga.send(f"/grants/{made.id}/renew", seen="", ends="1h", confirmed="yes")
@@ -486,7 +486,7 @@ def test_all_hosts_with_a_tag_are_told_what_to_do_without_keyrack(console: Servi
     made = servers.create(console.instance, KEYRACK, name="vault", address="192.0.2.70", tags=["vault"])
     olga.send("/settings/offline", tag="vault", after="300", then="drop-all", confirmed="yes")
     assert servers.get(console.instance, KEYRACK, made.id).offline_then == "drop-all"
-    assert "after 5 minutes no key of Keyrack" in olga.see("/settings")
+    assert "after 5 minutes none of Keyrack" in olga.see("/settings")
 
 
 def test_revoking_says_which_logins_end_and_enforcing_who_gains(console: Service, people: dict[str, Person]) -> None:
@@ -669,7 +669,7 @@ def test_a_repository_is_found_by_its_path_among_however_many_others(
         named_repositories.put(console.instance, olga, f"many/one-{number}", None)
     assert "many/one" in people["olga"].see("/repositories/many/one")
     asked = people["olga"].send(f"/repositories/{made.id}/keys/{first.id}/remove", 200)
-    assert "Take the deploy key first from many/one?" in asked
+    assert "Remove the deploy key first from many/one?" in asked
     people["olga"].send(f"/repositories/{made.id}/keys/{first.id + 1000}/remove", 404)
     people["olga"].see("/repositories/many/none", 404)
 

@@ -113,7 +113,7 @@ def test_dangerous_changes_ask_again(console: Service, later: list[timedelta]) -
         assert 'name="extra" value="kept &lt;b&gt;"' in asked.text
         assert post(client, f"{HERE}/app", proof_password="wrong").status_code == 403
         assert post(client, f"{HERE}/app", proof_password="mallory's password").status_code == 200
-        assert post(client, f"{HERE}/app").status_code == 200, "it holds for ten minutes"
+        assert post(client, f"{HERE}/app").status_code == 200, "that holds for ten minutes"
 
 
 def test_a_session_is_listed_and_ended(console: Service) -> None:

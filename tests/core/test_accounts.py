@@ -42,7 +42,7 @@ def is_password(hashed: str, password: str) -> bool:
 
 def test_a_created_system_user_is_asked_for_with_its_password_as_a_hash(team: Team) -> None:
     shop = system_users.create(team.instance, team.owner, team.server.id, username="shop", password=PASSWORD)
-    assert (shop.managed, shop.has_password, shop.state) == (True, True, accounts.PENDING)
+    assert (shop.managed, shop.state) == (True, accounts.PENDING)
     asked = wanted(team)["shop"]
     assert sorted(asked) == ["password_hash", "present"]
     assert asked["password_hash"].startswith("$6$")

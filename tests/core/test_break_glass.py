@@ -90,7 +90,7 @@ def test_what_happened_while_the_service_was_away_is_told_when_the_host_is_back(
 def test_what_was_taken_away_before_the_host_told_raises_it_by_the_hosts_word(team: Team) -> None:
     line = glass(team, "grant")
     named: dict[str, Any] = {**use(team, line, timedelta(minutes=5)), "break_glass": True}
-    (grant,) = grants.find(team.instance, team.owner)
+    (grant,) = grants.page(team.instance, team.owner).items
     grants.take_back(team.instance, team.owner, grant.id)
     tell(team, last_used=[use(team, line, timedelta(hours=1))])
     assert alarms(team) == []

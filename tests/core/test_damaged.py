@@ -160,7 +160,7 @@ def test_applying_a_file_puts_a_new_grant_in_the_place_of_a_damaged_one(team: Te
     done = workspace_apply.apply(team.instance, text, {})
     assert [words.partition(" alice")[0] for words in done] == ["let in", "remove the damaged row of"]
     assert damaged(team.instance, team.owner) == []
-    (left,) = grants.find(team.instance, team.owner)
+    (left,) = grants.page(team.instance, team.owner).items
     assert dict(left.restrictions) == {}
     assert workspace_apply.apply(team.instance, text, {}) == []
 

@@ -29,10 +29,16 @@ def test_the_folder_of_a_deleted_repository_goes_after_its_time(team: Team, tmp_
     # Deleted long ago or just now: the time counts from when it was first seen.
     os.utime(of_gone, (0, 0))
     assert storage.remove_deleted(database, root) == []
-    note = of_gone / storage.FIRST_MISSED
-    os.utime(note, (time.time() - 29 * DAY,) * 2)
+    note = of_gone / storage.MISSED
+    for _ in range(29):
+        os.utime(note, (time.time() - DAY,) * 2)
+        assert storage.remove_deleted(database, root) == []
+    # The clock leaps ahead, or was years behind when it was seen last, and back.
+    os.utime(note, (0, 0))
     assert storage.remove_deleted(database, root) == []
-    os.utime(note, (time.time() - 31 * DAY,) * 2)
+    os.utime(note, (time.time() + 3650 * DAY,) * 2)
+    assert storage.remove_deleted(database, root) == []
+    os.utime(note, (time.time() - DAY,) * 2)
     assert storage.remove_deleted(database, root) == [of_gone]
     assert list(root.glob("*/*")) == [of_kept]
 
@@ -44,9 +50,8 @@ def test_a_repository_that_comes_back_keeps_its_folder(team: Team, tmp_path: Pat
     users.ensure_project(team.instance, team.owner, name="cn-north-4", uid=PROJECT)
     back = repositories.create(team.instance, team.owner, name="back", project_uid=PROJECT)
     folder = storage.ensure(tmp_path, back, git)
-    note = folder / storage.FIRST_MISSED
-    note.touch()
-    os.utime(note, (0, 0))
+    note = folder / storage.MISSED
+    note.write_text(str(31 * DAY), "ascii")
     assert storage.remove_deleted(database, tmp_path) == []
     assert (folder / "HEAD").exists()
     assert not note.exists()

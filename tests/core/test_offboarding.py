@@ -325,14 +325,14 @@ def test_a_second_call_answers_the_first(team: Team) -> None:
 def test_git_endpoints_are_waited_for(team: Team) -> None:
     instance, owner = team.instance, team.owner
     endpoint, ended = GitEndpoint(instance, "git-1:2223"), GitEndpoint(instance, "git-2:2223")
-    assert endpoint.asked() == {}
-    ended.asked()
+    assert endpoint.to_end() == {}
+    ended.to_end()
     made = offboarding.offboard(instance, owner, "alice")
     assert not offboarding.get(instance, owner, made.id).done
-    assert endpoint.asked() == {made.id: team.member_user.id}
+    assert endpoint.to_end() == {made.id: team.member_user.id}
     endpoint.ended({made.id: 2})
     assert offboarding.get(instance, owner, made.id).words.endswith("Git not yet at git-2:2223")
-    ended.leave()
+    ended.close()
     progress = offboarding.get(instance, owner, made.id)
     assert progress.done
     assert [(one.name, one.stopped) for one in progress.git] == [("git-1:2223", 2), ("git-2:2223", 0)]

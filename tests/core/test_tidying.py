@@ -256,10 +256,12 @@ def test_a_transaction_deletes_a_little_and_a_service_goes_on_calmly(
 ) -> None:
     monkeypatch.setattr(retention, "AT_ONCE", 3)
     long_ago = team.instance.now() - 2000 * DAY
-    team.instance.database.write(lambda c: c.execute(update(tables.events).values(at=long_ago)))
-    total = rows(team.instance, tables.events)
     clock = [0.0]
     timer = retention.TidyTimer(lambda: clock[0])
+    timer.tidy(team.instance, system_actor())
+    team.instance.database.write(lambda c: c.execute(update(tables.events).values(at=long_ago)))
+    total = rows(team.instance, tables.events)
+    clock[0] = 3600.0
     timer.tidy(team.instance, system_actor())
     assert total - 3 <= rows(team.instance, tables.events) < total
     for _ in range(total):
@@ -270,9 +272,27 @@ def test_a_transaction_deletes_a_little_and_a_service_goes_on_calmly(
     team.instance.database.write(lambda c: c.execute(update(tables.events).values(at=long_ago)))
     timer.tidy(team.instance, system_actor())
     assert team.instance.database.read(lambda c: c.execute(old).scalar_one()) > 0
-    clock[0] = 3601.0
+    clock[0] = 7300.0
     timer.tidy(team.instance, system_actor())
     left = team.instance.database.read(lambda c: c.execute(old).scalar_one())
     for _ in range(50):
         timer.tidy(team.instance, system_actor())
     assert team.instance.database.read(lambda c: c.execute(old).scalar_one()) < max(left, 1)
+
+
+@pytest.mark.parametrize("began", [True, False])
+def test_by_a_clock_that_leapt_years_ahead_nothing_is_old_for_a_day(team: Team, began: bool) -> None:
+    clock = [0.0]
+    timer = retention.TidyTimer(lambda: clock[0])
+    if began:  # the clock leaps while the service runs, else before it starts
+        timer.tidy(team.instance, system_actor())
+    ahead = later(team.instance, 4 * 365 * DAY)
+    count = rows(team.instance, tables.events)
+    credentials.end_expired(ahead, system_actor())
+    for clock[0] in (1.0, 3700.0, 80_000.0):
+        timer.tidy(ahead, system_actor())
+    assert rows(team.instance, tables.events) == count
+    # It is what the clock says, so long.
+    clock[0] = 90_000.0
+    timer.tidy(ahead, system_actor())
+    assert rows(team.instance, tables.events) < count

@@ -337,7 +337,7 @@ def test_the_end_and_the_limits_of_a_grant(instance: Instance) -> None:
         "end the former terms of alice as deploy on web-1",
     ]
     assert workspace_apply.apply(instance, limited, SECRETS) == []
-    held = [grant for grant in grants.find(instance, actors.system_actor(1)) if grant.user_id is not None]
+    held = [grant for grant in grants.page(instance, actors.system_actor(1)).items if grant.user_id is not None]
     assert [(grant.expires_at.year if grant.expires_at else 0, dict(grant.restrictions)) for grant in held] == [
         (year, {"sources": ["192.0.2.0/24"]})
     ]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -36,7 +38,7 @@ class Pasted:
         self.state = folder / "agent"
         self.program = folder / "program" / "keyrack-agent.pyz"
 
-    def paste(self, token: str, *more: str, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
+    def paste(self, token: str, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run the script as it is served."""
         script = self.service.call("GET", "/agent/install.sh")
         assert script.status_code == 200
@@ -47,7 +49,7 @@ class Pasted:
             *("--keys-dir", str(self.server.keys), "--revoked-keys", str(self.server.revoked_keys)),
             *more,
         ]
-        environment = {**os.environ, "KEYRACK_AGENT_TOKEN": token, "PATH": path}
+        environment = {**os.environ, "KEYRACK_AGENT_TOKEN": token, **environment}
         return subprocess.run(
             given, input=script.text, capture_output=True, text=True, check=False, timeout=120, env=environment
         )
@@ -164,6 +166,30 @@ def test_what_goes_wrong_is_said(pasted: Pasted, token: str, more: tuple[str, ..
     shutil.rmtree(pasted.state, ignore_errors=True)
 
 
+def test_a_proxys_password_stands_in_no_arguments(pasted: Pasted) -> None:
+    seen = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def look() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                for path in Path("/proc").glob("[0-9]*/cmdline"):
+                    with suppress(OSError):
+                        seen.append(path.read_bytes())
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        # curl goes without it, so that the agent is whom the proxy meets.
+        named = f"http://host:s3cret-of-a-proxy@127.0.0.1:{port}"
+        ended = pasted.paste("t0ken", KEYRACK_AGENT_PROXY=named, no_proxy="127.0.0.1")
+        thread.join()
+    assert ended.returncode != 0
+    assert any(b"enroll" in line for line in seen)
+    assert not any(b"s3cret-of-a-proxy" in line for line in seen)
+    shutil.rmtree(pasted.state, ignore_errors=True)
+
+
 def test_an_old_python_is_named_before_anything_is_changed(pasted: Pasted, tmp_path: Path) -> None:
     """As those of RHEL 8 and Ubuntu 18.04 are: seen with 3.5 and 3.6."""
     programs = tmp_path / "bin"
@@ -175,7 +201,7 @@ def test_an_old_python_is_named_before_anything_is_changed(pasted: Pasted, tmp_p
     old = programs / "python3"
     old.write_text('#!/bin/sh\ncase "$*" in *"(3, 9)"*) exit 1 ;; esac\necho 3.6\n', "ascii")
     old.chmod(0o755)
-    ended = pasted.paste("x", path=str(programs))
+    ended = pasted.paste("x", PATH=str(programs))
     assert ended.returncode != 0
     assert "needs Python 3.9 or newer, and nothing was changed" in ended.stderr
     assert f"too old: {old} is 3.6" in ended.stderr

@@ -99,11 +99,15 @@ def test_all_keys_wait_for_their_owners_and_glass_can_be_broken(team: Service, l
 
 def test_open_sessions_go_on_and_git_lets_nobody_in_anew(team: Service, lines: dict[str, str]) -> None:
     (frozen,) = prints(lines, "alice")
-    assert git.holder_of(team.instance, frozen) is not None
+    held = git.holder_of(team.instance, frozen)
+    assert held is not None
+    assert not held.frozen
     call(team, "POST", "/freezes", {"user": "alice"}, status=202)
     assert call(team, "GET", "/people/me/keys", token=ALICE)["items"][0]["frozen"]
     assert not call(team, "GET", "/people/me/keys", token=BOB)["items"][0]["frozen"]
-    assert git.holder_of(team.instance, frozen) is None
+    held = git.holder_of(team.instance, frozen)
+    assert held is not None
+    assert held.frozen
     assert git.public_key_of(team.instance, frozen) is None
     told = document(team)
     session = LoginSession(1, 1, "deploy", "203.0.113.7", 22, frozen)

@@ -44,7 +44,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
             _parser().parse_args(arguments, given)
             return int(given.command(given))
         finally:
-            # What is left in a buffer is written when Python ends, where a full disk has no words of ours.
+            # Flush here: a full disk would otherwise fail when Python ends, without words of ours.
             if sys.stdout is not None:
                 sys.stdout.flush()
     except (AddressProblem, EnrolmentProblem, FolderProblem, StateProblem, SshdProblem) as problem:
@@ -65,13 +65,13 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def _drop_output() -> None:
-    """Have what could not be printed not be tried again when Python ends."""
+    """Drop what could not be printed, so that Python does not try again when it ends."""
     with contextlib.suppress(AttributeError, OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Parser(argparse.ArgumentParser):
-    """Its own of Python drops help that cannot be written, and ends as if it were."""
+    """A parser that raises an error where its help cannot be written; argparse's own ignores it."""
 
     def _print_message(self, message: str, file: Any = None) -> None:
         stream = file or sys.stderr
@@ -234,10 +234,10 @@ def _is_enrolled(store: StateFolder) -> bool:
 
 
 def _run(given: argparse.Namespace) -> int:
-    # SystemExit, so that what is unfinished is cleared away.
+    # SystemExit, so that unfinished files are removed.
     signal.signal(signal.SIGTERM, _stop)
     store, enrolment = _open(given)
-    # Before the lock: whoever holds that runs, as the installer has it, and with a damaged file none does.
+    # Before the lock, by which the installer tells that an agent runs: with a damaged file none does.
     local.read(store)
     store.lock()
     store.folder.sweep()
@@ -266,10 +266,10 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _catch_up(given: argparse.Namespace) -> int:
-    """Always 0: whatever is wrong, sshd and the agent must start, and the agent says it."""
+    """Always answers 0: whatever is wrong, sshd and the agent must start, and the agent reports it."""
     store, enrolment = _open(given)
     if any(one.sshds for one in Sshd(enrolment.sshd_config).listeners()):
-        return 0  # it takes people already
+        return 0  # sshd runs already
     decided = local.read(store)
     store.lock()
     alone.hold(store, enrolment, decided)

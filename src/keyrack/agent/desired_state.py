@@ -1,5 +1,5 @@
-"""Brings a host beyond its key files to what a document says: sshd's settings, accounts, unmanaged keys, and what a
-report has of them; must keep no key file back for what fails here.
+"""Makes the rest of a host what a document says, beside its key files: sshd's settings, accounts and unmanaged keys,
+and reports on them; a failure here must not hold back a key file.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ from keyrack.protocol.words import count
 TOLD_OF_SSHD = (*SETTINGS, "KbdInteractiveAuthentication", "PubkeyAuthentication", "AuthorizedKeysFile")
 _MOST_FOREIGN = 200
 _BEGINNING = datetime(1970, 1, 2, tzinfo=timezone.utc)  # before any end; sshd reads none before 1970
-UNPROVEN = "unproven"  # the settings are there, and the running sshd does not show that it obeys them
+UNPROVEN = "unproven"  # the settings are in place, but the running sshd does not show that it obeys them
 _ENFORCEMENT_WORDS = {OFF: wire_word(OBSERVE), TRYING: "trying", ON: "enforce", UNDONE: "undone"}
 
 
 class Met(NamedTuple):
-    """What came of it. unmet: words for what is not as asked; put_back: for what somebody changed, till delivered."""
+    """The outcome of put(). unmet: sentences about what was not done; put_back: sentences about what somebody had
+    changed on this host, answered until they are delivered.
+    """
 
     unmet: Tuple[str, ...]
     put_back: Tuple[str, ...]
@@ -58,7 +60,7 @@ class DesiredState:
             try:
                 self._enforcement = Enforcement(state, enrolment, self.local.drop_in, say, self.local.trial_seconds)
             except StateProblem as problem:
-                # Keys and revocations are obeyed all the same.
+                # Keys and revocations of the document still come into force.
                 self._damage = f"sshd's settings are left alone: {problem}"
         own_check = LoginCheck(self._sshd, enrolment.keys_folder)
         self._login_check = own_check if self._enforcement is None else self._enforcement.login_check
@@ -82,8 +84,8 @@ class DesiredState:
         self._reporting_host_keys: Optional[SshdHostKeys] = None
 
     @property
-    def hurry(self) -> bool:
-        """Whether enforcing is on trial, so that sshd and the service must be looked at every few seconds."""
+    def on_trial(self) -> bool:
+        """Whether enforcing is on trial, so that sshd and the service must be checked every few seconds."""
         return self._enforcement is not None and self._enforcement.state == TRYING
 
     @property
@@ -92,30 +94,30 @@ class DesiredState:
         return self._scan.is_running or self._accounts.waiting
 
     @property
-    def news(self) -> bool:
+    def has_unreported(self) -> bool:
         """Whether something of to_report() has not been delivered yet."""
         return self._state() != self._reported
 
     def scan_in_background(self) -> None:
-        """From now on put() does not wait for a long scan for keys. For an agent that stays."""
+        """From now on put() does not wait for a long scan for keys. For an agent that keeps running."""
         self._scan.limit_wait()
 
     def also_scan_for(self, names: Callable[[], Iterable[str]]) -> None:
-        """Scan for the keys of these accounts too, whom sshd's log named."""
+        """Scan the keys of these accounts too, which sshd's log named."""
         self._logged_in = names
 
     def begin(self) -> None:
-        """After a start, before anything else."""
+        """Called after a start, before anything else."""
         if self._enforcement is not None:
             self._enforcement.begin()
 
     def note_contact(self, answered: bool) -> None:
-        """Whether the service answered just now."""
+        """Note whether the service answered just now."""
         if self._enforcement is not None:
             self._enforcement.note_contact(answered)
 
     def note_foreign(self, foreign: List[ReportedKey]) -> None:
-        """Remember keys that stood in files of ours, to tell of them."""
+        """Remember foreign keys that were in Keyrack's files, for reports."""
         known = {(one.path, one.fingerprint) for one in foreign}
         kept = [one for one in self._foreign if (one.path, one.fingerprint) not in known]
         self._foreign = (kept + foreign)[-_MOST_FOREIGN:]
@@ -125,10 +127,10 @@ class DesiredState:
         return self.local.allowed(document)
 
     def put(self, document: HostDocument, *, scan: bool = True) -> Met:
-        """Do what the document asks; what cannot be done is told and keeps nothing else from being done.
+        """Do what the document asks. What cannot be done is answered, and does not prevent the rest.
 
-        scan: also scan all the files of keys that sshd reads, which is left for a quiet moment. The result of one
-        that takes long is there at a later put().
+        scan: also scan all key files that sshd reads, which takes longer. The result of a long scan is taken by a later
+        put().
         """
         unmet: List[str] = [self._undecided] if self._undecided else []
         put_back: List[str] = []
@@ -148,7 +150,7 @@ class DesiredState:
         elif document.sshd or document.mode != "enforce":
             unmet += self._unmanaged(document)
         try:
-            # With the first report that something is in force, or people would be shown a line without the port.
+            # Before the first report: otherwise people would be shown an ssh command without the port.
             self._host_key_scan.ensure_port()
             self._scan_for_keys(document, scan=scan)
             if document.remove_keys and self._scanned is not None:
@@ -171,21 +173,21 @@ class DesiredState:
         return Met(tuple(unmet), tuple(put_back))
 
     def to_report(self) -> Report:
-        """What a report has of it; keys_found, host_keys only when they changed since the last that was delivered."""
+        """This part of a report; with keys_found and host_keys only if they changed since the last delivered report."""
         self._reporting = self._state()
         report = Report(facts=self._facts)
         self._reporting_host_keys = self._host_keys
         if self._host_keys is not None and self._host_keys != self._reported_host_keys:
             report = report._replace(host_keys={"port": self._host_keys.port, "keys": list(self._host_keys.keys)})
         if self._scanned is None:
-            return report  # nobody has looked yet, which is not: there is nothing
+            return report  # without keys_found: an empty list would mean that a scan found none
         self._reporting_digest = self._digest()
         if self._reporting_digest != self._reported_digest:
             return report._replace(keys_found=self._scanned.keys + self._foreign, keys_cut=self._scanned.cut)
         return report
 
     def delivered(self) -> None:
-        """The service has what to_report() answered last."""
+        """Note that the service has received what to_report() answered last."""
         self._reported, self._reported_digest = self._reporting, self._reporting_digest
         self._reported_host_keys = self._reporting_host_keys
         self._numbers.delivered()
@@ -227,16 +229,18 @@ class DesiredState:
         return facts
 
     def _refused_logins(self, document: HostDocument) -> Dict[str, Dict[str, Any]]:
-        """Whether keys open their accounts. Where this host observes, what its files hold is no matter of this."""
+        """Which keys do not open their accounts, for a report. While this host observes, sshd need not read Keyrack's
+        files.
+        """
         enforces = self._enforcement is None or self._enforcement.state in (TRYING, ON)
         reads = self._keys_folder if enforces and not document.deleted else None
         return refused_logins.as_reported(self._login_check, self._sshd, self.allowed(document), reads)
 
     def _whom_enforcing_shuts_out(self, document: HostDocument) -> str:
-        """In words; empty where that is not known, or no question."""
+        """Whom enforcing would shut out, in words; empty where that is unknown or this host does not observe."""
         if self._enforcement is None or document.mode != OBSERVE or self._scanned is None or self._scan.is_running:
             return ""
-        # Who was not seen may be somebody.
+        # An incomplete scan may have missed keys that enforcing would shut out.
         unseen = _scan_words(self._scanned)
         others = self._sshd.others()
         if others:
@@ -244,8 +248,8 @@ class DesiredState:
         return unseen or self._enforcement.shuts_out(self.allowed(document), self._scanned.keys)
 
     def _what_enforcing_changes(self, document: HostDocument) -> Dict[str, Any]:
-        """What becomes of sshd's files and settings, to be looked at before somebody asks for it; empty where this host
-        enforces, or changes no settings.
+        """The plan of what enforcing would change in sshd's files and settings, for a report; empty where this host
+        enforces already or does not change settings.
         """
         if self._enforcement is None or document.mode != OBSERVE or document.deleted:
             self._planned = ()
@@ -277,7 +281,7 @@ class DesiredState:
         return words
 
     def _digest(self) -> str:
-        """Changes with what is told of keys that were found."""
+        """A digest of the found keys as they are reported; empty before the first scan."""
         if self._scanned is None:
             return ""
         return unmanaged_keys.digest(self._scanned.keys + self._foreign, self._scanned.cut)
@@ -287,7 +291,7 @@ class DesiredState:
 
 
 def _scan_words(result: ScanResult) -> str:
-    """What a scan did not see, for a person; empty where it saw all."""
+    """What a scan did not see, in words; empty where it saw everything."""
     words = [result.unlisted] if result.unlisted else []
     if result.cut:
         first = result.cut[0]
@@ -297,7 +301,7 @@ def _scan_words(result: ScanResult) -> str:
 
 
 def offline_words(document: HostDocument, silent: float) -> str:
-    """What the service's silence of some seconds means for the keys here, in words; empty when it means nothing."""
+    """What the offline policy does after so many seconds of the service's silence, in words; empty for nothing."""
     after, then = document.offline_policy
     if not after or silent < after:
         return ""
@@ -310,7 +314,7 @@ def offline_words(document: HostDocument, silent: float) -> str:
 
 
 def as_offline(document: HostDocument, silent: float) -> HostDocument:
-    """The document as it counts after this silence: some keys may have to go."""
+    """The document without the keys that the offline policy drops after so many seconds of silence."""
     after, then = document.offline_policy
     if not after or silent < after or then == KEEP_ALL:
         return document
@@ -321,7 +325,7 @@ def as_offline(document: HostDocument, silent: float) -> HostDocument:
 
 
 def ending_earlier(document: HostDocument, seconds: int) -> HostDocument:
-    """The document by a clock that is so many seconds behind the one that its ends are promised by."""
+    """The document with all ends so many seconds earlier, for a host whose clock is behind the service's."""
     if not seconds:
         return document
 
@@ -340,14 +344,15 @@ def ending_earlier(document: HostDocument, seconds: int) -> HostDocument:
 
 
 def _is_kept(document: HostDocument, name: str, key: AuthorizedKey, then: str) -> bool:
-    """Keys to break glass with are for the very time in which nothing answers."""
+    """Whether a key is kept by the offline policy `then`: break-glass keys always are, as they are for such times."""
     return (then != DROP_ALL and key.expires_at is None) or key.public_key in document.break_glass.get(name, ())
 
 
 def silence(status: Status) -> float:
-    """Seconds since the service confirmed what was in force before a restart; never less than none.
+    """Seconds since the service confirmed the document that was in force before a restart; at least 0.
 
-    The longer by two clocks: this host's may have been set back, the one since the boot leaves out a machine's pause.
+    The longer of two measures: this host's clock may have been set back, and the clock since the boot does not count
+    the time while a virtual machine was paused.
     """
     same_boot = status.confirmed_since_boot and status.boot and status.boot == boot_id()
     seconds = since_boot() - status.confirmed_since_boot if same_boot else 0.0

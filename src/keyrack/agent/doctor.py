@@ -1,4 +1,4 @@
-"""Says in words how this host fares and what to do about what is wrong; it changes nothing."""
+"""Checks this host and says in words what is wrong and what to do about it; it changes nothing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ _OFFLINE = {
 
 
 class Checked(NamedTuple):
-    """One thing looked at: what is so, and what to do when it is wrong. Its names are those that --json has."""
+    """One finding. fine: whether it is good; words: what was found; remedy: what to do, empty where nothing is wrong.
+    The field names are those of --json.
+    """
 
     fine: bool
     words: str
@@ -60,7 +62,7 @@ class Checked(NamedTuple):
 
 
 def status(state: StateFolder, enrolment: Enrolment) -> List[Checked]:
-    """How the agent fares by its own notes."""
+    """The agent's status by its own notes."""
     noted = state.status()
     running = state.in_use()
     meanwhile = "" if running else _ends_meanwhile(state, enrolment)
@@ -89,7 +91,7 @@ def status(state: StateFolder, enrolment: Enrolment) -> List[Checked]:
 
 
 def _ends_meanwhile(state: StateFolder, enrolment: Enrolment) -> str:
-    """What becomes of ends while the agent does not run."""
+    """What happens to ends of keys while the agent does not run, in words."""
     if _has_ends(state) and form_of(Sshd(enrolment.sshd_config)) is EndForm.ABSENT:
         return "and keys whose end comes go on opening, as this sshd knows no ends"
     return "ends of keys still hold"
@@ -122,14 +124,14 @@ def _how_held(state: StateFolder) -> Iterator[Checked]:
 
 
 def examine(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
-    """Look at everything that a login depends on, one finding after the other."""
+    """Check everything that a login depends on, one finding after another."""
     yield from status(state, enrolment)
-    for look in (_check_other_agents, _check_document, _check_ends, _check_sshd, _check_service):
-        yield from look(state, enrolment)
+    for check in (_check_other_agents, _check_document, _check_ends, _check_sshd, _check_service):
+        yield from check(state, enrolment)
 
 
 def _check_other_agents(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
-    """Whether an agent with a folder of its own minds the same files: of the two, the one that began later ends."""
+    """Whether an agent with another state folder manages the same files; the later one of the two does not run."""
     try:
         decided = local.read(state)
     except StateProblem:
@@ -172,7 +174,7 @@ def _check_document(state: StateFolder, enrolment: Enrolment) -> Iterator[Checke
 
 
 def _check_ends(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
-    """How the running sshd reads the ends of keys, and what that means where nothing of ours runs."""
+    """How the running sshd reads the ends of keys, and what that means while the agent does not run."""
     sshd = Sshd(enrolment.sshd_config)
     version = sshd.running.version()
     if version == UNKNOWN:
@@ -235,8 +237,8 @@ def _check_settings(enrolment: Enrolment, effective: Effective, patterns: Sequen
 
 
 def _check_other_ways(state: StateFolder, effective: Effective) -> Iterator[Checked]:
-    """Who gets in beside Keyrack's keys, where its settings are put by hand; the agent's own leave nobody, but for whom
-    this host's administrator chained.
+    """Who can log in beside Keyrack's keys, where sshd's settings are made by hand. The agent's own settings let nobody
+    else in, except by an AuthorizedKeysCommand that the administrator chained.
     """
     try:
         is_managed = local.read(state).drop_in is not None
@@ -250,7 +252,9 @@ def _check_other_ways(state: StateFolder, effective: Effective) -> Iterator[Chec
 
 
 def _check_listeners(sshd: Sshd) -> Iterator[Checked]:
-    """Whether one runs, and alone; what it has read only the running agent asks, for it writes to do so."""
+    """Whether sshd runs, and only one. What it has read is not asked here: that needs writing to key files, which only
+    the running agent does.
+    """
     if not listening.can_be_seen():
         yield Checked(True, "whether sshd is running cannot be seen on this system")
         return
@@ -268,7 +272,7 @@ def _check_listeners(sshd: Sshd) -> Iterator[Checked]:
             "sshd's settings changed after the sshd that runs had read them: it may do otherwise than is said here",
             "have it read them: systemctl reload ssh",
         )
-    gone = sshd.cannot_start_anew()
+    gone = sshd.restart_problem()
     if gone:
         yield Checked(False, gone, "put its program back, or start another one: systemctl restart ssh")
     others = sshd.others()
@@ -306,7 +310,7 @@ def _check_logins(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]
 
 
 def _check_drop_in(state: StateFolder, enrolment: Enrolment) -> Generator[Checked, None, bool]:
-    """Whether sshd does for every account what enforcing takes; answers whether this host only observes."""
+    """Whether sshd has the settings of enforcing, for every account. Answers whether this host only observes."""
     try:
         decided, record, accepted = local.read(state), enforcement.read(state), state.accepted()
         if decided.drop_in is None or accepted is None:

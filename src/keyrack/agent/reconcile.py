@@ -1,8 +1,9 @@
-"""The document that this host obeys: checks a new one, remembers it, has its files put in place; it asks nobody.
+"""The document that this host obeys: checks a new one, saves it, and has its files put in place; must not ask the
+service.
 
-What is checked before a document is obeyed (Invariant 6), in this order, and all of it before anything is changed:
-(1) the service's signature over the exact text; (2) that every part of it is of the known form; (3) that it is for this
-very host; (4) that it is newer than the last one obeyed. If one fails, the last good state stays.
+Before a document is obeyed (Invariant 6), these checks are made in this order, and all of them before anything is
+changed: (1) the service signed this exact text; (2) every part of it is of the known form; (3) it is for this very
+host; (4) it is newer than the last one obeyed. If one fails, the last good state stays.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from keyrack.protocol.host_document import DocumentError, HostDocument
 from keyrack.protocol.report import Report
 from keyrack.ssh import public_key
 
-_CLOCK_SECONDS = 1.0  # how late an end may be seen when the clock was set
+_CLOCK_SECONDS = 1.0  # how late an end may be noticed after the clock was set
 _AGAIN_PAUSE_SECONDS = 0.5
-AGAIN_SECONDS = ASK_SECONDS + 5.0  # after an end, in which it is looked at again and again
+AGAIN_SECONDS = ASK_SECONDS + 5.0  # so long after an end the files are checked again and again
 
 
 class DocumentRefused(Exception):
@@ -39,7 +40,7 @@ class DocumentRefused(Exception):
 
 
 class Failed(Exception):
-    """Something of this host that keeps a document from being obeyed, for now."""
+    """A problem of this host that prevents a document from being obeyed for now; the words say which."""
 
 
 class InForce(NamedTuple):
@@ -56,7 +57,7 @@ class _Checked(NamedTuple):
 
 
 class _Put(NamedTuple):
-    """Files as they were made last, and of what."""
+    """The files as they were rendered last, with the document and the ends that they were rendered from."""
 
     document: HostDocument
     ends: Ends
@@ -64,7 +65,7 @@ class _Put(NamedTuple):
 
 
 class Reconciler:
-    """What one enrolled host obeys. Nothing is in force until recall() or take() found a good document."""
+    """What one enrolled host obeys. Nothing is in force before recall() or take() has accepted a document."""
 
     def __init__(
         self,
@@ -73,7 +74,9 @@ class Reconciler:
         desired: Optional[DesiredState] = None,
         allowed: Callable[[HostDocument], HostDocument] = lambda document: document,
     ) -> None:
-        """allowed: what of a document may count on this host; desired says it, where it is given."""
+        """desired: does what a document asks beyond key files, None for nothing; allowed: answers the part of a
+        document that counts on this host, used only without `desired`, which decides it otherwise.
+        """
         self._allowed = allowed if desired is None else desired.allowed
         self._state_folder = state
         self._enrolment = enrolment
@@ -92,16 +95,16 @@ class Reconciler:
         self._ours_ends = math.inf  # the next end that nobody but the agent sees to
         self._ends_problem = ""
         self._ends_changed = threading.Event()
-        self._writing = threading.Lock()  # around the files, and around what was made of which document
+        self._writing = threading.Lock()  # held while files are written and while what was rendered changes
 
     @property
     def in_force(self) -> Optional[InForce]:
-        """What counts since the last put(): the same object until something else does; None where there is nothing."""
+        """What is in force since the last put(), the same object until it changes; None where nothing is."""
         return self._in_force
 
     @property
     def revision(self) -> int:
-        """The revision of the document in force; 0: none."""
+        """The revision of the document in force; 0 where there is none."""
         return self._checked.document.revision if self._checked else 0
 
     @property
@@ -111,36 +114,37 @@ class Reconciler:
 
     @property
     def ends_earlier(self) -> int:
-        """By how many seconds ends stand earlier in the files, as this host's clock is behind the service's."""
+        """How many seconds earlier ends are written in the files, as this host's clock is behind the service's."""
         return 0 if self._in_host_time is None else self._in_host_time[0]
 
     @property
     def deleted(self) -> bool:
-        """Whether the document in force says that the service does not serve this host any more."""
+        """Whether the document in force says that this server was deleted."""
         return self._checked is not None and self._checked.document.deleted
 
     def recall(self, applied: int) -> None:
-        """Obey again what was obeyed before a restart, where there is such a thing. applied: the last revision that was
-        put in place.
+        """Obey the saved document again after a restart, if there is one. applied: the last revision that was put in
+        place.
 
-        Raises DocumentRefused, Failed or StateProblem; then files stay as they are: a damaged note of ours is no
-        reason to change who may log in.
+        Raises DocumentRefused, Failed or StateProblem; then files stay as they are: a damaged note must not change who
+        may log in.
         """
         accepted = self._state_folder.accepted()
         if accepted is not None:
             checked = self._check(accepted)
-            # It is remembered before it is put in place: an older one was brought back, with keys revoked since.
+            # A document is saved before it is put in place. So an older one here is an old copy of the note, which may
+            # let in keys that were revoked since.
             _check_not_older(checked, applied)
             self._checked = checked
 
     def take(self, new: Accepted, applied: int) -> None:
-        """Obey this document from now on, and remember it. applied: the last revision that was put in place.
+        """Obey this document from now on, and save it. applied: the last revision that was put in place.
 
-        Raises DocumentRefused or Failed, and changes nothing then.
+        Raises DocumentRefused or Failed, and then changes nothing.
         """
         checked = self._check(new)
         # (4) It is newer than the last one obeyed.
-        # Where the document in force was lost, the number that was noted still counts: this one may be it.
+        # Where the saved document was lost, the applied revision still counts; this document may be the lost one.
         if self._checked is None:
             _check_not_older(checked, applied)
         elif checked.document.revision <= self.revision:
@@ -149,7 +153,7 @@ class Reconciler:
                 "(a service restored from a backup must issue a newer one)"
             )
         try:
-            # Remember first, then act: after a power cut in between, the newer one is put in place again.
+            # Save first, then act: after a power cut in between, the new document is put in place at the next start.
             self._state_folder.accept(new)
         except OSError as error:
             full = "; ".join(self._state_folder.full())
@@ -158,10 +162,10 @@ class Reconciler:
         self._checked = checked
 
     def put(self, *, new: bool = True, silent: float = 0.0, scan: bool = True) -> KeyFilesOutcome:
-        """Make this host what the document in force says; nothing is done where there is none.
+        """Make this host what the document in force says; do nothing where there is none.
 
-        new: that files differ is no surprise; silent: seconds since the service last confirmed the document;
-        scan: look for keys that nobody told of, too.
+        new: files are expected to differ; silent: seconds since the service last confirmed the document; scan: also
+        scan for unmanaged keys.
         """
         if self._checked is None:
             return KeyFilesOutcome((), ())
@@ -189,7 +193,7 @@ class Reconciler:
         return KeyFilesOutcome(outcome.changed, (), met.put_back)
 
     def _write(self, counted: HostDocument, *, new: bool) -> KeyFilesOutcome:
-        """Make the files those of a document as it counts now. Raises FolderProblem or OSError."""
+        """Write the files of a document as it counts now. Raises FolderProblem or OSError."""
         counted = self._host_time(counted)
         ends = self._ends.ends_of(counted)
         last = self._rendered
@@ -204,7 +208,7 @@ class Reconciler:
         if (ours, has_ends) != (self._ours_ends, self._has_ends):
             self._ours_ends, self._has_ends = ours, has_ends
             self._ends_changed.set()
-        # Opened anew each time: where somebody moved the folders away, they are made again.
+        # Opened each time: if somebody moved the folders away, they are made again.
         files = KeyFiles.open(self._enrolment.keys_folder, self._enrolment.revoked_keys, create=True)
         try:
             by_time = () if new else self._differences(files, last)
@@ -214,22 +218,21 @@ class Reconciler:
         return outcome._replace(changed=tuple(path for path in outcome.changed if path not in by_time))
 
     def _host_time(self, document: HostDocument) -> HostDocument:
-        """A document with its ends by this host's clock, the same one as long as it counts."""
+        """A document with its ends by this host's clock; the same object while neither changes."""
         behind, last = self.clock.behind(), self._in_host_time
         if last is None or last[0] != behind or last[1] is not document:
             last = self._in_host_time = behind, document, ending_earlier(document, behind)
         return last[2]
 
     def _clock_was_set(self) -> bool:
-        """Whether ends stand in the files by another clock than this host's is now."""
+        """Whether this host's clock was set since ends were written, so that they must be written again."""
         return self._has_ends and self.ends_earlier != self.clock.behind()
 
     def start_ending_keys(self, say: Callable[[str], None]) -> None:
-        """Take keys away at their ends until the process ends, where sshd reads no ends; and have the ends written anew
-        when this host's clock was set back.
+        """Until the process ends, remove keys at their ends where sshd cannot read ends, and write ends again when this
+        host's clock was set back.
 
-        On a thread of its own, as every other one may wait for the service just now. Raises OSError where none can be
-        begun.
+        On a thread of its own, as the others may be waiting for the service. Raises OSError where none can be started.
         """
         threads.begin(threading.Thread(target=self._end_keys_for_good, args=(say,), name="ends", daemon=True))
 
@@ -239,24 +242,24 @@ class Reconciler:
             left = self._ours_ends - time.time()
             if time.monotonic() < again_until:
                 left = min(left, _AGAIN_PAUSE_SECONDS) if left > 0 else _AGAIN_PAUSE_SECONDS
-            # Not for long: somebody may set the clock.
+            # Wait _CLOCK_SECONDS at most: somebody may set the clock.
             self._ends_changed.wait(max(0.0, min(left, _CLOCK_SECONDS)) if self._has_ends else None)
             self._ends_changed.clear()
             is_due = self._clock_was_set() or time.time() >= self._ours_ends
             if not is_due and time.monotonic() >= again_until:
                 continue
             if is_due:
-                # What sshd is asked meanwhile (proof.py) puts a file back as it was when the question began.
+                # A question to sshd that runs meanwhile (proof.py) restores a file as it was when the question began.
                 again_until = time.monotonic() + AGAIN_SECONDS
             try:
                 words = self.end_keys()
-            except Exception as error:  # whatever it is, the next second may be better
+            except Exception as error:  # the thread must go on: the next try may succeed
                 words = [f"a key that has ended could not be taken away: {type(error).__name__}: {error}"]
             for problem in words:
                 say(problem)
 
     def end_keys(self) -> List[str]:
-        """Take away what has ended since the files were made; answers in words what could not be."""
+        """Remove keys that have ended since the files were written. Answers in words what could not be removed."""
         with self._writing:
             if self._counted is None:
                 return []
@@ -266,8 +269,8 @@ class Reconciler:
                 return [f"a key that has ended could not be taken away: {problem}"]
 
     def is_due(self, silent: float) -> bool:
-        """Whether the service's silence means something else now than when the files were put, or a key has ended that
-        the agent itself must take away.
+        """Whether the files must be written again: the offline policy applies now or no longer, a key has ended that
+        the agent must remove, or the clock was set.
         """
         if self._checked is None:
             return False
@@ -276,45 +279,45 @@ class Reconciler:
 
     @property
     def is_offline(self) -> bool:
-        """Whether the service's silence meant something when the files were put."""
+        """Whether the offline policy applied when the files were last written."""
         return bool(self._offline)
 
     @property
-    def hurry(self) -> bool:
-        """Whether sshd and the service must be looked at every few seconds."""
-        return self._desired is not None and self._desired.hurry
+    def on_trial(self) -> bool:
+        """Whether sshd and the service must be checked every few seconds, as enforcing is on trial."""
+        return self._desired is not None and self._desired.on_trial
 
     @property
     def scanning(self) -> bool:
-        """Whether there is soon more to tell of keys that nobody told of."""
+        """Whether a scan for unmanaged keys runs, or a key pair is being made, whose result will be reported."""
         return self._desired is not None and self._desired.scanning
 
     @property
-    def news(self) -> bool:
-        """Whether there is something to tell of this host beyond its files."""
-        return self._desired is not None and self._desired.news
+    def has_unreported(self) -> bool:
+        """Whether something of to_report() has not been delivered yet."""
+        return self._desired is not None and self._desired.has_unreported
 
     def to_report(self) -> Report:
-        """What a report has of it."""
+        """The part of a report that `desired` knows."""
         return Report() if self._desired is None else self._desired.to_report()
 
     def delivered(self) -> None:
-        """The service has them."""
+        """Note that the service has received the last to_report()."""
         if self._desired is not None:
             self._desired.delivered()
 
     def begin(self) -> None:
-        """After a start, before anything else."""
+        """Called after a start, before anything else."""
         if self._desired is not None:
             self._desired.begin()
 
     def note_contact(self, answered: bool) -> None:
-        """Whether the service answered just now."""
+        """Note whether the service answered just now."""
         if self._desired is not None:
             self._desired.note_contact(answered)
 
     def unmet(self) -> List[str]:
-        """What is not as the document asks beyond the files, so that nobody believes it done."""
+        """What the document asks beyond the files and was not done, in words."""
         if self._checked is None:
             return []
         words = list(self._unmet)
@@ -326,8 +329,8 @@ class Reconciler:
         return words + [said for said in (self._ends_problem, self._offline) if said]
 
     def _differences(self, files: KeyFiles, wanted: _Put) -> Tuple[str, ...]:
-        """Note the keys in files that somebody changed, before they are put back: the service is told of them. Answers
-        the paths of files that differ by how ends are written, or by a key that has ended, and by nothing else.
+        """Note foreign keys in files that somebody changed, for a report, before the files are put back. Answers the
+        paths of files that differ only by how ends are written or by keys that have ended.
         """
         changed = files.changed_files(wanted.rendered)
         if not changed:
@@ -345,7 +348,9 @@ class Reconciler:
         return tuple(by_ends)
 
     def _check(self, new: Accepted) -> _Checked:
-        """Checks (1) to (3); take() has the fourth, as a document that is recalled is no newer than itself."""
+        """Make checks (1) to (3); take() makes the fourth, which a recalled document cannot pass. Raises
+        DocumentRefused.
+        """
         # (1) The service signed this exact text.
         try:
             signature.check(self._enrolment.signing_key, new.document, new.signature)
@@ -365,6 +370,6 @@ class Reconciler:
 
 
 def _check_not_older(checked: _Checked, applied: int) -> None:
-    """Raises DocumentRefused for an older one than was put in place last."""
+    """Raise DocumentRefused for a document older than the one put in place last."""
     if checked.document.revision < applied:
         raise DocumentRefused(f"its revision {checked.document.revision} is older than {applied}, in force here")

@@ -1,4 +1,4 @@
-"""The agent's state folder: who it is, what it last accepted, how it fares; must decide nothing."""
+"""The agent's state folder: its enrolment, the last accepted document, its status; must decide nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEFAULT_KEYS_FOLDER = "/etc/ssh/keyrack/keys"
 DEFAULT_REVOKED_KEYS = "/etc/ssh/keyrack/revoked_keys"
 
 _ENROLMENT, _ACCEPTED, _STATUS, _LOCK = "enrolment.json", "accepted.json", "status.json", "lock"
-_PROBE_SECONDS = 2.0  # whoever looks whether an agent runs (in_use, the installation) holds the lock so long at most
+_PROBE_SECONDS = 2.0  # a check whether an agent runs (in_use, the installation) holds the lock for less than this
 _PAUSE = 0.02
 _REMEDIES = {
     _ENROLMENT: "enrol this host again with --replace",
@@ -30,11 +30,11 @@ _LARGEST_FILE = 256 * 1024 * 1024
 
 
 class StateProblem(Exception):
-    """What is remembered cannot be used; the words say what to do."""
+    """Something in the state folder cannot be used; the words say what to do."""
 
 
 class Enrolment(NamedTuple):
-    """Which host this is, for which service, and where its files go. `secret` proves it to the service."""
+    """Which host this is, for which service, and where its files go. secret: authenticates it to the service."""
 
     url: str
     host: str
@@ -49,20 +49,21 @@ class Enrolment(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """The last document that passed every check, with its signature: both as they came."""
+    """The last document that passed every check, with its signature, both as they were received."""
 
     document: str
     signature: str
 
 
 class Status(NamedTuple):
-    """How the agent fares, for `status`. Times are seconds since 1970; 0: never.
+    """The agent's status, for `keyrack-agent status`. Times are seconds since 1970; 0: never.
 
-    revision: what the files on this host say; service: "ok", or words about the last failed contact;
-    confirmed_at: when the service last said that what is in force here is what it wants, or gave something newer;
-    service_at: what its own clock said at least when this was noted, and since_boot: the same less the time since that
-    boot; confirmed_since_boot: when it confirmed, in seconds since the boot that is noted, 0 where it was before that;
-    ends_earlier: by how many seconds ends stand earlier in the files, as this host's clock is behind that one.
+    revision: of the files on this host; service: "ok", or words about the last failed contact; problems: in words;
+    confirmed_at: when the service last confirmed the document in force, or sent a newer one; service_at: the estimate
+    of the service's time when this was saved; since_boot: service_at less the seconds since the boot then; boot: the id
+    of that boot; confirmed_since_boot: when the service confirmed, in seconds since that boot, 0 where it was before
+    it; ends_earlier: how many seconds earlier ends are written in the files, as this host's clock is behind the
+    service's.
     """
 
     revision: int = 0
@@ -90,10 +91,10 @@ class StateFolder:
         return cls(Folder.open(path, PRIVATE_FOLDER, create=create))
 
     def lock(self) -> None:
-        """Be the only agent that works with this folder, until the process ends. Raises StateProblem.
+        """Be the only agent that uses this folder, until the process ends. Raises StateProblem where another one does.
 
-        A record lock: a child that a killed agent had just begun does not hold it against the next one, as it would by
-        flock(2) or an open file description's lock. It goes when this process closes any descriptor of the file.
+        A record lock: a child of a killed agent does not hold it, as it would with flock(2) or an open file
+        description's lock. It is lost when this process closes any descriptor of the file.
         """
         descriptor = os.open(os.path.join(self.folder.path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
         until = time.monotonic() + _PROBE_SECONDS
@@ -111,7 +112,7 @@ class StateFolder:
         os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
 
     def holder(self) -> Optional[int]:
-        """The process that holds the lock, where one does. May raise OSError."""
+        """The pid of the process that holds the lock; None where none does. May raise OSError."""
         if not self.in_use():
             return None
         with open(os.path.join(self.folder.path, _LOCK), encoding="ascii", errors="replace") as file:
@@ -119,7 +120,8 @@ class StateFolder:
         return int(noted) if noted.isdecimal() else None
 
     def in_use(self) -> bool:
-        """Whether another process works with this folder now, as an agent; not to be asked by one that has the lock.
+        """Whether an agent in another process uses this folder now. Must not be called by a process that has the lock,
+        which it would lose.
 
         May raise OSError.
         """
@@ -136,7 +138,9 @@ class StateFolder:
         return False
 
     def full(self) -> Tuple[str, ...]:
-        """Words where nothing can be written in this folder: there is no space, or its disk or a file lets nobody."""
+        """Words where the folder cannot be written: no space, a read-only file system, or an immutable or append-only
+        file; empty where it can.
+        """
         status = os.statvfs(self.folder.path)
         place = mount_point(self.folder.path)
         if status.f_flag & os.ST_RDONLY:
@@ -144,7 +148,7 @@ class StateFolder:
         free = status.f_bfree if os.geteuid() == 0 else status.f_bavail
         if free * status.f_frsize < _LEAST_FREE or (status.f_files and not status.f_ffree):
             return (f"no space left on the file system at {place} for {self.folder.path}",)
-        # Root too is kept from what is immutable or append-only (chattr(1)).
+        # Not even root can write to immutable or append-only files (chattr(1)).
         names = (os.path.join(self.folder.path, name) for name in sorted(self.folder.names()))
         for path in (self.folder.path, *names):
             if not os.access(path, os.W_OK):
@@ -154,11 +158,11 @@ class StateFolder:
         return ()
 
     def enrolment(self) -> Optional[Enrolment]:
-        """Who this host is; None before enrolment. Raises StateProblem for a damaged file."""
+        """The enrolment; None before there is one. Raises StateProblem for a damaged file."""
         fields = self.load(_ENROLMENT)
         if fields is None:
             return None
-        # A newer agent may have noted more; an older one that takes its place still knows who it is.
+        # A newer agent may have saved more fields; an older one that replaces it must still be able to read the rest.
         known = {name: value for name, value in fields.items() if name in Enrolment._fields}
         try:
             return Enrolment(**known)
@@ -166,7 +170,7 @@ class StateFolder:
             raise self._damaged(_ENROLMENT) from None
 
     def enrol(self, enrolment: Enrolment) -> None:
-        """Remember who this host is and forget what it was told before as another one."""
+        """Save the enrolment, and forget the document and status of an earlier one."""
         for name in (_ACCEPTED, _STATUS):
             if name in self.folder.names():
                 self.folder.remove(name)
@@ -183,16 +187,16 @@ class StateFolder:
         return Accepted(document, signature)
 
     def accept(self, accepted: Accepted) -> None:
-        """Remember a document, for good when this returns; on a full disk in the room that was kept for it."""
+        """Save a document durably; on a full disk in the space that keep_room() reserved. May raise OSError."""
         self.save(_ACCEPTED, accepted._asdict(), reserve=self.folder)
 
     def keep_room(self) -> None:
-        """Have room for the next document, whatever fills the disk meanwhile: it may take keys away."""
+        """Reserve space for the next document, which may remove keys, in case the disk fills up."""
         with contextlib.suppress(OSError):
             self.folder.keep_reserve(os.stat(os.path.join(self.folder.path, _ACCEPTED)).st_size)
 
     def status(self) -> Status:
-        """How the agent fared when it last noted it; what is damaged counts as not noted."""
+        """The last saved status; damaged fields have their defaults."""
         try:
             noted = self.load(_STATUS) or {}
         except StateProblem:
@@ -202,7 +206,7 @@ class StateFolder:
         return Status(**{**fields, "problems": tuple(fields.get("problems", ()))})
 
     def note(self, status: Status) -> None:
-        """Note how the agent fares; may be lost with a power cut."""
+        """Save the status; it may be lost in a power cut."""
         self.save(_STATUS, status._asdict(), durable=False)
 
     def has(self, name: str) -> bool:
@@ -226,7 +230,7 @@ class StateFolder:
     def save(
         self, name: str, fields: Dict[str, Any], *, durable: bool = True, reserve: Optional[Folder] = None
     ) -> None:
-        """Keep one note; durable: for good when this returns; reserve: as Folder.write has it. May raise OSError."""
+        """Save one note. durable: sync it before this returns; reserve: see Folder.write. May raise OSError."""
         data = json.dumps(fields, sort_keys=True).encode("ascii")
         self.folder.write(name, data, PRIVATE_FILE, durable=durable, reserve=reserve)
         if durable:
@@ -238,7 +242,7 @@ class StateFolder:
 
 
 def _is_alike(value: Any, usual: Any) -> bool:
-    """Whether a field that was read is of the kind that it has by default."""
+    """Whether a field that was read is of the same type as its default."""
     if isinstance(usual, tuple):
         return isinstance(value, list) and all(isinstance(one, str) for one in value)
     if isinstance(usual, float):

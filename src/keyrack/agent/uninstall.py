@@ -1,4 +1,4 @@
-"""Takes the agent off this host and makes every file it changed what it was, to the byte; accounts stay."""
+"""Removes the agent from this host and restores every file it changed, to the byte; must not remove accounts."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ TELL_SECONDS = 10.0
 
 
 def uninstall(state: StateFolder, enrolment: Enrolment, say: Callable[[str], None]) -> List[str]:
-    """Stop the agent, give sshd its own settings back, and remove what enrolment made; answers what went wrong.
+    """Stop the agent, restore sshd's own settings, and remove what enrolment made. Answers in words what went wrong.
 
-    sshd comes first: while it would still look for key files, they must not go. May raise StateProblem,
-    FolderProblem or OSError.
+    sshd comes first: key files must not be removed while it still reads them. May raise StateProblem, FolderProblem
+    or OSError.
     """
     _stop_agent(state)
     state.lock()
@@ -57,7 +57,7 @@ def uninstall(state: StateFolder, enrolment: Enrolment, say: Callable[[str], Non
 
 
 class _Telling(threading.Thread):
-    """Tells the service once. Whether it took that counts once the thread has ended."""
+    """Reports the uninstallation once. `taken` may be read only when the thread has ended."""
 
     def __init__(self, enrolment: Enrolment) -> None:
         super().__init__(name="telling", daemon=True)
@@ -65,7 +65,7 @@ class _Telling(threading.Thread):
         self.taken = False
 
     def run(self) -> None:
-        """Tell."""
+        """Send the report."""
         given = self._enrolment
         with contextlib.suppress(NoAnswer, AddressProblem, OSError):
             client = ServiceClient(given.url, given.secret, plain_http=True, ca_file=given.ca_file, proxy=given.proxy)
@@ -75,8 +75,8 @@ class _Telling(threading.Thread):
 
 
 def _tell(enrolment: Enrolment, say: Callable[[str], None]) -> None:
-    """Have the service know that nothing of it is left here; nothing waits for long, or fails, for that."""
-    # Aside, because no name server or silent service is to keep a host from being given back.
+    """Tell the service that the agent was uninstalled; wait TELL_SECONDS at most, and only log a failure."""
+    # On a thread: a name server or service that does not answer must not stop the uninstallation.
     telling = _Telling(enrolment)
     telling.start()
     telling.join(TELL_SECONDS)
@@ -85,7 +85,7 @@ def _tell(enrolment: Enrolment, say: Callable[[str], None]) -> None:
 
 
 def _remove_program() -> None:
-    """The installed file itself, where this is it; last, because nothing can be loaded from it any more."""
+    """Remove the installed program, if this process runs from it; last, as no module can be loaded after that."""
     program = os.path.realpath(sys.argv[0])
     if os.path.basename(program) == "keyrack-agent.pyz":
         with contextlib.suppress(OSError), open(COMMAND, encoding="utf-8", errors="replace") as file:
@@ -118,8 +118,8 @@ def _is_agent(pid: int) -> bool:
 
 
 def _still_read(enrolment: Enrolment) -> str:
-    """Why our files must stay, as settings that are not ours may name them: without RevokedKeys' file sshd lets nobody
-    in. Empty where they do not, or no sshd is there that would read them.
+    """Why Keyrack's files must stay: the host's own settings may name them, and sshd lets nobody in if its RevokedKeys
+    file is missing. Empty where they do not, or no sshd runs.
     """
     sshd = Sshd(enrolment.sshd_config)
     path = enrolment.revoked_keys
@@ -142,7 +142,7 @@ def _remove_key_files(enrolment: Enrolment) -> None:
         try:
             os.rmdir(folder)
         except OSError:
-            pass  # something else lies there, which is not ours
+            pass  # it holds other files, which are not Keyrack's
 
 
 def _systemctl(*arguments: str) -> None:

@@ -15,9 +15,9 @@ from keyrack.cli.connection.operator import operator
 from keyrack.cli.files import text_of
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json_object, show_json
-from keyrack.core.words import count
 from keyrack.core.workspace import apply as workspace_apply
 from keyrack.core.workspace import schema
+from keyrack.protocol.words import count
 
 
 def _schema(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:

@@ -15,7 +15,7 @@ from keyrack.cli.output.tables import show_json
 from keyrack.core import lifetimes
 from keyrack.core.keys.rehearsal_bounds import MOST_SERVERS
 from keyrack.core.lifetimes import LifetimeError
-from keyrack.core.words import count
+from keyrack.protocol.words import count
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -12,7 +12,7 @@ from keyrack.cli.connection.calls import AT_ONCE, ID, Calls, connected, connecti
 from keyrack.cli.output import receipts
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, dash, show_json, table
-from keyrack.core.words import count
+from keyrack.protocol.words import count
 
 HINT = "`keyrack freeze list` shows which there are."
 

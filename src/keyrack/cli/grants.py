@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from keyrack.cli import still_let_in
 from keyrack.cli.changes import break_glass_option, changed, changing, end_of, lasting, moment, renewed
-from keyrack.cli.connection.calls import ID, CallRefused, Calls, connected, connection_options, if_missing, path_to
+from keyrack.cli.connection.calls import ID, Calls, connected, connection_options, if_missing, path_to
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import NOTHING, as_json, dash, table
 from keyrack.cli.restricting import restricting
@@ -178,14 +179,8 @@ def _still(calls: Calls, gone: dict[str, Any]) -> str:
     """What else lets the user in there, as the end of a sentence; "" for a group, which is not looked up."""
     if gone["user"] is None:
         return ""
-    server = gone["server_id"]
-    asked = {"user": gone["user"], "server": server, "system_user": gone["system_user"]}
-    try:
-        ways = calls.ask("GET", "/access", query=asked)["items"]
-    except CallRefused:
-        return ""
-    labels = {f"{one['via']['kind']} {one['via']['id']} (server {one['server']})": None for one in ways}
-    return f"; still let in by: {', '.join(labels)}" if labels else ""
+    asked = {"user": gone["user"], "server": gone["server_id"], "system_user": gone["system_user"]}
+    return still_let_in.words(still_let_in.ways(calls, **asked))
 
 
 def _who(grant: dict[str, Any]) -> str:

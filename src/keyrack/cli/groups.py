@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from keyrack.cli import still_let_in
 from keyrack.cli.changes import changed, changing
 from keyrack.cli.connection.calls import connected, connection_options, if_missing, path_to
 from keyrack.cli.output.tables import as_json, dash, table
@@ -68,9 +69,17 @@ def add(name: str, user: str, dry_run: bool, json_wanted: bool, **given: Any) ->
 def remove(name: str, user: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Take a user out of a group; keys that nothing else lets in are taken from the hosts."""
     with connected(given) as calls, if_missing(HINT):
-        words = f"{user} is not in group {name} any more."
+        group = calls.ask("GET", path_to("groups", name))["name"]
+        before = still_let_in.ways(calls, user=user)
+        opened = {(one["server_id"], one["system_user"]) for one in before if one["via"]["group"] == group}
+
+        def words(_: object) -> str:
+            left = still_let_in.ways(calls, user=user) if opened else []
+            there = (one for one in left if (one["server_id"], one["system_user"]) in opened)
+            return f"{user} is not in group {name} any more{still_let_in.words(there)}."
+
         path = path_to("groups", name, "members", user)
-        changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)
+        changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=words)
 
 
 @command.command()

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli import keys_found, keys_on_many
+from keyrack.cli import keys_found, keys_on_many, still_let_in
 from keyrack.cli.changes import changed, changing, lasting, renewed
 from keyrack.cli.connection.calls import ID, connected, connection_options, if_missing, path_to
 from keyrack.cli.keys_on_many import KEY_FILE, line_of
@@ -100,10 +100,10 @@ def add_mine(file: Path, title: str | None, dry_run: bool, json_wanted: bool, **
 @changing
 @connection_options
 def delete_mine(key_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> None:
-    """Delete a key of your own; it no longer opens anything."""
+    """Delete a key of your own; it no longer opens anything by your grants."""
     with connected(given) as calls, if_missing("`keyrack keys mine list` shows which there are."):
         path = path_to("people", "me", "keys", key_id)
-        words = f"Deleted key {key_id}."
+        words = f"Deleted key {key_id}{still_let_in.of_key(calls, 'me', calls.ask('GET', path))}."
         changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)
 
 

@@ -14,7 +14,7 @@ from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import NOTHING, as_json, as_json_object, dash, show_json, table
 from keyrack.core import lifetimes
 from keyrack.core.lifetimes import LifetimeError
-from keyrack.core.words import count
+from keyrack.protocol.words import count
 
 HINT = "`keyrack leaver list` shows which there are."
 

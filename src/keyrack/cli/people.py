@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from keyrack.cli import still_let_in
 from keyrack.cli.changes import changed, changing, end_of, tell
 from keyrack.cli.connection.calls import ID, connected, connection_options, if_missing, path_to
 from keyrack.cli.keys_on_many import KEY_FILE, line_of
@@ -147,9 +148,10 @@ def add_key(
 @changing
 @connection_options
 def delete_key(user: str, key_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> None:
-    """Delete a key of a user; it no longer opens anything."""
+    """Delete a key of a user; it no longer opens anything by the user's grants."""
     with connected(given) as calls, if_missing(f"`keyrack people keys {user}` shows which there are."):
-        words = f"Deleted key {key_id} of {user}."
+        key = next((one for one in calls.every(path_to("people", user, "keys")) if one["id"] == key_id), None)
+        words = f"Deleted key {key_id} of {user}{still_let_in.of_key(calls, user, key) if key else ''}."
         path = path_to("people", user, "keys", key_id)
         changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)
 

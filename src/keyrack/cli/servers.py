@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from keyrack.cli import still_let_in
 from keyrack.cli.changes import break_glass_option, changed, changing, end_of, lasting, renewed, tell
 from keyrack.cli.connection.calls import ID, connected, connection_options, if_missing, path_to
 from keyrack.cli.keys_on_many import KEY_FILE, line_of
@@ -309,8 +310,14 @@ def delete_key(server: str, key_id: int, dry_run: bool, json_wanted: bool, **giv
     """Remove a key from a server."""
     with connected(given) as calls, if_missing(f"`keyrack servers keys {server}` shows which there are."):
         path = path_to("servers", server, "credentials", key_id)
-        words = f"Deleted SSH key {key_id} from {server}."
-        changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)
+        gone = calls.ask("GET", path)
+
+        def words(_: object) -> str:
+            there = still_let_in.ways(calls, server=gone["server_id"], system_user=gone["username"])
+            still = still_let_in.words(one for one in there if one["fingerprint"] == gone["fingerprint"])
+            return f"Deleted SSH key {key_id} from {server}{still}."
+
+        changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=words)
 
 
 @command.command(name="host-keys")

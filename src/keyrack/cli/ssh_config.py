@@ -19,7 +19,7 @@ from keyrack.cli.connection.calls import connected, connection_options
 from keyrack.cli.output.ends import partly
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, show_json
-from keyrack.core.words import count
+from keyrack.protocol.words import count
 from keyrack.ssh import public_key
 from keyrack.ssh.key_problem import KeyProblem
 

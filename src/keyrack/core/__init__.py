@@ -1,1 +1,1 @@
-"""What Keyrack does, one plain function a use case, for every API and command; must know no HTTP and no terminal."""
+"""What Keyrack does, one function for each use case, for every API and command; must know no HTTP and no terminal."""

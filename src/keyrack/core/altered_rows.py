@@ -60,10 +60,10 @@ WORDS: Mapping[str, str] = {
     "host_keys": "host key",
     "access_tree": "count of what decides",
 }
-# Rows that only refuse count although they do not hold, and no document is signed without the server's own.
+# Rows that only refuse something count even where their seals do not hold.
 _REFUSING = frozenset(("revocations", "revoked_keys", "expired_keys", "held_back"))
 OWNERS = (
-    ("offboarding_id", "offboardings"),  # first: its server may be deleted by now
+    ("offboarding_id", "offboardings"),  # first, as its server may be deleted by now
     ("server_id", "servers"),
     ("user_id", "users"),
     ("group_id", "groups"),
@@ -79,7 +79,7 @@ def named(table: str) -> str:
 
 
 def row_name(words: str, number: int | str) -> str:
-    """How an alarm names a row, such as grants:5, by what it is called in words; "" where a number is no row's name."""
+    """The name of a row in alarms, such as grants:5; "" for rows that no number names. words: as in WORDS."""
     for table, called in WORDS.items():
         if called == words and table in _HAVING_IDS and len(metadata.tables[table].primary_key) == 1:
             return f"{table}:{number}"
@@ -87,7 +87,7 @@ def row_name(words: str, number: int | str) -> str:
 
 
 def watch(instance: Instance) -> None:
-    """Have an instance's database seal and check rows with its key, and raise an alarm for those that do not hold."""
+    """Make an instance's database seal and check rows with its key, and raise alarms for rows that do not hold."""
     raised: dict[str, datetime] = {}
 
     def on_altered(altered: tuple[AlteredRow, ...]) -> None:
@@ -103,7 +103,7 @@ def watch(instance: Instance) -> None:
 
 
 def _alarm(instance: Instance, altered: list[AlteredRow]) -> None:
-    """One alarm an hour for a row, in the log of the workspace it says it is of."""
+    """Raise an alarm for each row, at most one in AGAIN_AFTER, in the workspace that the row names."""
     now = instance.now()
 
     def add(connection: Connection) -> None:
@@ -171,13 +171,13 @@ def _words(row: AlteredRow) -> str:
 
 
 def _place(connection: Connection, table: str, values: Mapping[str, Any]) -> tuple[int, int | None]:
-    """The workspace that a row says it is of, or the first there is; and its server, where it is of one."""
+    """The workspace that a row names, or else the first one; and its server, None for a row without one."""
     server_id = values["id"] if table == "servers" else values.get("server_id")
     workspace_id = values.get("workspace_id")
     for column, owner in OWNERS:
         if workspace_id is None and values.get(column) is not None:
-            held = metadata.tables[owner]
-            question = select(held.c.workspace_id).where(held.c.id == values[column])
+            owner_table = metadata.tables[owner]
+            question = select(owner_table.c.workspace_id).where(owner_table.c.id == values[column])
             workspace_id = connection.execute(question).scalar()
     known = [workspace.id for workspace in workspaces.workspaces_by_name(connection)]
     if workspace_id not in known:

@@ -1,7 +1,7 @@
-"""Puts right what a clock that was ahead has left, once it was set back; must end and lengthen nothing.
+"""Corrects times in the future that a clock which was ahead has left, once it is set back; must end and lengthen
+nothing.
 
-A host that was heard of at a moment still to come would be online until then, however long it is gone by now, and what
-was to be sent at such a moment would wait for it.
+Otherwise a host that was last seen in the future would count as online until then, and what was due then would wait.
 """
 
 from __future__ import annotations
@@ -22,24 +22,27 @@ from keyrack.store import future_times
 log = logger("keyrack")
 
 LEAST_SECONDS = 10.0
-"""Clocks that are kept right are set by less, and several machines that serve differ by less."""
+"""Synchronised clocks are corrected by less, and several machines that serve differ by less."""
 
 
 class ClockCheck:
-    """Whether the clock was set back since the last check, or may have been before the first."""
+    """Notices that the clock was set back since the last check, or may have been before the first one."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._ahead: float | None = None  # how far the time of day is ahead of the clock that nobody sets
+        self._ahead: float | None = None  # how far the time of day is ahead of the monotonic clock
 
     def go_on(self, instance: Instance) -> bool:
-        """Put right what a clock ahead has left; answers whether there may be such. Raises DatabaseUnavailable."""
+        """Correct times in the future where the clock was or may have been set back; answers whether. Raises
+        DatabaseUnavailable.
+        """
         now = instance.now()
-        before, ahead = self._ahead, now.timestamp() - self._clock()
+        before = self._ahead
+        ahead = now.timestamp() - self._clock()
         if before is not None and ahead > before - LEAST_SECONDS:
             self._ahead = ahead
             return False
-        # After a start nobody knows by what clock a delivery waits: the longest wait there is may be right.
+        # After a start it is unknown how long a delivery has to wait: the longest wait that there is may be right.
         waits = webhooks.WAITS[-1] if before is None else webhooks.LEASE
         syncs = key_sync.longest_wait(instance)
 

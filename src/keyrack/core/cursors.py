@@ -1,4 +1,4 @@
-"""Marks of where a list was left, which the next page begins after; must hold nothing secret, as anybody reads them."""
+"""Cursors: texts that say where the next page of a list begins; must hold nothing secret, as anybody can read them."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ LONGEST = 1024
 
 
 def write(place: Place) -> str:
-    """The mark of a place."""
+    """The cursor for a place."""
     parts = [part.isoformat() if isinstance(part, datetime) else part for part in place]
     return base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).decode().rstrip("=")
 
 
 def list_tag(name: str) -> str:
-    """What the marks of a list begin with, by which it knows its own; name: such as /grants."""
+    """What the cursors of a list begin with, so that it refuses those of others; name: such as /grants."""
     return f"{hashlib.sha256(name.encode()).hexdigest()[:8]}."
 
 
-def own(tag: str, mark: str, *, field: str = "cursor") -> str:
-    """A mark without its list's tag; raises Refusal INVALID for a mark of another list, which would skip items here."""
-    if mark and not mark.startswith(tag):
-        raise no_mark(field)
-    return mark.removeprefix(tag)
+def own(tag: str, cursor: str) -> str:
+    """A cursor without its list's tag. Raises Refusal INVALID for one of another list, which would skip items here."""
+    if cursor and not cursor.startswith(tag):
+        raise no_cursor()
+    return cursor.removeprefix(tag)
 
 
-def place(mark: str | None, *like: type) -> Place | None:
-    """Where a page begins: None where it is not asked for by a mark, () for the first one; like: as read has it.
+def place(cursor: str | None, *like: type) -> Place | None:
+    """Where a page begins: None without a cursor, () for the first page; like: as read() takes it.
 
     Raises Refusal INVALID.
     """
-    if mark is None:
+    if cursor is None:
         return None
-    return read(mark, like) if mark else ()
+    return read(cursor, like) if cursor else ()
 
 
-def read(mark: str, like: Sequence[type], *, field: str = "cursor") -> Place:
-    """The place that a mark names; like: the types of its parts. Raises Refusal INVALID for any other text."""
-    if len(mark) > LONGEST or not mark.isascii():
-        raise no_mark(field)
+def read(cursor: str, like: Sequence[type]) -> Place:
+    """The place that a cursor names; like: the types of its parts. Raises Refusal INVALID for any other text."""
+    if len(cursor) > LONGEST or not cursor.isascii():
+        raise no_cursor()
     try:
-        parts = json.loads(base64.b64decode(mark + "=" * (-len(mark) % 4), altchars=b"-_", validate=True))
+        parts = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
         if not isinstance(parts, list):
-            raise no_mark(field)
+            raise no_cursor()
         return tuple(_part(value, kind) for value, kind in zip(parts, like, strict=True))
     except (binascii.Error, ValueError, OverflowError, RecursionError):
-        raise no_mark(field) from None
+        raise no_cursor() from None
 
 
 def _part(value: object, kind: type) -> str | int | datetime:
-    """A part of a place, which every database can compare with. Raises ValueError or OverflowError for any other.
+    """A part of a place, such as every database can compare. Raises ValueError or OverflowError for any other.
 
-    PostgreSQL has no NUL in a text, and no database has half a character or a whole number beyond 32 bits in an id.
+    PostgreSQL has no NUL in texts, no database has surrogates, and ids have at most 32 bits.
     """
     if kind is datetime and isinstance(value, str):
         moment = datetime.fromisoformat(value)
@@ -76,6 +76,6 @@ def _part(value: object, kind: type) -> str | int | datetime:
     raise ValueError("nothing that could be compared")
 
 
-def no_mark(field: str = "cursor") -> Refusal:
-    """The refusal of a text that no page gave."""
+def no_cursor(field: str = "cursor") -> Refusal:
+    """The refusal of a text that is no cursor of this list."""
     return invalid(field, "It is the text that the page before of this list gave as next.", "cursor-unknown")

@@ -1,4 +1,4 @@
-"""Figures of one process for Prometheus; must hold no name of a user, a server or an address."""
+"""Metrics of one process for Prometheus; must hold no name of a user, a server or an address."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ DELAYS = (0.1, 0.3, 1, 3, 10, 30, 60, 300, 3600, 86_400)
 
 
 class EventsWritten:
-    """How many events of the audit log were written; every command counts them, and a service's are read."""
+    """How many events of the audit log were written. Commands count too, but only a service shows the number."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._count = 0
 
     def inc(self, count: int = 1) -> None:
-        """Count that many more."""
+        """Add to the count."""
         with self._lock:
             self._count += count
 
     def collect(self) -> Iterator[Metric]:
-        """The count, as Prometheus' registry asks for it."""
+        """The count as Prometheus' registry takes it."""
         family = importlib.import_module("prometheus_client.core").CounterMetricFamily
         metric = family("keyrack_events", "Events of the audit log written, by outcome.", labels=["outcome"])
         metric.add_metric(["done"], self._count)
@@ -34,9 +34,9 @@ class EventsWritten:
 
 
 class Figures:
-    """What is counted; each process counts for itself, and nothing is asked of the database when they are read.
+    """The metrics of a process; reading them asks the database nothing.
 
-    Prometheus' parts are loaded by the first look at one of them: a command that serves nobody goes without.
+    Prometheus' library is imported with the first use of one of them, so that commands go without it.
     """
 
     requests: Counter
@@ -55,20 +55,20 @@ class Figures:
             raise AttributeError(name)
         with self._making:
             if name not in self.__dict__:
-                self.__dict__.update(_made(self.done))
+                self.__dict__.update(_metrics(self.done))
         return self.__dict__[name]
 
     def acknowledged(self, seconds: float) -> None:
-        """Count an acknowledgement that came so long after the change."""
+        """Count an acknowledgement that came so many seconds after the change."""
         self.delivery.observe(seconds)
 
     def text(self) -> bytes:
-        """All of them in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         text: bytes = importlib.import_module("prometheus_client").generate_latest(self.registry)
         return text
 
 
-def _made(done: EventsWritten) -> dict[str, Any]:
+def _metrics(done: EventsWritten) -> dict[str, Any]:
     prometheus = importlib.import_module("prometheus_client")
     registry = prometheus.CollectorRegistry()
     prometheus.ProcessCollector(registry=registry)

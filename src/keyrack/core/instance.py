@@ -30,7 +30,7 @@ def utc_now() -> datetime:
 
 @dataclass(slots=True)
 class Checkpoints:
-    """The last checkpoint of the audit log that this process knows, and proofs for those who saw smaller ones."""
+    """The last checkpoint of the audit log that this process knows, and proofs by smaller and larger size."""
 
     newest: SignedCheckpoint | None = None
     proofs: dict[tuple[int, int], list[str]] = field(default_factory=dict)
@@ -38,8 +38,9 @@ class Checkpoints:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One running Keyrack; built in app.py alone. joined: its database is a transaction that is open already;
-    rehearses: what is made on it is undone before any host hears of it.
+    """One running Keyrack; only app.py builds it.
+
+    joined: its database is an open transaction; rehearses: that transaction will be undone before any host hears of it.
     """
 
     database: Database

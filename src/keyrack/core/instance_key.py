@@ -1,4 +1,4 @@
-"""The instance's one secret and what is derived from it; must never let the secret or a derived key out."""
+"""The instance's one secret and the keys derived from it; must never let any of these out."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ log = logger("keyrack")
 
 
 class InstanceKey:
-    """Signs host documents, seals rows, encrypts access key secrets and hashes tokens.
+    """Signs host documents, seals rows, encrypts secrets and hashes tokens.
 
-    Each has a key of its own, derived from one 32-byte seed, so that one file, kept apart from the database, is
-    all that a backup must hold and all that a thief of the database lacks.
+    Each has a key of its own, derived from one 32-byte seed. So one file is all that a backup needs beside the
+    database, and all that somebody who steals the database lacks.
     """
 
     def __init__(self, seed: bytes) -> None:
@@ -52,9 +52,9 @@ class InstanceKey:
 
     @classmethod
     def load(cls, path: Path) -> InstanceKey:
-        """Read the seed from a file of 64 hexadecimal digits; make the file (0600) where there is none.
+        """Read the seed from a file of 64 hexadecimal digits; create the file (0600) where there is none.
 
-        Raises ValueError when the file holds something else.
+        Raises ValueError where the file holds something else.
         """
         if not path.exists():
             _make_file(path, secrets.token_bytes(SEED_BYTES))
@@ -66,42 +66,42 @@ class InstanceKey:
 
     @cached_property
     def _cipher(self) -> AESGCM:
-        # Loaded with the first such secret: most commands read none.
+        # Imported with the first secret, as most commands read none.
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         return AESGCM(self._secrets_key)
 
     @cached_property
     def nobodys_secret(self) -> bytes:
-        """Stands, with the context "", where there is no access key; as long as one's secret."""
+        """A ciphertext, with the context "", to decrypt where there is no access key; as long as for a real one."""
         return self.encrypt("*" * 40, "")
 
     @property
     def fingerprint(self) -> str:
-        """Which key this is, as `ssh-keygen -l` says it of the public half: "SHA256:…"."""
+        """The fingerprint of the public half, as `ssh-keygen -l` prints it: "SHA256:…"."""
         return fingerprint.of_blob(self._public_blob)
 
     @property
     def public_line(self) -> str:
-        """The public half that hosts check documents with: "ssh-ed25519 AAAA…"."""
+        """The public half, with which hosts check documents: "ssh-ed25519 AAAA…"."""
         return sshsig.public_line(self._public_blob)
 
     def sign(self, text: str, namespace: str = document_words.NAMESPACE) -> str:
-        """An armoured SSHSIG over the text, as `ssh-keygen -Y verify` checks it."""
+        """An armoured SSHSIG over a text, as `ssh-keygen -Y verify` checks it."""
         signature = self._signing_key.sign(sshsig.message(namespace, text.encode()))
         return sshsig.armour(self._public_blob, namespace, signature)
 
     def signed(self, text: str, signature: str, namespace: str = document_words.NAMESPACE) -> bool:
-        """Whether a signature is our own over this text; the same text always has the same one (Ed25519)."""
+        """Whether this key made a signature over this text. Ed25519 always signs the same text alike."""
         return hmac.compare_digest(self.sign(text, namespace).encode(), signature.encode("utf-8", "replace"))
 
     def seal(self, *fields: object) -> bytes:
-        """A 32-byte seal over the fields of a row, so that a row changed in the database is noticed."""
+        """A 32-byte seal over the fields of a row, in the former way; see sealing.py."""
         text = "\x1f".join("\x00" if field is None else str(field) for field in fields)
         return hmac.digest(self._seal_key, text.encode(), hashlib.sha256)
 
     def seal_row(self, text: bytes) -> bytes:
-        """A 32-byte seal over a row as store/sealing/seals.py writes it out; apart from all other seals."""
+        """A 32-byte seal over a row as store/sealing/seals.py writes it out; no other seal is made with this key."""
         return self._row_mac(text)
 
     def hash_token(self, secret: str) -> bytes:
@@ -109,18 +109,18 @@ class InstanceKey:
         return self._token_mac(secret.encode("utf-8", "surrogatepass"))
 
     def encrypt(self, secret: str, context: str) -> bytes:
-        """Encrypt a secret that must be read again; context (e.g. the access key's id) is bound to it."""
+        """Encrypt a secret that must be read again; decrypting takes the same context, such as an access key's id."""
         nonce = secrets.token_bytes(12)
         return nonce + self._cipher.encrypt(nonce, secret.encode(), context.encode())
 
     def decrypt(self, encrypted: bytes, context: str) -> str:
-        """The secret again; raises cryptography's InvalidTag when it or its context was changed."""
+        """The decrypted secret. Raises cryptography's InvalidTag where it or its context was changed."""
         return self._cipher.decrypt(encrypted[:12], encrypted[12:], context.encode()).decode()
 
 
 def _mac(key: bytes) -> Callable[[bytes], bytes]:
-    """HMAC-SHA256 (RFC 2104) with a key of at most 64 bytes, whose two first blocks are computed once: rows are sealed
-    and checked with each call.
+    """HMAC-SHA256 (RFC 2104) with a key of at most 64 bytes. The first block of each hash is computed once, as each
+    call seals and checks rows.
     """
     padded = key.ljust(64, b"\0")
     inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))
@@ -136,9 +136,10 @@ def _mac(key: bytes) -> Callable[[bytes], bytes]:
 
 
 def _warn_if_open(path: Path) -> None:
-    """Say that others on this machine can read the file, by ssh's own rule: who owns it could have changed that.
+    """Log that others on this machine can read the file, by ssh's rule: only if it is ours, so that we could change
+    that.
 
-    It is said and not refused: a service that does not start delivers no revocations (decision 323).
+    It is no error, as a service that does not start delivers no revocations (decision 323).
     """
     status = path.stat()
     if status.st_uid == os.getuid() and status.st_mode & 0o077:
@@ -152,7 +153,7 @@ def _warn_if_open(path: Path) -> None:
 
 
 def _make_file(path: Path, seed: bytes) -> None:
-    """Make the file unless another process makes it first; whoever sees it sees all of it."""
+    """Create the file unless another process does so first; nobody ever sees a part of it."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -168,5 +169,5 @@ def _make_file(path: Path, seed: bytes) -> None:
 
 
 def _derive(seed: bytes, purpose: bytes) -> bytes:
-    """One key a purpose: HKDF's expand step (RFC 5869) of a seed that is uniformly random already."""
+    """The key for a purpose: HKDF's expand step (RFC 5869), as the seed is uniformly random already."""
     return HKDFExpand(SHA256(), length=32, info=b"keyrack " + purpose).derive(seed)

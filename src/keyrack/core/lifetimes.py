@@ -1,7 +1,7 @@
-"""How people write how long something lasts: a span such as 12h, or an end such as 2026-12-24T18:00+01:00; must know
-no noun.
+"""Reads how people write how long something lasts: a span such as 12h, or an end such as 2026-12-24T18:00+01:00; must
+know nothing that lasts.
 
-This is the only place that reads spans (decision 129) and times (decision 348).
+Spans (decision 129) and times (decision 348) are read only here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from keyrack.model import LONGEST_SECONDS
 
 EXAMPLE = "2026-12-24T18:00:00+01:00"
 MOST_MONTHS = 12
-"""Up to so many, `m` may be meant as months."""
+"""Up to this number `m` may mean months."""
 LONGEST_TEXT = 64
 
 _SECOND, _MINUTE, _HOUR, _DAY, _WEEK = 1, 60, 3600, 86_400, 604_800
@@ -45,18 +45,18 @@ _FORMS = f"a span such as 90min, 12h, 3d or 1w, or a time with its zone such as 
 
 
 class LifetimeError(ValueError):
-    """What is no lifetime; the words begin with a verb, so that the name of a field goes before them."""
+    """A text is no lifetime; the message begins with a verb, to be put after a field's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """A span that begins once something opens, or an end; one of both."""
+    """A span that begins when something opens, or an end; exactly one of the two."""
 
     span: timedelta | None = None
     at: datetime | None = None
 
     def end(self, start: datetime) -> datetime:
-        """When it ends, if it begins at start. Raises LifetimeError where the calendar ends before."""
+        """The end, if it begins at start. Raises LifetimeError beyond the calendar's end."""
         if self.at is not None:
             return self.at
         assert self.span is not None
@@ -67,7 +67,7 @@ class Lifetime:
 
     @property
     def words(self) -> str:
-        """As people read it."""
+        """In words, such as "for 12h"."""
         if self.at is not None:
             return f"until {self.at:%Y-%m-%d %H:%M:%S} UTC"
         assert self.span is not None
@@ -75,7 +75,7 @@ class Lifetime:
 
 
 def read(text: str) -> Lifetime:
-    """A span or an end, as somebody wrote it; an end is in UTC. Raises LifetimeError with what to write instead."""
+    """A span or an end; the end is in UTC. Raises LifetimeError with what to write instead."""
     text = text.strip()
     if not text or len(text) > LONGEST_TEXT:
         raise LifetimeError(f"takes {_FORMS}")
@@ -85,12 +85,14 @@ def read(text: str) -> Lifetime:
 
 
 def moment(text: str) -> datetime:
-    """A time by RFC 3339 with its zone, in UTC; seconds may be left out. Raises LifetimeError with what to write."""
+    """A time by RFC 3339 with its zone, as UTC; seconds may be left out. Raises LifetimeError with what to write."""
     return zoned(as_written(text))
 
 
 def moment_or_day(text: str, *, end: bool = False) -> datetime:
-    """The same, or a day, 2026-12-24, which is one in UTC; end: of that day. Raises LifetimeError."""
+    """As moment(), or a day such as 2026-12-24, which is a day in UTC; end: the end of that day. Raises
+    LifetimeError.
+    """
     text = text.strip()
     if _DAY_ALONE.fullmatch(text) is None:
         return moment(text)
@@ -101,15 +103,13 @@ def moment_or_day(text: str, *, end: bool = False) -> datetime:
 
 
 def moment_or_utc(text: str) -> datetime:
-    """As moment_or_day, but in UTC where no zone is named. Raises LifetimeError."""
+    """As moment(), or a day; without a zone it is in UTC. Raises LifetimeError."""
     at = as_written(text)
     return zoned(at if at.tzinfo else at.replace(tzinfo=UTC))
 
 
 def zoned(at: datetime) -> datetime:
-    """A time in UTC; raises LifetimeError for one that names no zone, as its instant is not known, or one that no clock
-    on earth has.
-    """
+    """A time as UTC. Raises LifetimeError for one without a zone, or with an offset that no zone has."""
     offset = at.utcoffset()
     if offset is None:
         shown = at.isoformat(timespec="seconds")
@@ -123,21 +123,21 @@ def zoned(at: datetime) -> datetime:
 
 
 def as_written(text: str) -> datetime:
-    """A time of RFC 3339's shape, with its zone or none; a day alone is its midnight, without a zone."""
-    # datetime.fromisoformat takes all of ISO 8601, and each Python another part of it: weeks, days of the year, hours
-    # alone, 24:00. Whoever writes those by mistake means another time than the one that would be taken.
+    """A time in the shape of RFC 3339, with or without its zone; a day is its midnight, without a zone."""
+    # datetime.fromisoformat also takes weeks, days of the year, hours alone and 24:00, and each Python other parts of
+    # ISO 8601. People who write these by mistake mean another time than the one that it reads.
     text = text.strip()
     if _DAY_ALONE.fullmatch(text):
         text += "T00:00"
-    found = _TIME.fullmatch(text) if len(text) <= LONGEST_TEXT else None
-    if found is None:
+    match = _TIME.fullmatch(text) if len(text) <= LONGEST_TEXT else None
+    if match is None:
         raise LifetimeError(_NO_TIME)
-    year, month, day, hour, minute, second = (int(part or 0) for part in found.groups()[:6])
+    year, month, day, hour, minute, second = (int(part or 0) for part in match.groups()[:6])
     if hour == 24:
         raise LifetimeError(f"takes midnight as 00:00 of the day that begins, like {EXAMPLE[:11]}00:00:00Z")
     if second == 60:
         raise LifetimeError(f"names a leap second, which is not counted here; write it with :59, like {EXAMPLE}")
-    fraction, utc, sign, hours, minutes = found.groups()[6:]
+    fraction, utc, sign, hours, minutes = match.groups()[6:]
     zone = UTC if utc else None
     try:
         if sign:
@@ -153,9 +153,11 @@ def as_written(text: str) -> datetime:
 def span(text: str) -> timedelta:
     """A span such as 90min, 12h, 3d, 1w or 1h30m. Raises LifetimeError with what to write instead.
 
-    `m` is minutes where it cannot be months: after hours (1h30m), or where there are more than 12 (90m).
+    `m` is minutes where it cannot be months: after hours (1h30m), or in more than MOST_MONTHS (90m).
     """
-    total, smallest, place = 0, 0, 0
+    total = 0
+    smallest = 0
+    place = 0
     text = text.strip()
     if re.fullmatch(r"[0-9]{1,9}", text):
         raise LifetimeError(f"names no unit: write {text}min, {text}h or {text}d")
@@ -168,7 +170,9 @@ def span(text: str) -> timedelta:
         size = _size(int(part[1]), part[2], after=smallest)
         if smallest and size >= smallest:
             raise LifetimeError("names larger units first and each once, such as 1d12h or 1h30min")
-        total, smallest, place = total + int(part[1]) * size, size, part.end()
+        total += int(part[1]) * size
+        smallest = size
+        place = part.end()
     if total == 0:
         raise LifetimeError(f"is no time at all; it takes {_FORMS}")
     if total > _LONGEST:
@@ -177,7 +181,7 @@ def span(text: str) -> timedelta:
 
 
 def _size(number: int, unit: str, *, after: int) -> int:
-    """Seconds of a unit; after: of the unit before it, 0 for none."""
+    """The seconds of a unit; after: of the unit before it, 0 for none."""
     if unit == "m" and (number > MOST_MONTHS or after == _HOUR):
         return _MINUTE
     if unit in ("m", "M"):
@@ -195,8 +199,9 @@ def _size(number: int, unit: str, *, after: int) -> int:
 
 
 def written(length: timedelta) -> str:
-    """A span as `span` reads it, to the second."""
-    left, parts = int(length.total_seconds()), []
+    """A span as span() reads it, to the second."""
+    left = int(length.total_seconds())
+    parts = []
     for name, size in (("d", _DAY), ("h", _HOUR), ("min", _MINUTE), ("s", _SECOND)):
         if left >= size:
             parts.append(f"{left // size}{name}")

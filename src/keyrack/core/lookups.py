@@ -1,6 +1,6 @@
-"""What a caller names in its own workspace, by id or by name, or the one refusal of it; must not decide who may see it.
+"""Finds what a caller names in its own workspace, by id or name, or refuses in one way; must not decide who may see it.
 
-A path names a thing: what is not there is MISSING. A field names it too: there it is INVALID, of that field.
+A thing that a path names is MISSING where it is not there. One that a field names is INVALID, of that field.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from keyrack.store.people.groups import GroupRow
 from keyrack.store.people.tokens import Bearer
 
 NUMBER = re.compile(r"[1-9][0-9]{0,8}")
-"""What names a server by its id: with a 0 before it, it is no id, and may be a name."""
+"""A reference that may be a server's id; with a leading 0 it is a name."""
 
 
 ONESELF = "me"
-"""What stands for whoever asks where a user is named; nobody can be called so."""
+"""Names the caller wherever a user is named; nobody can have this name."""
 
 
 def is_oneself(actor: Actor, name: str) -> bool:
-    """Whether the actor is the user of this name, as it is written: in another spelling it may be another user's.
+    """Whether the actor is the user of this name in this very spelling: another spelling may be another user's.
 
-    An operator, who acts under the name of a login of the machine, is no user, also where one has that name.
+    An operator acts under a login name of the machine and is no user, even where one has that name.
     """
     return actor.user_id is not None and actor.name == name
 
 
 def user(connection: Connection, actor: Actor, user_id: int | None) -> User:
-    """The user with this id, None for nobody. Raises Refusal MISSING."""
+    """The user with this id, None for no user. Raises Refusal MISSING."""
     return _own_user(actor, None if user_id is None else users.user(connection, user_id))
 
 
@@ -49,7 +49,7 @@ def user_with_uid(connection: Connection, actor: Actor, uid: str) -> User:
 
 
 def user_named(connection: Connection, actor: Actor, name: str, *, field: str | None = None) -> User:
-    """The user with this name; field: which names it, if it is no path. Raises Refusal MISSING, or INVALID of field."""
+    """The user with this name; field: that names it, None for a path. Raises Refusal MISSING, or INVALID of field."""
     user = users.user_by_name(connection, actor.workspace_id, name)
     if user is None:
         raise _absent("user", name, field)
@@ -57,7 +57,7 @@ def user_named(connection: Connection, actor: Actor, name: str, *, field: str | 
 
 
 def group_named(connection: Connection, actor: Actor, name: str, *, field: str | None = None) -> GroupRow:
-    """The group with this name, as user_named."""
+    """The group with this name; as user_named."""
     group = groups.by_name(connection, actor.workspace_id, name)
     if group is None:
         raise _absent("group", name, field)
@@ -73,15 +73,16 @@ def server(connection: Connection, actor: Actor, server_id: int) -> Server:
 
 
 def require_server(connection: Connection, actor: Actor, server_id: int) -> None:
-    """The same for who needs nothing of it, at less cost. Raises Refusal MISSING."""
+    """As server(), for callers that need nothing of it; cheaper. Raises Refusal MISSING."""
     if servers.own_id(connection, actor.workspace_id, server_id) is None:
         raise missing("server")
 
 
 def server_named(connection: Connection, actor: Actor, reference: str, *, field: str | None = None) -> Server:
-    """The server with this id or this name; digits are an id first.
+    """The server with this id or this name; digits are read as an id first.
 
-    field: as user_named has it. Raises Refusal MISSING, TAKEN where several servers have the name, or INVALID of field.
+    field: as user_named takes it. Raises Refusal MISSING, TAKEN where several servers have the name, or INVALID of
+    field.
     """
     if hidden_character(reference) is not None:
         raise _absent("server", reference, field)
@@ -99,7 +100,7 @@ def server_named(connection: Connection, actor: Actor, reference: str, *, field:
 
 
 def system_user(connection: Connection, server_id: int, system_user_id: int) -> SystemUser:
-    """The account with this id on a server, as its row says. Raises Refusal MISSING."""
+    """The account with this id on a server, as stored. Raises Refusal MISSING."""
     row = servers.get_system_user(connection, server_id, system_user_id)
     if row is None:
         raise missing("system user")
@@ -107,7 +108,7 @@ def system_user(connection: Connection, server_id: int, system_user_id: int) -> 
 
 
 def user_key(connection: Connection, user_id: int, key_id: int) -> UserKey:
-    """The SSH key with this id that is a user's. Raises Refusal MISSING."""
+    """The SSH key with this id of a user. Raises Refusal MISSING."""
     key = user_keys.get_user_key(connection, user_id, key_id)
     if key is None:
         raise missing("SSH key")
@@ -117,14 +118,14 @@ def user_key(connection: Connection, user_id: int, key_id: int) -> UserKey:
 def credential(connection: Connection, actor: Actor, credential_id: int, now: datetime) -> tuple[Credential, Server]:
     """The credential in force with this id, and its server. Raises Refusal MISSING."""
     known = endings.credential(connection, credential_id, now)
-    on = None if known is None else servers.get(connection, actor.workspace_id, known.server_id)
-    if known is None or on is None:
+    server = None if known is None else servers.get(connection, actor.workspace_id, known.server_id)
+    if known is None or server is None:
         raise missing("SSH key")
-    return known, on
+    return known, server
 
 
 def repository(connection: Connection, actor: Actor, repository_id: int) -> Repository:
-    """The repository with this id; who may reach it, core/git/repositories.py says. Raises Refusal MISSING."""
+    """The repository with this id; core/git/repositories.py decides who may reach it. Raises Refusal MISSING."""
     known = repositories.get(connection, actor.workspace_id, repository_id)
     if known is None:
         raise missing("repository")
@@ -167,10 +168,10 @@ def own_grant(work: Work, grant_id: int) -> Grant:
     return grant(work.connection, work.actor, grant_id)
 
 
-def _own_user(actor: Actor, found: User | None) -> User:
-    if found is None or found.workspace_id != actor.workspace_id:
+def _own_user(actor: Actor, user: User | None) -> User:
+    if user is None or user.workspace_id != actor.workspace_id:
         raise missing("user")
-    return found
+    return user
 
 
 def _absent(what: str, name: str, field: str | None) -> Refusal:

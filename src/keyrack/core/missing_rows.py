@@ -1,9 +1,8 @@
-"""Looks for rows that others deleted, and receipts that they entered or took away, a little at a time and without
-anybody asking; must mend nothing itself.
+"""Looks for rows that others deleted, and for receipts that others wrote or deleted, a little at a time; must repair
+nothing itself.
 
-A row that was changed, or put back, is found where it is read. One that is not there any more is not read: what
-counted it is looked through for that, the tree of what decides (store/sealing/access_tree.py) and each server's sum.
-A receipt that no host gave is withdrawn by core/keys/receipts.py.
+Altered rows are found when they are read, but deleted ones are never read. So this goes through what counts rows: the
+tree in store/sealing/access_tree.py and each server's sum. core/keys/receipts.py withdraws false receipts.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from keyrack.store.per_server import batch
 from keyrack.store.sealing import sealed_tables, tree_nodes
 
 BUDGET_SECONDS = 0.025
-"""Of processor time at a time; for what one step takes more, it waits all the longer."""
-OF_A_CORE = 0.005
+"""Processor time for one call. A step that takes longer makes the next wait longer."""
+OF_A_CORE = 0.005  # the share of one processor that this may take
 PAUSE_SECONDS = 60.0
-"""From the end of one look through everything to the beginning of the next one."""
+"""From the end of one pass through everything to the start of the next."""
 NODES = 16
 SERVERS = 16
 
@@ -39,7 +38,7 @@ class MissingRows:
         self._false: list[int] = []
 
     def go_on(self, instance: Instance) -> bool:
-        """Look on as long as the budget lasts; whether everything was looked through. Raises DatabaseUnavailable."""
+        """Go on within the budget; answers whether a pass has ended. Raises DatabaseUnavailable."""
         if self._clock() < self._next:
             return False
         began = time.thread_time()

@@ -1,5 +1,5 @@
-"""The sentence of an alarm or a refusal and the commands that come next, put together and taken apart; must know no
-alarm and no refusal of its own.
+"""Joins the sentence of an alarm or a refusal with the commands to run next, and takes them apart; must know no alarm
+and no refusal itself.
 """
 
 from __future__ import annotations
@@ -9,26 +9,27 @@ _BETWEEN = " or "
 
 
 def with_commands(sentence: str, *commands: str) -> str:
-    """A sentence, followed by the commands that do what it says, such as "hosts resync 5"; it must say what to do also
-    to whoever sees it alone.
+    """A sentence followed by the commands that do what it says, such as "hosts resync 5".
+
+    The sentence alone must say what to do as well, as not everybody sees the commands.
     """
     return sentence.rstrip(".") + _MARK + _BETWEEN.join(f"`keyrack {command}`" for command in commands)
 
 
 def sentence(words: str) -> str:
-    """Words without the commands that with_commands() put behind them; all of them where it put none."""
-    return _apart(words)[0]
+    """Words without the commands that with_commands() added."""
+    return _split(words)[0]
 
 
 def commands(words: str) -> tuple[str, ...]:
-    """The commands behind words, each such as "keyrack hosts resync 5"; none where there are none."""
-    return _apart(words)[1]
+    """The commands in words, each such as "keyrack hosts resync 5"; () where there are none."""
+    return _split(words)[1]
 
 
-def _apart(words: str) -> tuple[str, tuple[str, ...]]:
-    said, mark, rest = words.rpartition(_MARK)
-    found = rest.removesuffix(".").split(_BETWEEN)
-    # Hosts' own words may stand in a sentence: what is no command stays.
-    if mark and all(one.startswith("`keyrack ") and one.endswith("`") for one in found):
-        return said, tuple(one.strip("`") for one in found)
+def _split(words: str) -> tuple[str, tuple[str, ...]]:
+    first, mark, rest = words.rpartition(_MARK)
+    parts = rest.removesuffix(".").split(_BETWEEN)
+    # A sentence may quote a host's words: what is no command stays in it.
+    if mark and all(one.startswith("`keyrack ") and one.endswith("`") for one in parts):
+        return first, tuple(one.strip("`") for one in parts)
     return words, ()

@@ -1,7 +1,7 @@
-"""Keeps a database and the instance key it belongs to together; must never make a second key for a database.
+"""Keeps a database with the instance key that it belongs to; must never make a second key for a database.
 
-With another key every seal in the database is wrong, no host believes a document, and no token is known: whoever
-starts so would see an instance that is empty and ready.
+With another key every seal in the database is wrong, hosts believe no document, and no token works, though the instance
+would seem empty and ready.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from keyrack.store.engine import migrate
 from keyrack.store.tables import credentials, user_keys
 
 CHECKPOINT = "audit.checkpoint"
-"""In the data folder, beside the instance key: the last checkpoint of the audit log that a service signed here."""
+"""A file in the data folder: the last checkpoint of the audit log that a service signed here."""
 
 
 class ForeignKey(ValueError):
@@ -30,32 +30,32 @@ class ForeignKey(ValueError):
 
 
 class LostDatabase(ValueError):
-    """There is an instance key, which is made after the tables of its database, and a database without any."""
+    """There is an instance key but no database with tables, though a key is made only after these."""
 
 
 def check_database(url: str, path: Path) -> str | None:
-    """Before anything is made: whose key is there, its database must be. The revision that it is at; None where no key
-    is there, and it was not asked. Raises LostDatabase, DatabaseUnavailable.
+    """Check, before anything is created, that the database is there if its key is.
 
-    An empty one in its place would look like an instance that is ready, and refuse every token and every host.
+    Answers the database's revision, None where there is no key and it was not asked. An empty database in its place
+    would seem ready, and refuse every token and every host. Raises LostDatabase, DatabaseUnavailable.
     """
-    # In this order: another process may be beginning with both just now.
+    # In this order, as another process may just be creating first the database, then the key.
     if not path.exists():
         return None
-    found = migrate.current(url)
-    if found is None:
+    revision = migrate.current(url)
+    if revision is None:
         raise LostDatabase(
             f"{path} is there, and its database is not: {make_url(url)!r} is missing or empty. Put it back with "
             "`keyrack restore FILE`, or choose the right --database. To begin with an empty one all the same: "
             "`keyrack apply FILE --new-database`; every host must then be enrolled anew. See docs/recovery.md."
         )
-    return found
+    return revision
 
 
 def check_key(database: Database, path: Path) -> None:
-    """Before anything is changed in a database that has tables: its key must be there. Raises ForeignKey, ValueError.
+    """Check, before anything is changed in a database that has tables, that its key is at `path`.
 
-    path: where the instance key is kept.
+    Raises ForeignKey, or ValueError for a malformed key file.
     """
     known = database.read(instance_facts.key_fingerprint)
     if known is None and not database.read(instance_facts.is_in_use):
@@ -71,28 +71,28 @@ def check_key(database: Database, path: Path) -> None:
 
 
 def open_as_owner(database: Database, path: Path, with_key: Callable[[InstanceKey], Instance]) -> Instance:
-    """The instance whose key the database belongs to from now on; the key is made where both are new.
+    """The instance whose key the database belongs to from now on; the key is created where both are new.
 
-    with_key: builds it. Raises as check_key does.
+    with_key: builds the instance. Raises as check_key does.
     """
     check_key(database, path)
-    found = path.exists()
+    existed = path.exists()
     key = InstanceKey.load(path)
     instance = with_key(key)
     noted = database.read(instance_facts.key_fingerprint)
     if noted is None and not database.read(lambda connection: _fits(connection, key)):
         raise _unfit(path, key)
-    counts = noted or database.write(lambda connection: instance_facts.claim_for_key(connection, key.fingerprint))
-    if counts != key.fingerprint and not found:
-        path.unlink()  # made a moment ago, while somebody elsewhere made the one that counts
-    _refuse_other(counts, key, path)
+    owning = noted or database.write(lambda connection: instance_facts.claim_for_key(connection, key.fingerprint))
+    if owning != key.fingerprint and not existed:
+        path.unlink()  # created above, while another machine created the one that counts
+    _refuse_other(owning, key, path)
     return instance
 
 
 def key_in_use(connection: Connection, path: Path) -> InstanceKey | None:
-    """The key with which the rows of a database that is brought up to date are sealed; None where it is not in use yet.
+    """The key that seals the rows of a database which is being migrated, None where the database is new.
 
-    Raises ForeignKey where the one at this path is not the database's.
+    Raises ForeignKey where the key at this path is not the database's.
     """
     if not instance_facts.is_in_use(connection):
         return None
@@ -120,7 +120,7 @@ def _refuse_other(known: str | None, key: InstanceKey, path: Path) -> None:
 
 
 def _fits(connection: Connection, key: InstanceKey) -> bool:
-    """Whether a database that notes no key yet can be this one's: something it sealed holds, or nothing is sealed."""
+    """Whether a database that names no key may be this key's: it sealed something in it, or nothing is sealed."""
     proofs = [
         sealing.holds(key, table, row)
         for table in (user_keys, credentials)

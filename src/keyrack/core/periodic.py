@@ -1,4 +1,4 @@
-"""Runs background work periodically, on a thread of its own for each; must know none of the work."""
+"""Runs background work periodically, each on its own thread; must know none of the work."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def every(
     name: str,
     failing: str,
 ) -> Callable[[], None]:
-    """Do work again and again, seconds apart; answers how to stop it, which waits for the run that is under way.
+    """Run work every so many seconds; answers a function that stops it, and waits for a run that is under way.
 
-    work: gets what is set once it is to stop, where one run takes long; first: what must have been done once, without a
-    failure, before it; name: the thread's; failing: what the log says when a run fails. The next run does what one
-    left that failed. A database that is away says so itself, once.
+    work: gets an event that is set when it is to stop, for long runs; first: must succeed once before work runs; name:
+    the thread's; failing: the log line for a failed run, after which the next run goes on. A database that is away logs
+    that itself, once.
     """
     stopping = threading.Event()
 
@@ -39,7 +39,7 @@ def every(
                 work(stopping)
             except DatabaseUnavailable:
                 pass
-            except Exception:  # of our own making, and the next run may do better
+            except Exception:  # a fault of ours; the next run may succeed
                 log.exception(failing)
 
     thread = threading.Thread(target=run, name=name, daemon=True)

@@ -1,4 +1,4 @@
-"""Makes a change only where what it is made on is what its caller saw, in one transaction; must know no change."""
+"""Makes a change only if its target is what the caller has seen, in one transaction; must know no change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def changed(words: str) -> Refusal:
-    """The refusal where something is not what the caller saw."""
+    """The refusal where the target is not what the caller has seen."""
     return Refusal(Kind.CHANGED, "changed", words)
 
 
@@ -30,15 +30,16 @@ def guarded(
     *,
     words: str | None = None,
 ) -> T:
-    """Make a change where a condition holds, with nothing in between, and answer what it answers.
+    """Make a change if a condition holds, in one transaction, and answer its result.
 
-    action: what the change needs; holds: gets the instance to look at; change: the one to make it on, whose events and
-    refusals are its own; words: of the refusal, None for the usual ones. Raises Refusal CHANGED, or as change does.
+    action: what the change needs; holds: checks, on the instance that it gets; change: makes the change on that
+    instance, with its own events; words: of the refusal, None for the usual ones. Raises Refusal CHANGED, or as change
+    does.
     """
 
     def run(work: Work) -> T:
-        work.no_event("the change leaves its own")
-        # Refusals are this attempt's to record, as the change's own go with the transaction.
+        work.no_event("the change leaves an event")
+        # The change's refusals go into a record of their own, which is dropped; this attempt records them.
         inner = replace(within(work), refusals=Refusals())
         if not holds(inner):
             raise changed(words or "It was changed since it was read; read it again, and decide anew.")

@@ -1,4 +1,4 @@
-"""Which addresses named by others Keyrack speaks to: public ones, and those of given networks; must connect nowhere."""
+"""Which addresses that others name Keyrack may connect to: public ones and given networks; must connect nowhere."""
 
 from __future__ import annotations
 
@@ -7,34 +7,33 @@ from collections.abc import Iterable
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-"""Addresses by which networks without IPv4 reach those with it (RFC 6052)."""
+"""IPv6 addresses that a gateway translates to IPv4 (RFC 6052)."""
 
 
 def is_within(address: str, networks: Iterable[Network]) -> bool:
     """Whether an address, as getaddrinfo writes it, is in one of the networks."""
-    read = ipaddress.ip_address(address.partition("%")[0])
-    return any(read in network for network in networks)
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    return any(parsed in network for network in networks)
 
 
 def is_public(address: str) -> bool:
-    """Whether an address, as getaddrinfo writes it, is one of the whole internet's and of one machine; also where a
-    gateway makes an IPv4 address of it.
-    """
-    read = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(read, ipaddress.IPv6Address):
-        if read in NAT64:
-            return is_public(str(ipaddress.IPv4Address(read.packed[-4:])))
-        plain = read.ipv4_mapped or read.sixtofour
-        if plain is not None:
-            return is_public(str(plain))
-        if read.is_site_local:
+    """Whether an address, as getaddrinfo writes it, is public unicast, also after a translation to IPv4."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed in NAT64:
+            return is_public(str(ipaddress.IPv4Address(parsed.packed[-4:])))
+        ipv4 = parsed.ipv4_mapped or parsed.sixtofour
+        if ipv4 is not None:
+            return is_public(str(ipv4))
+        if parsed.is_site_local:
             return False
-    return read.is_global and not read.is_multicast and not read.is_reserved
+    return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
 
 
 def is_private_host(host: str, networks: Iterable[Network]) -> bool:
-    """Whether the host of a URL is a private address by itself, outside the networks. Of a name nothing is known yet:
-    it is judged by its addresses when it is asked.
+    """Whether the host of a URL is itself a private address outside the networks.
+
+    False for names: their addresses are judged when they are resolved.
     """
     if host.rstrip(".").lower().rpartition(".")[2] == "localhost":
         return not (is_within("127.0.0.1", networks) or is_within("::1", networks))

@@ -1,4 +1,4 @@
-"""How much one may make of each kind, so that nobody fills the database; must bound no size of a single row."""
+"""How many of each kind there may be, so that nobody fills the database; must limit no size of a single row."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from keyrack.store import room
 
 
 def refuse_more(work: Work, kind: str, owner: int | None = None) -> None:
-    """Refuse one more of a kind (see store/room.py); owner: the server it belongs to, else the actor's workspace.
+    """Refuse one more of a kind (store/room.py) where it is full; owner: the server's id, None for the actor's
+    workspace.
 
     Raises Refusal LIMIT.
     """

@@ -1,5 +1,5 @@
-"""Readies a copy of an older database to take the place of a newer one: what was taken away since stays away, and
-every host is asked what it obeyed; must let nothing in that was refused since, unless somebody says so.
+"""Prepares a copy of an older database to replace a newer one: what was taken away since stays away, and every host is
+asked what it obeyed; must let nothing in that was refused since, unless somebody says so.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from sqlalchemy import Connection, and_, delete, func, select, text
 
 from keyrack.core.instance import Instance
 from keyrack.core.people.actors import system_actor
-from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
+from keyrack.protocol.words import count
 from keyrack.store.audit import audit_log
 from keyrack.store.engine.backup import NARROWED, OPENING, REFUSING, Newer
 from keyrack.store.people import workspaces as workspace_rows
@@ -39,41 +39,44 @@ WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What a restore means. made_at: of the backup's last event; lost: events since, None where nobody knows;
-    gone: by table, how many rows were deleted since; added: by table, how many were added since.
+    """What a restore loses.
+
+    made_at: time of the backup's last event; lost: events since, None where unknown; gone, added: rows deleted and
+    added since, by table; hosts: names of servers that were enrolled since, whose hosts are unknown after the restore.
     """
 
     made_at: datetime | None
     lost: int | None
     gone: dict[str, int]
     added: dict[str, int]
+    hosts: tuple[str, ...] = ()
 
 
 def compare(instance: Instance, newer: Newer | None) -> Loss:
-    """What is lost and what was taken away since the database that instance has opened was copied.
+    """What was lost and taken away since the opened database was copied.
 
-    newer: the database to be replaced, None where it is not there; one that does not go on from this one counts as
-    not there.
+    newer: the database to be replaced, None where it is not there; one that does not continue this one counts as not
+    there.
     """
     last = instance.database.read(_last_event)
     if last is None or newer is None or not newer.has_event(*last):
         return Loss(None if last is None else _moment(last[1]), None, {}, {})
 
     def read(connection: Connection) -> Loss:
-        gone = {name: len(_gone(connection, newer, name)) for name in OPENING}
+        deleted = {name: len(_gone(connection, newer, name)) for name in OPENING}
         added = {}
         for name in ("credentials", "user_keys", "grants", "servers", "users", "repositories"):
             highest = connection.execute(select(func.max(metadata.tables[name].c.id))).scalar() or 0
             added[name] = newer.count_after(name, highest)
         lost = newer.count_after("events", last[0])
-        return Loss(_moment(last[1]), lost, _some(gone), _some(added))
+        return Loss(_moment(last[1]), lost, _some(deleted), _some(added), _enrolled_since(connection, newer))
 
     return instance.database.read(read)
 
 
 def ready(instance: Instance, newer: Newer | None, loss: Loss, *, keep_gone: bool = True) -> None:
-    """Make the opened database what is to be served: without what was taken away since, and with every host taken for
-    diverged until it has told what it obeyed. keep_gone: False brings everything back.
+    """Make the opened database the one to serve: without what was taken away since, and with every host counted as
+    diverged until it has said what it obeyed. keep_gone: False brings everything back.
     """
     attempt = Attempt(
         instance, system_actor(channel="cli"), "servers:write", "restore a database", target_kind="database"
@@ -84,15 +87,17 @@ def ready(instance: Instance, newer: Newer | None, loss: Loss, *, keep_gone: boo
             _remove_gone(work.connection, newer)
         diverged = {ROLLED_BACK_AT: work.now, "compared_at": None, REPORTED_LINEAGE: ""}
         sealed.change(work.connection, servers, servers.c.enrolled_at.is_not(None), values=diverged)
-        said = ", ".join(f"{count} {WORDS[name]}" for name, count in loss.gone.items()) or "nothing"
+        deleted = ", ".join(f"{count} {WORDS[name]}" for name, count in loss.gone.items()) or "nothing"
         since = "" if loss.made_at is None else f" of {loss.made_at:%Y-%m-%d %H:%M:%S} UTC"
-        kept = f"; what was taken away since stays so: {said}" if keep_gone and loss.lost is not None else ""
+        stays_away = f"; what was taken away since stays so: {deleted}" if keep_gone and loss.lost is not None else ""
         lost = (
             "" if loss.lost is None else f"; {count(loss.lost, 'event')} since {'is' if loss.lost == 1 else 'are'} lost"
         )
         for workspace in workspace_rows.workspaces_by_name(work.connection):
             work.record(
-                f"Restored the database from a backup{since}{lost}{kept}", workspace_id=workspace.id, level="alarm"
+                f"Restored the database from a backup{since}{lost}{stays_away}",
+                workspace_id=workspace.id,
+                level="alarm",
             )
         audit_log.forget(work.connection)
         work.no_event("there may be no workspace to tell")
@@ -107,14 +112,14 @@ def _remove_gone(connection: Connection, newer: Newer) -> None:
         for row in _gone(connection, newer, name):
             named = [table.c[column] == value for column, value in zip(OPENING[name], row, strict=True)]
             sealed.remove(connection, table, and_(*named))
-    # The claim of a deploy key on its fingerprint ends with its last row.
+    # A deploy key owns its fingerprint as long as one row has it.
     left = select(deploy_keys.c.fingerprint)
     connection.execute(delete(key_owners).where(key_owners.c.kind == "deploy", key_owners.c.fingerprint.not_in(left)))
     for name, columns in NARROWED.items():
         table = metadata.tables[name]
         for raw in newer.rows(name):
             last = sealed_tables.typed(table, raw)
-            # What somebody wrote into the database that is replaced, past Keyrack, must not be sealed here.
+            # Rows that were changed past Keyrack in the newer database must not get a seal here.
             if seals_of(connection).holds(table, last):
                 values = {column: last[column] for column in columns}
                 sealed.change(connection, table, table.c.id == last["id"], values=values)
@@ -127,17 +132,24 @@ def _remove_gone(connection: Connection, newer: Newer) -> None:
                 sealed.copy_new(connection, table, sealed_tables.typed(table, refused))
 
 
+def _enrolled_since(connection: Connection, newer: Newer) -> tuple[str, ...]:
+    """Servers of the newer database whose host shows a secret that is not known here, also where another had one."""
+    known = set(connection.execute(select(servers.c.agent_secret_hash)).scalars())
+    rows = newer.names("servers", ("id", "name", "agent_secret_hash"))
+    return tuple(sorted(str(name) for _, name, secret in rows if secret is not None and secret not in known))
+
+
 def _gone(connection: Connection, newer: Newer, name: str) -> list[tuple[object, ...]]:
-    """The rows of an opening table that the newer database has no more, by the columns that name a row."""
+    """The rows of a table that the newer database no longer has, by the columns that name a row."""
     table = metadata.tables[name]
-    there = newer.names(name, OPENING[name])
-    mine = connection.execute(select(*(table.c[column] for column in OPENING[name])))
-    return [tuple(row) for row in mine if tuple(row) not in there]
+    newer_rows = newer.names(name, OPENING[name])
+    own_rows = connection.execute(select(*(table.c[column] for column in OPENING[name])))
+    return [tuple(row) for row in own_rows if tuple(row) not in newer_rows]
 
 
 def _last_event(connection: Connection) -> tuple[int, int, str] | None:
-    found = connection.execute(text("SELECT id, at, summary FROM events ORDER BY id DESC LIMIT 1")).one_or_none()
-    return None if found is None else (found[0], found[1], found[2])
+    row = connection.execute(text("SELECT id, at, summary FROM events ORDER BY id DESC LIMIT 1")).one_or_none()
+    return None if row is None else (row[0], row[1], row[2])
 
 
 def _moment(at: int) -> datetime:

@@ -1,7 +1,7 @@
 """Checks whether others put a trigger, a rule or a view on Keyrack's tables, and raises an alarm; must change nothing.
 
-Whoever may write to the database alone may leave each row as it is, and have the database do something else with what
-is written. Nothing is stopped for it: an operator may have a trigger of his own, and says so in the settings.
+With write access to the database alone, somebody can leave all rows as they are and have the database change what is
+written. Nothing stops for it, as an operator may have a trigger of their own and name it in the settings.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REASON = "tables-altered"
 
 
 class SchemaCheck:
-    """Checks every PAUSE_SECONDS, and raises the same alarm once an hour at most."""
+    """Checks every PAUSE_SECONDS; raises the same alarm at most once an hour."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -33,7 +33,7 @@ class SchemaCheck:
         self._reported_at = float("-inf")
 
     def go_on(self, instance: Instance) -> None:
-        """Check, if it is time. Raises DatabaseUnavailable."""
+        """Check if it is time. Raises DatabaseUnavailable."""
         if (now := self._clock()) < self._next:
             return
         self._next = now + PAUSE_SECONDS
@@ -46,14 +46,16 @@ class SchemaCheck:
 
 
 def in_the_way(instance: Instance) -> tuple[str, ...]:
-    """What others put on our tables that may keep or change what is written or read, in words, without what the
-    settings name as the operator's own. Raises DatabaseUnavailable.
+    """What others put on the tables that may keep or change what is written or read, in words; not what the settings
+    name.
+
+    Raises DatabaseUnavailable.
     """
     return instance.database.read(lambda connection: _foreign(instance, connection))
 
 
 def on_tables(instance: Instance, connection: Connection) -> tuple[str, ...]:
-    """The same, and which keys of our tables are missing."""
+    """As in_the_way, and which foreign keys of the tables are missing."""
     return (*_foreign(instance, connection), *catalogue.unlinked(connection))
 
 
@@ -63,7 +65,7 @@ def _foreign(instance: Instance, connection: Connection) -> tuple[str, ...]:
 
 
 def in_verifying(problems: tuple[str, ...]) -> str:
-    """The same as what is wrong with the audit log."""
+    """These problems as what is wrong with the audit log."""
     return (
         f"what is written to the tables may not be what Keyrack writes, as there is {_shown(problems)}, which is not "
         "Keyrack's. Drop it, or name it in known_triggers"

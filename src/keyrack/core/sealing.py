@@ -1,8 +1,8 @@
-"""Seals the rows of a database from before there were seals, once; must never seal by itself what the key's own mark
-says is sealed already.
+"""Seals the rows of databases from before there were seals, once; must never seal again what a mark says is sealed
+already.
 
-The mark lies beside the instance key, where whoever can write to the database alone does not come: emptying the
-seals, or what the database says of itself, gets nobody's rows sealed a second time.
+The marks are files beside the instance key, out of reach for whoever can only write to the database: emptying the seals
+gets no rows sealed a second time.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ RECEIPTS = "instance.key.receipts"
 
 
 def first_time(connection: Connection, key: InstanceKey, folder: Path, *, restoring: bool = False) -> None:
-    """Seal the rows of a database that was brought up from a version without seals, in that same transaction.
+    """Seal the rows of a database from before there were seals, in the transaction that migrates it.
 
-    Where the mark lies beside the key nothing is sealed, unless an operator restores that very copy (restoring): the
-    rows then count for nothing until somebody seals them (`keyrack hosts damaged --reseal`).
+    Where the mark is there nothing is sealed, unless an operator restores that very copy (restoring): the rows then
+    count for nothing until somebody seals them (`keyrack hosts damaged --reseal`).
     """
     if (folder / MARK).exists() and not restoring:
         log.error("this database is from before its rows were sealed; none counts until it is sealed again")
@@ -60,50 +60,51 @@ def first_time(connection: Connection, key: InstanceKey, folder: Path, *, restor
 
 
 def _seals(key: InstanceKey) -> Seals:
-    made = Seals()
-    made.use(key.seal_row)
-    return made
+    new_seals = Seals()
+    new_seals.use(key.seal_row)
+    return new_seals
 
 
 def _attach(connection: Connection, key: InstanceKey) -> Seals:
-    """Have a connection, on which a database is brought up, seal and check rows with this key."""
-    ours = _seals(key)
-    seals.attach_to_connection(connection, ours)
-    return ours
+    """Make a connection, on which a database is migrated, seal and check rows with this key."""
+    own_seals = _seals(key)
+    seals.attach_to_connection(connection, own_seals)
+    return own_seals
 
 
 def seal_deleted_servers(connection: Connection, key: InstanceKey, *, counted: bool) -> int:
-    """Seal what is noted of deleted servers in a database from before that was sealed like all else, in the transaction
-    that brings it up; how many rows. counted: whether its rows were counted already.
+    """Seal the rows of deleted servers in a database from before these had usual seals, in the transaction that
+    migrates it; answers how many rows. counted: its rows were counted already.
 
-    Only what the seal of the former kind holds for, and where nothing is counted yet: a database that is set back by
-    others gets nothing sealed, or counted, a second time.
+    1. Only rows whose former seal holds. 2. Only rows that are not counted yet. So a database that others set back gets
+    nothing sealed or counted a second time.
     """
-    ours = _attach(connection, key)
+    own_seals = _attach(connection, key)
     rows = 0
-    for gone in list(sealed_tables.every(connection, deleted_servers)):
-        number = gone["server_id"]
+    for deleted in list(sealed_tables.every(connection, deleted_servers)):
+        number = deleted["server_id"]
         keys = list(sealed_tables.every(connection, deleted_server_keys, deleted_server_keys.c.server_id == number))
-        both = ((deleted_servers, [gone]), (deleted_server_keys, keys))
-        former = _of_deleted(key, gone, keys)
-        if former is None or gone["seal"] != former:
+        by_table = ((deleted_servers, [deleted]), (deleted_server_keys, keys))
+        former = _of_deleted(key, deleted, keys)
+        if former is None or deleted["seal"] != former:  # 1
             continue
-        if counted and any(sealed_tables.is_missed(connection, table, number) for table, _ in both):
+        # 2
+        if counted and any(sealed_tables.is_missed(connection, table, number) for table, _ in by_table):
             continue
-        for table, some in both:
-            made = [{**row, SEAL: ours.of(table, row)} for row in some]
-            sealed.set_seals(connection, table, made)
-            rows += len(made)
-            for row in made if counted else ():
+        for table, table_rows in by_table:
+            sealed_rows = [{**row, SEAL: own_seals.of(table, row)} for row in table_rows]
+            sealed.set_seals(connection, table, sealed_rows)
+            rows += len(sealed_rows)
+            for row in sealed_rows if counted else ():
                 access_tree.note(connection, table, None, row)
         access_tree.settle(connection)
     return rows
 
 
 def count_first_time(connection: Connection, key: InstanceKey, folder: Path, *, restoring: bool = False) -> None:
-    """Count the rows of a database that was brought up from a version that did not, in that same transaction.
+    """Count the rows of a database from before rows were counted, in the transaction that migrates it.
 
-    As first_time: never where the mark says that they were counted, unless an operator restores that very copy.
+    As first_time: not where the mark is there, unless an operator restores that very copy.
     """
     if (folder / COUNTED).exists() and not restoring:
         log.error("this database is from before its rows were counted; none counts until they are counted again")
@@ -113,17 +114,18 @@ def count_first_time(connection: Connection, key: InstanceKey, folder: Path, *, 
 
 
 def hide_first_time(connection: Connection, key: InstanceKey) -> None:
-    """Hide the sums of servers' rows in a database that was brought up from a version that did not, in that same
-    transaction. A sum that does not fit stays as it is, so that nothing is made good by it.
+    """Hide the sums of servers' rows in a database from before they were hidden, in the transaction that migrates it.
+
+    A sum that does not fit stays as it is, so that it does not become right.
     """
     _attach(connection, key)
     log.info("the sums of servers' rows are hidden from now on", servers=sums.hide_older(connection))
 
 
 def note_events(connection: Connection, key: InstanceKey, folder: Path, *, restoring: bool = False) -> None:
-    """Note, in the transaction that brings the tables up to date, up to which event there are no seals.
+    """Note up to which event there are no seals, in the transaction that migrates the tables.
 
-    As first_time: never where the mark says that events had them, unless an operator restores that very copy.
+    As first_time: not where the mark is there, unless an operator restores that very copy.
     """
     if (folder / EVENTS).exists() and not restoring:
         log.error(
@@ -139,11 +141,10 @@ def note_events(connection: Connection, key: InstanceKey, folder: Path, *, resto
 def seal_receipts(
     connection: Connection, key: InstanceKey, folder: Path, *, counted: bool, restoring: bool = False
 ) -> None:
-    """Seal what hosts acknowledged in a database from before receipts were sealed, in the transaction that brings it
-    up. counted: whether its rows were counted already, so that those of offboardings are to be counted here.
+    """Seal receipts in a database from before these were sealed, in the transaction that migrates it.
 
-    As first_time: never where the mark says that this key's receipts were sealed, unless an operator restores that
-    very copy; hosts are asked again then.
+    counted: its rows were counted already, so that those of offboardings are counted here. As first_time: not where the
+    mark is there, unless an operator restores that very copy; hosts are asked again then.
     """
     if (folder / RECEIPTS).exists() and not restoring:
         log.error(
@@ -158,13 +159,13 @@ def seal_receipts(
 
 
 def note_receipts(folder: Path) -> None:
-    """Put the mark beside the key: receipts in the database that is open are sealed from here on."""
+    """Leave the mark that receipts are sealed."""
     if not (folder / RECEIPTS).exists():
         _put(folder / RECEIPTS, "What hosts acknowledge is sealed in this key's database. Keep this file with the key.")
 
 
 def note_counted(database: Database, folder: Path) -> None:
-    """Put the mark beside the key, once the rows of its database are counted; a new database's are from here on."""
+    """Leave the mark that rows are counted, once they are; a new database's are from now on."""
     if (folder / COUNTED).exists():
         return
 
@@ -181,13 +182,13 @@ def note_counted(database: Database, folder: Path) -> None:
 
 
 def note_event_seals(folder: Path) -> None:
-    """Put the mark beside the key: events of the database that is open have seals from here on."""
+    """Leave the mark that events have seals."""
     if not (folder / EVENTS).exists():
         _put(folder / EVENTS, "The events of this key's database are sealed. Keep this file with the key.")
 
 
 def note(database: Database, key: InstanceKey, folder: Path) -> None:
-    """Put the mark beside the key, once the rows of its database are sealed; say so where that is in doubt."""
+    """Leave the mark that rows are sealed, once they are; log where that is in doubt."""
     if (folder / MARK).exists():
         return
 
@@ -223,24 +224,24 @@ def _put(mark: Path, words: str) -> None:
 
 
 def holds(key: InstanceKey, table: Table, row: Mapping[str, Any]) -> bool:
-    """Whether a row carries a seal of this key, of the present kind or the former one."""
+    """Whether a row has a seal of this key, of the present or the former kind."""
     return _seals(key).holds(table, row) or row["seal"] == _former(key, table, row)
 
 
 def _held_before(connection: Connection, key: InstanceKey, table: Table, row: Mapping[str, Any]) -> bool:
-    """Whether a row of an older database may be sealed: four kinds had seals, and keep what these say."""
+    """Whether a row of an older database may be sealed: where tables had former seals, the row's must hold."""
     if table is credentials:
         username = select(system_users.c.username).where(system_users.c.id == row["system_user_id"])
         row = {**row, "username": connection.execute(username).scalar()}
     if table in (deleted_servers, deleted_server_keys, repository_names):
-        return False  # sealed below, or written by nobody of ours
+        return False  # sealed by seal_deleted_servers, or not written by Keyrack
     if table not in (credentials, user_keys, grants, deploy_keys):
         return True
     return bool(row["seal"] == _former(key, table, row))
 
 
 def _former(key: InstanceKey, table: Table, row: Mapping[str, Any]) -> bytes | None:
-    """The seal as it was made before all tables had one; row: a credential's with its username."""
+    """The seal of a row in the former way, None for tables that had none; row: a credential's with its username."""
     if table is credentials:
         limits = _json(row["restrictions"])
         ends = _moment(row["expires_at"])
@@ -251,16 +252,18 @@ def _former(key: InstanceKey, table: Table, row: Mapping[str, Any]) -> bytes | N
         return key.seal("deploy key", row["repository_id"], row["public_key"], row["can_push"])
     if table is grants:
         names = ("workspace_id", "user_id", "group_id", "server_id", "tag", "system_user")
-        said = (row[name] for name in names)
-        return key.seal("grant", *said, _json(row["restrictions"]), _moment(row["expires_at"]))
+        values = (row[name] for name in names)
+        return key.seal("grant", *values, _json(row["restrictions"]), _moment(row["expires_at"]))
     return None
 
 
-def _of_deleted(key: InstanceKey, gone: Mapping[str, Any], keys: Sequence[Mapping[str, Any]]) -> bytes | None:
-    """The seal of a deleted server with its keys, as it was made before; None for what was never sealed."""
+def _of_deleted(key: InstanceKey, deleted: Mapping[str, Any], keys: Sequence[Mapping[str, Any]]) -> bytes | None:
+    """The former seal of a deleted server with its keys, None for malformed rows."""
     try:
-        told = [sorted(row["public_key"] for row in keys), [list(entry) for entry in gone["remove_keys"]]]
-        return key.seal("deleted server", gone["server_id"], gone["host"], gone["revision"], json.dumps(told))
+        listed = [sorted(row["public_key"] for row in keys), [list(entry) for entry in deleted["remove_keys"]]]
+        return key.seal(
+            "deleted server", deleted["server_id"], deleted["host"], deleted["revision"], json.dumps(listed)
+        )
     except (TypeError, ValueError):
         return None
 

@@ -1,4 +1,4 @@
-"""What a pydantic model refuses, as the place and words for a person; must repeat nothing of what was sent."""
+"""What a pydantic model refuses, as place and words for people; must repeat nothing of what was sent."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ _TAKES = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that a model refuses. place: names and positions from the outside in; kind: pydantic's name of it;
-    words: what the field takes, such as "takes true or false", to stand behind its name.
+    """One thing that a model refuses.
+
+    place: names and positions from the outside in; kind: pydantic's name of it; words: what the field takes, such as
+    "takes true or false", to be put after its name.
     """
 
     place: tuple[str | int, ...]
@@ -36,7 +38,7 @@ class Fault:
 
     @property
     def field(self) -> str:
-        """The outermost field; "" where the whole is at fault."""
+        """The outermost field; "" where the whole value is wrong."""
         return str(self.place[0]) if self.place else ""
 
     @property
@@ -46,19 +48,19 @@ class Fault:
 
 
 def faults(error: ValidationError) -> tuple[Fault, ...]:
-    """What a model refused, unknown names first; of a field that takes several types one fault names them all."""
-    found: dict[tuple[str, str], Fault] = {}
+    """What a model refuses, unknown names first; for a field of several types one fault names them all."""
+    by_field: dict[tuple[str, str], Fault] = {}
     rows = error.errors(include_url=False, include_input=False)
     for row in sorted(rows, key=lambda row: row["type"] != UNKNOWN):
         place = tuple(row["loc"])
         fault = Fault(place, row["type"], _words(row["type"], row["msg"], row.get("ctx") or {}))
         key = (fault.field, fault.path if row["type"] == UNKNOWN else "")
-        before = found.get(key)
+        before = by_field.get(key)
         if before is None:
-            found[key] = fault
+            by_field[key] = fault
         elif before.kind in _TAKES and fault.kind in _TAKES and before.words != fault.words:
-            found[key] = Fault(place[:1], before.kind, f"{before.words} or {_TAKES[fault.kind]}")
-    return tuple(found.values())
+            by_field[key] = Fault(place[:1], before.kind, f"{before.words} or {_TAKES[fault.kind]}")
+    return tuple(by_field.values())
 
 
 def _words(kind: str, message: str, context: dict[str, Any]) -> str:

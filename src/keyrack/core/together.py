@@ -1,4 +1,4 @@
-"""Several commands as one: all of them in one transaction, done together or not at all; must know no command."""
+"""Several commands in one transaction, all or nothing; must know no command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class _Joined:
-    """The database as commands see it, on a connection whose transaction somebody else ends."""
+    """A database for commands, on a connection whose transaction the caller ends."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -34,7 +34,7 @@ class _Joined:
         prefetch: Prefetch | None = None,
         defers_tree: bool = False,
     ) -> T:
-        # What a command raises must undo that command before it is looked at again, see Attempt.write.
+        # What a command raises must undo it before it is tried again, see Attempt.write.
         with sums.counting(self._connection), savepoint(self._connection):
             if workspace_lock is not None:
                 lock_workspace(self._connection, workspace_lock)
@@ -44,7 +44,7 @@ class _Joined:
 def within(work: Work) -> Instance:
     """The instance of a unit of work, whose database is that unit's own transaction.
 
-    Commands that get it read what the unit wrote, and what they write is committed with it or not at all; so are the
-    events of their refusals.
+    Commands that get it read what the unit wrote. What they write, and the events of their refusals, commit with the
+    unit or not at all.
     """
     return replace(work.instance, database=cast(Database, _Joined(work.connection)), joined=True)

@@ -1,6 +1,6 @@
-"""Tells when something moved that an open page shows, for many pages by few questions; must tell nothing of what it is.
+"""Notices that something changed which an open page shows, for many pages by few questions; must not tell what it is.
 
-A page asks for what moved by itself, with all that is asked of whoever sees it.
+The page then asks for it by itself, and is checked as ever.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from keyrack import policy
-from keyrack.core.hosts.last_seen import ONLINE
+from keyrack.core.hosts.last_seen import is_recent
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import is_oneself, user_named
 from keyrack.core.work import Attempt
@@ -24,13 +24,15 @@ from keyrack.store.keys.access import servers_with_credentials
 
 MOST_SERVERS = 200
 MOST_WHOLE = 5
-"""Of so many servers it counts also who is logged in and what their hosts tell."""
+"""For up to so many servers, logins and what hosts report are watched too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What a page shows. servers: ids; user_id: whose keys, and where they open; requests: those for access, of one
-    user (requests_of) or of everybody (None).
+    """What a page shows.
+
+    servers: ids; user_id: whose keys, and the servers that these open, or None; requests: requests for access, of one
+    user (requests_of) or, for None, of everybody.
     """
 
     workspace_id: int
@@ -41,7 +43,7 @@ class Watched:
 
     @property
     def is_anything(self) -> bool:
-        """Whether there is anything that could move."""
+        """Whether there is anything to watch."""
         return bool(self.servers or self.user_id or self.requests)
 
 
@@ -53,7 +55,8 @@ def watch(
     user: str | None = None,
     requests: bool = False,
 ) -> Watched:
-    """What is to be watched for somebody who may see it. servers: ids, MOST_SERVERS at most count; user: a name.
+    """What to watch for somebody, who must have the right to see it. servers: ids, the first MOST_SERVERS count; user:
+    a name.
 
     Raises Refusal FORBIDDEN or MISSING.
     """
@@ -74,14 +77,16 @@ def watch(
 
 
 def marks(instance: Instance, watched: Collection[Watched]) -> dict[Watched, Hashable]:
-    """For each a mark that is another one once something moved."""
+    """For each a mark that differs once something has changed."""
     now = instance.now()
     return instance.database.read(lambda connection: _marks(connection, watched, now))
 
 
 def _marks(connection: Connection, watched: Collection[Watched], now: datetime) -> dict[Watched, Hashable]:
-    held = {one.user_id: _held(connection, one, now) for one in watched if one.user_id is not None}
-    places = {one: frozenset(one.servers) | (held[one.user_id][1] if one.user_id else frozenset()) for one in watched}
+    of_users = {one.user_id: _of_user(connection, one, now) for one in watched if one.user_id is not None}
+    places = {
+        one: frozenset(one.servers) | (of_users[one.user_id][1] if one.user_id else frozenset()) for one in watched
+    }
     states = {row.id: row for row in rows.states(connection, sorted(set().union(*places.values())))}
     whole = sorted({server for one in watched if len(one.servers) <= MOST_WHOLE for server in one.servers})
     more: dict[int, list[Hashable]] = {}
@@ -95,7 +100,7 @@ def _marks(connection: Connection, watched: Collection[Watched], now: datetime) 
         one: (
             tuple(_state(states[place], one, now) for place in sorted(places[one]) if place in states),
             _whole(one, states, more),
-            held[one.user_id][0] if one.user_id else None,
+            of_users[one.user_id][0] if one.user_id else None,
             requests.get((one.workspace_id, one.requests_of)) if one.requests else None,
         )
         for one in watched
@@ -103,15 +108,15 @@ def _marks(connection: Connection, watched: Collection[Watched], now: datetime) 
 
 
 def _whole(watched: Watched, states: Mapping[int, Row], more: Mapping[int, Sequence[Hashable]]) -> Hashable:
-    """What the hosts of few servers tell, none of another workspace's."""
+    """What the hosts of a few servers report; nothing of other workspaces."""
     if len(watched.servers) > MOST_WHOLE:
         return None
     own = (id for id in watched.servers if id in states and states[id].workspace_id == watched.workspace_id)
     return tuple((id, *more.get(id, ())) for id in own)
 
 
-def _held(connection: Connection, watched: Watched, now: datetime) -> tuple[Hashable, frozenset[int]]:
-    """A user's keys and how many servers they stand on as a mark, and those servers, as far as a page shows them."""
+def _of_user(connection: Connection, watched: Watched, now: datetime) -> tuple[Hashable, frozenset[int]]:
+    """A mark of a user's keys and of how many servers these open, and those servers, as far as a page shows them."""
     assert watched.user_id is not None
     keys = rows.keys(connection, watched.user_id)
     prints = sorted({row.fingerprint for row in keys if row.fingerprint})
@@ -124,5 +129,5 @@ def _held(connection: Connection, watched: Watched, now: datetime) -> tuple[Hash
 def _state(row: Row, watched: Watched, now: datetime) -> Hashable:
     if row.workspace_id != watched.workspace_id:
         return None
-    online = row.seen_at is not None and now - row.seen_at < ONLINE
+    online = is_recent(row.seen_at, now)
     return (row.id, row.revision, row.applied_revision, row.enrolled_at, row.mode, row.copied_at, online)

@@ -15,7 +15,6 @@ from keyrack import policy
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal, missing
-from keyrack.logs import logger
 from keyrack.model import Actor, Level
 from keyrack.store.audit import events
 from keyrack.store.database import Prefetch
@@ -28,12 +27,10 @@ T = TypeVar("T")
 
 RACES = 2
 
-log = logger("keyrack")
-
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What was done to one of many things; fields as Work.record has them."""
+    """One event of many; the fields as Work.record takes them."""
 
     summary: str
     target_kind: str = ""
@@ -43,7 +40,7 @@ class Recorded:
 
 
 class Work:
-    """One transaction of one command: its connection, its time, and the events it leaves."""
+    """One transaction of one command: its connection, its time, and the events it records."""
 
     def __init__(self, attempt: Attempt, connection: Connection) -> None:
         self.attempt = attempt
@@ -57,26 +54,26 @@ class Work:
     def check_actor_again(self, standing: Standing) -> None:
         """Go on with the rights that the actor's user has in this transaction.
 
-        Who was shut out, has less, is no member any more, or whose proof has ended since it was looked at changes
-        nothing any more. Raises Refusal UNAUTHENTICATED or FORBIDDEN.
+        1. The user must exist in this workspace. 2. The user is not disabled, and the proof has not ended. 3. Role and
+        policies must still allow the action. Raises Refusal UNAUTHENTICATED for 1 and 2, FORBIDDEN for 3.
         """
-        gone = standing.role is None or standing.workspace_id != self.actor.workspace_id
-        if standing.role is None or gone or not standing.proven or standing.disabled_at is not None:
-            code = "user-disabled" if not gone and standing.disabled_at is not None else "token-not-in-force"
+        is_gone = standing.role is None or standing.workspace_id != self.actor.workspace_id
+        if standing.role is None or is_gone or not standing.proven or standing.disabled_at is not None:
+            code = "user-disabled" if not is_gone and standing.disabled_at is not None else "token-not-in-force"
             raise Refusal(Kind.UNAUTHENTICATED, code, "This token is not in force.")
-        now = standing.policies
+        policies = standing.policies
         if self.actor.repository_id is not None:
-            now = (*now, *policy.lent(standing.membership, standing.visibility))
-        if (standing.role, now) != (self.actor.role, self.actor.policies):
-            self.actor = replace(self.actor, role=standing.role, policies=now)
+            policies = (*policies, *policy.lent(standing.membership, standing.visibility))
+        if (standing.role, policies) != (self.actor.role, self.actor.policies):
+            self.actor = replace(self.actor, role=standing.role, policies=policies)
             refusal = policy.may(self.actor, self.attempt.action)
             if refusal is not None:
                 raise refusal
 
     def bump_revision(self, server_id: int) -> int:
-        """Give a server a new revision, and answer it; whoever waits for it is woken after the commit.
+        """Give a server a new revision, and answer it; its waiting agent is woken after the commit.
 
-        Events recorded from here on name it, so that one can ask whether the host obeys it (receipts.py).
+        Events recorded from here on name it, so that receipts.py can show whether the host obeys it.
         """
         revision = servers.raise_revision(self.connection, server_id, self.now)
         self.bumped[server_id] = revision
@@ -85,16 +82,19 @@ class Work:
     def raising(
         self, server_ids: Iterable[int], *, locked: Sequence[Row] | None = None, last: bool = False
     ) -> AbstractContextManager[dict[int, int]]:
-        """The same for many servers, as store/servers.raised has it: in few statements, at the end of the block."""
+        """The same for many servers by few statements: a context manager that writes them at the end of the block.
+
+        It gives the new revisions by server id; locked, last: see store/hosts/servers.py, raised.
+        """
         return servers.raised(self.connection, server_ids, self.now, locked=locked, last=last, note=self.bumped.update)
 
     def bump_revisions(self, server_ids: Iterable[int]) -> dict[int, int]:
-        """The same for many servers where nothing else belongs to it; answers the revisions by server."""
+        """The same for many servers at once; answers the new revisions by server id."""
         with self.raising(server_ids) as revisions:
             return revisions
 
     def record_each(self, of: Iterable[Recorded]) -> None:
-        """Leave an event for each thing of one change, whose own event names the revisions."""
+        """Record an event for each part of one change; the event of the whole change names the revisions."""
         entries = [
             {
                 "target_kind": one.target_kind or self.attempt.target_kind,
@@ -121,10 +121,10 @@ class Work:
         details: Mapping[str, Any] | None = None,
         naming_revisions: bool = True,
     ) -> None:
-        """Leave an event of what was done; summary: one sentence, past tense, without secrets.
+        """Record an event of what was done; summary: one sentence, past tense, without secrets.
 
-        naming_revisions: False for one of many events of one change, where another one names them all.
-        workspace_id: whose log it belongs in when Keyrack itself acts, which has no workspace of its own.
+        naming_revisions: False for one of many events of one change, where another one names them all. workspace_id:
+        whose log it is for where Keyrack itself acts, which has no workspace.
         """
         actor = self.actor if workspace_id is None else replace(self.actor, workspace_id=workspace_id)
         events.add(
@@ -145,9 +145,9 @@ class Work:
         self.instance.figures.done.inc()
 
     def no_event(self, why: str) -> None:
-        """Say why this command, or this path of it, leaves no event, so that it is not taken for one that forgot.
+        """Say why this command, or this path of it, records no event, so that it is no oversight.
 
-        why: a few words for whoever reads the code, such as "as it is already"; they are kept nowhere.
+        why: a few words for readers of the code, such as "as it is already"; they are not stored.
         """
         if not why:
             raise ValueError("say why there is no event")
@@ -155,7 +155,7 @@ class Work:
 
     @property
     def accounted(self) -> bool:
-        """Whether an event was left, or it was said why there is none."""
+        """Whether an event was recorded, or it was said why there is none."""
         return self._accounted
 
     def _revisions(self) -> dict[str, Any]:
@@ -165,11 +165,11 @@ class Work:
 
 
 class Attempt:
-    """What somebody tries: `with Attempt(…) as attempt: …` asks policy first, and a refusal leaves an event.
+    """What somebody tries: `with Attempt(…) as attempt: …` asks policy first, and records refusals.
 
-    action: a name of policy.ACTIONS; aim: what is tried, in words that complete "tried to …";
-    target_kind: "server", "credential" …; server_id: the server concerned, if one is; later: a refusal's event is
-    written beside the answer, which then takes as long as one that leaves none.
+    action: a name of policy.ACTIONS; aim: what is tried, in words that complete "tried to …"; target_kind: "server",
+    "credential" …; server_id: the server concerned, if any; later: the event of a refusal is written by another thread,
+    so that the answer takes no longer than without one.
     """
 
     def __init__(
@@ -208,11 +208,11 @@ class Attempt:
         if not isinstance(error, Refusal) or error.kind is Kind.UNAVAILABLE:
             return
         if error.kind is Kind.MISSING and not self._changing:
-            return  # a look at something that is not there is no attempt on anything
+            return  # reading what is not there tries nothing
         self._record_refusal(error)
 
     def read(self, question: Callable[[Connection], T]) -> T:
-        """Answer a question to the database; no event is left."""
+        """The answer of a question to the database; no event is recorded."""
         return self.instance.database.read(question)
 
     def write(
@@ -223,11 +223,13 @@ class Attempt:
         prefetch: Prefetch | None = None,
         defers_tree: bool = False,
     ) -> T:
-        """Run a command; returns once it is durable. checks_actor: it asks by itself whether the actor still may, and
-        calls Work.check_actor_again, or needs not. prefetch, defers_tree: see Database.write.
+        """Run a command in a transaction; returns once that is durable.
 
-        Invariant 3: the change, its event and the revisions it touches commit together or not at all; a
-        command that leaves no event, and does not say why, is refused here: no change may happen that nobody can trace.
+        Invariant 3: the change, its event and the revisions it touches commit together or not at all; a command that
+        records no event, and does not say why, is refused, so that no change is without a trace.
+
+        checks_actor: the command checks the actor's rights itself, by Work.check_actor_again, or need not. prefetch,
+        defers_tree: see Database.write.
         """
 
         self._changing = True
@@ -235,7 +237,7 @@ class Attempt:
         def run(connection: Connection) -> T:
             work = Work(self, connection)
             user_id = self.actor.user_id
-            # Of several commands as one, the first says for all, whatever it changes of the actor's own rights.
+            # Of several commands in one transaction only the first is checked: it may change the actor's own rights.
             if not checks_actor and user_id is not None and not self.instance.joined:
                 work.check_actor_again(standing.of(connection, self.actor, work.now))
             result = command(work)
@@ -243,7 +245,7 @@ class Attempt:
                 raise RuntimeError(f"the command {self.action} left no event")
             return result
 
-        # Two deletes of one key at once must not each see the other's line and revoke nothing.
+        # Of two deletions of one key at once, each would see the other's row and so revoke nothing.
         workspace_lock = self.actor.workspace_id
         for _ in range(RACES):
             try:
@@ -251,22 +253,22 @@ class Attempt:
                     run, workspace_lock=workspace_lock, prefetch=prefetch, defers_tree=defers_tree
                 )
             except IntegrityError:
-                # Another process took the same label, name or key between our look and our write. Looked
-                # at again, it is there to be named, and the caller gets the refusal instead of a riddle.
-                self._refuse_who_is_gone()
+                # Another process took the same label, name or key after it was read as free. The second try reads
+                # that, and gives the caller a proper refusal.
+                self._refuse_deleted_actor()
         return self.instance.database.write(
             run, workspace_lock=workspace_lock, prefetch=prefetch, defers_tree=defers_tree
         )
 
-    def _refuse_who_is_gone(self) -> None:
-        """Refuse a user who was deleted since the proof was looked at: what is theirs has nobody to belong to."""
+    def _refuse_deleted_actor(self) -> None:
+        """Refuse an actor whose user was deleted since the proof was checked, as new rows would have no owner."""
         user_id = self.actor.user_id
         if user_id is not None and self.read(lambda connection: users.user(connection, user_id)) is None:
             raise Refusal(Kind.UNAUTHENTICATED, "token-not-in-force", "This token is not in force.")
 
     def _record_refusal(self, refusal: Refusal) -> None:
-        """Invariant 3: refusals leave an event too, repeated ones one that counts them. Its words are ours; nothing
-        the caller sent is kept.
+        """Record a refusal, repeated ones as one event that counts them (invariant 3). It has only our words, nothing
+        that the caller sent.
         """
         refused = RefusedAttempt(
             self.actor, self.action, refusal.code, self.aim, self.target_kind, self.target_id, self.server_id
@@ -277,10 +279,10 @@ class Attempt:
 def refuse(
     instance: Instance, actor: Actor, action: str, refusal: Refusal, *, there: Callable[[], bool] | None = None
 ) -> Refusal:
-    """The refusal of a call that its use case never saw, as its body is not as it must be; an event is left.
+    """Record and answer the refusal of a call whose body is malformed, so that its use case never saw it.
 
-    action: what the call needs; there: whether the server that the call names is there. Raises Refusal FORBIDDEN or
-    MISSING instead, as the use case would.
+    action: what the call needs; there: whether the server that the call names exists. Answers Refusal FORBIDDEN or
+    MISSING instead where the use case would raise that.
     """
     attempt = Attempt(instance, actor, action, "make a call whose body is not as it must be", target_kind="call")
     try:

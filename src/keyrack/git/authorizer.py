@@ -130,7 +130,7 @@ class Authorizer:
         self._thread.join(timeout=15)
         self.log.write()
         with contextlib.suppress(DatabaseUnavailable):
-            self._endpoint.leave()
+            self._endpoint.close()
 
     @property
     def running(self) -> int:
@@ -233,7 +233,7 @@ class Authorizer:
 
     def _keep(self, access: GitAccess, lines: str) -> None:
         try:
-            storage.keep(self._folder(access), lines)
+            storage.sync_push(self._folder(access), lines)
         except (OSError, ValueError) as error:
             log.warning("a push was not written through", repository=access.repository.path, error=str(error))
 
@@ -243,7 +243,9 @@ class Authorizer:
         if branch is None:
             return
         try:
-            if repositories.take_first_branch(self._instance, access.repository, branch, leads=access.leads):
+            if repositories.take_first_branch(
+                self._instance, access.repository, branch, may_push_protected=access.may_push_protected
+            ):
                 storage.point_head(folder, branch)
         except (OSError, Refusal, DatabaseUnavailable) as error:
             path = access.repository.path
@@ -318,11 +320,11 @@ class Authorizer:
             verb, path = git_access.read_command(command)
         holder = await self._cache.ask(
             ("holder", fingerprint, address, path),
-            lambda: git_access.holder_of(self._instance, fingerprint, address=address, frozen_too=True, path=path),
+            lambda: git_access.holder_of(self._instance, fingerprint, address=address, path=path),
         )
         # An answer of a moment ago does not know what the clock has done since.
-        if holder is None or git_access.is_over(self._instance, holder):
-            raise git_access.key_gone()
+        if holder is None or git_access.has_expired(self._instance, holder):
+            raise git_access.key_removed()
         frozen = holder.frozen and not quiet  # what goes on may go on
         if not command and not frozen:
             self.log.used(holder)
@@ -426,8 +428,8 @@ class Authorizer:
                 await self._confirm(running, asked_at, reasons)
             except Away:
                 for each in running:
-                    if git_access.is_over(self._instance, each.access.holder):
-                        reasons[each] = git_access.key_gone().message
+                    if git_access.has_expired(self._instance, each.access.holder):
+                        reasons[each] = git_access.key_removed().message
                     elif asked_at - each.confirmed_at > self._bound:
                         reasons[each] = AWAY
             except Exception:  # the round must go on: each transfer has its longest time
@@ -447,7 +449,7 @@ class Authorizer:
     async def _asked(self) -> Mapping[int, int] | None:
         """Whose transfers must end here (see core/git/endpoints.py), None where the database cannot be asked."""
         try:
-            return await self._cache.ask_now(self._endpoint.asked)
+            return await self._cache.ask_now(self._endpoint.to_end)
         except Away:
             return None
         except Exception:  # the next round asks again, and transfers go on

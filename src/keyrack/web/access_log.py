@@ -18,7 +18,7 @@ log = logger("keyrack.web")
 
 
 class Notes:
-    """What is noted of answers, counted by where APIs are mounted, which are few."""
+    """Counts answers by the prefix of their API, and logs those that refuse or fail."""
 
     def __init__(self, instance: Instance) -> None:
         self._figures = instance.figures
@@ -44,7 +44,7 @@ class Notes:
         say("refused", method=scope["method"], path=path[:200], status=status, address=client[0] if client else "")
 
     def _has_room(self) -> bool:
-        """At most so many lines a second, so that a flood of refusals is none of lines."""
+        """Whether there is room for a line: so many a second, so that a flood of refusals does not flood the log."""
         with self._lock:
             now = int(time.monotonic())
             if now != self._second:

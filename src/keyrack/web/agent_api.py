@@ -114,8 +114,8 @@ _NOTHING_NEW = Response(status_code=204)
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """A report as it came. server: whose agent tells it, None where that was known from its last look: then proof is
-    its secret and its address, server_id the server, and run that of its agent.
+    """A report as it came. server: whose agent sent it, None if that is known from its last question: then proof is its
+    secret and its address, server_id the server, and run that of its agent.
     """
 
     content: bytes
@@ -144,7 +144,7 @@ class _AgentCalls:
         self._proofs: Batches[tuple[str, str], Server | DeletedServer] = Batches(
             partial(enrolment.authenticate_together, instance), MOST_TOGETHER, sharing.slices, threads
         )
-        # Who waits for a document is served before it is noted who has one.
+        # Hosts that wait for a document are served before reports are noted.
         self._reports: Batches[_Report, bool] = Batches(
             self._take_reports, MOST_TOGETHER // 2, sharing.slices, reporting, after=lambda: self._contacts.waiting
         )
@@ -164,7 +164,7 @@ class _AgentCalls:
         )
 
     async def enrol(self, request: Request) -> Response:
-        """Make a host the one that a one-time token was made for."""
+        """Enrol a host as the server that its one-time token was made for."""
         address = address_of(request)
         count(self._limit, request, ("address", address))
         bodies.check_encoding(request)
@@ -187,7 +187,7 @@ class _AgentCalls:
         )
 
     async def document(self, request: Request) -> Response:
-        """The document, once it is another one than the host has; 204 when it is not in time."""
+        """The document, once it differs from the one that the host has; 204 if it does not in time."""
         asked = bodies.query(request)
         known = bodies.number(asked.get("revision", "0")) or 0
         lineage = asked.get("lineage", "")
@@ -201,7 +201,7 @@ class _AgentCalls:
             server_id, deadline = was_held
         is_current = server_id is not None and was_held is None
         if server_id is None:
-            # Who it was a moment ago: what it is handed is read together with its secret.
+            # The server that it was a moment ago; its secret is checked together with reading its document.
             server_id = self._waiting.known.server_of_secret(secret_hash, run)
         if server_id is None:
             server, caller = await self._host(request)
@@ -238,7 +238,7 @@ class _AgentCalls:
         return _NOTHING_NEW
 
     async def _ask(self, request: Request, contact: Contact, waiter: asyncio.Future[None]) -> Response | None:
-        """What a host must be told now, None where it obeys what it must."""
+        """What a host must be told now, None if it obeys all that it must."""
         server_id, caller = contact.server_id, _caller_of(contact.server_id)
         answer = await self._ask_together(contact)
         if answer is None:

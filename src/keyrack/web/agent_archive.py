@@ -46,11 +46,11 @@ def build_zipapp() -> bytes:
 
 def _sources(folder: Traversable, name: str) -> dict[str, bytes]:
     """The Python files of a folder and of those in it, by the name that each has in the archive."""
-    found: dict[str, bytes] = {}
+    sources: dict[str, bytes] = {}
     for entry in folder.iterdir():
         inside = f"{name}/{entry.name}"
         if entry.is_dir():
-            found |= _sources(entry, inside)
+            sources |= _sources(entry, inside)
         elif entry.name.endswith(".py"):
-            found[inside] = entry.read_bytes()
-    return found
+            sources[inside] = entry.read_bytes()
+    return sources

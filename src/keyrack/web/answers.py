@@ -13,10 +13,14 @@ from keyrack.model import Page
 T = TypeVar("T")
 
 LONGEST_KEPT = 256
-"""Of pages that were asked for by more characters nothing is kept, as each caller may ask for many such."""
+"""A page is remembered only if what it depends on (`of`) has at most so many characters, as callers can vary it."""
+
+MOST_RECORDS = 5_000
+MOST_PAGES = 500
+"""So many records and pages are kept."""
 
 _JSON = (b"content-type", b"application/json")
-# json.dumps makes an encoder anew each time where it is given any option.
+# Made once: json.dumps makes a new encoder each time it is given an option.
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -29,7 +33,7 @@ class JsonAnswer(JSONResponse):
 
 
 class _EncodedAnswer(Response):
-    """An answer that is JSON already, with the headers that a Response would find out each time."""
+    """An answer that is JSON already, with fixed headers, which a Response would work out each time."""
 
     def __init__(self, body: bytes) -> None:
         self.status_code = 200
@@ -39,23 +43,21 @@ class _EncodedAnswer(Response):
 
 
 class RecordsAsJson(Generic[T]):
-    """The JSON of records, kept as long as the very record is: the store answers the same one again where its row is
-    the same to the byte (store/rows.py).
+    """Remembers the JSON of records. The store returns the same record object as long as its row is the same to the
+    byte (store/rows.py), so that its JSON still holds.
     """
 
-    def __init__(self, most: int = 5_000, most_pages: int = 500) -> None:
-        """most, most_pages: how many are kept."""
-        self._most, self._most_pages = most, most_pages
+    def __init__(self) -> None:
         self._kept: dict[tuple[int, object], tuple[T, str]] = {}
         self._pages: dict[Hashable, tuple[tuple[T, ...], bytes]] = {}
 
     def text(self, record: T, form: object, show: Callable[[T], Mapping[str, Any]]) -> str:
-        """A record as JSON; form: all that its looks depend on besides the record."""
-        # The record is kept too, so that no other one gets its number meanwhile.
+        """A record as JSON; form: all that the JSON depends on besides the record."""
+        # The record is kept too, so that no other object gets its id() meanwhile.
         kept = self._kept.get((id(record), form))
         if kept is not None:
             return kept[1]
-        if len(self._kept) >= self._most:
+        if len(self._kept) >= MOST_RECORDS:
             self._kept.clear()
         text = _encode(show(record))
         self._kept[id(record), form] = (record, text)
@@ -80,7 +82,7 @@ class RecordsAsJson(Generic[T]):
         texts = ",".join([self.text(record, form, show) for record in page.items])
         body = f'{{"{name}":[{texts}],{_encode(others())[1:]}'.encode()
         if len(of) <= LONGEST_KEPT:
-            if len(self._pages) >= self._most_pages:
+            if len(self._pages) >= MOST_PAGES:
                 self._pages.clear()
             self._pages[key] = (page.items, body)
         return _EncodedAnswer(body)

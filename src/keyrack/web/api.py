@@ -34,10 +34,10 @@ ANSWER = "keyrack.answer"
 """Where a request's scope has what writes an answer in one go, if that can be done: see web/server.py."""
 AWAY_SECONDS = 2
 SLOW_SECONDS = 1.0
-"""How long a caller's calls of one path go to the threads after one that the event loop could not answer."""
+"""After a call that the event loop could not answer in time: how long the caller's calls of this path go to threads."""
 MOST_SLOW = 10_000
 LONGEST_OPEN_BODY = 65_536
-"""The longest body, in bytes, of a call that asks for no proof: whoever sends it has shown nothing yet."""
+"""The longest body, in bytes, of a call that asks for no proof, as anybody may send it."""
 
 ORDINARY_STATUS = {
     Kind.UNAUTHENTICATED: 401,
@@ -58,8 +58,8 @@ log = logger("keyrack.web")
 class Call:
     """One request as a handler sees it.
 
-    ids: the path's numbers by name; path: the path's texts by name; query: its parameters, of which one that stands
-    twice is refused where it is read;
+    ids: each name in the path as a number, 0 where it is none; path: each as text; query: its parameters; one that is
+    sent twice is refused when it is read;
     body: the fields that were sent, {} without a body; strings: whether the body's values arrived as text
     (a form), so that booleans are words; unread: what is wrong with a body that could not be read, see Dialect.
     """
@@ -82,8 +82,8 @@ Handler = Callable[[Call], Response]
 class Endpoint:
     """One call of a contract: method, path with {names}, and the function that answers it.
 
-    action: the name in policy.ACTIONS that the core will ask for, "" where none is needed: what docs and tests
-    say about the call; the core alone decides. open: no authentication is asked. hashes: it may hash a password,
+    action: the name in policy.ACTIONS that the core will ask for, in APIs whose frame or tests need to know it; "" in
+    the others. The core alone decides. open: no authentication is asked. hashes: it may hash a password,
     which takes long. at_once: it reads one thing or one page, or makes one short change, and does little else, so that
     the event loop may answer it by itself (see Database.at_once). takes, asks, answers: the models of body, query and
     answer and the answer's status, where the API has models: for the description; the API's own frame checks them. All
@@ -138,7 +138,7 @@ class Dialect:
 
 
 def strangers(channel: str, address: str) -> Actor:
-    """The actor that nobody is: for calls that ask no authentication."""
+    """The actor of calls that ask for no authentication."""
     return Actor(workspace_id=0, user_id=None, name="", role=None, address=address, channel=channel)
 
 
@@ -154,7 +154,7 @@ def is_shared(request: Request) -> bool:
 
 
 def database_away(*, perhaps_changed: bool = False) -> Refusal:
-    """The refusal while the database does not answer. perhaps_changed: it may have been too late for that."""
+    """The refusal while the database does not answer. perhaps_changed: the change may have been made before."""
     words = (
         "The service lost its database on the way. What was asked for may have been done already; check before you "
         "send it again."
@@ -173,7 +173,7 @@ def unanswered(error: DatabaseUnavailable) -> Refusal:
 
 
 def fault() -> Refusal:
-    """The refusal where something of ours broke: a program that tries again would break it again."""
+    """The refusal after a fault of ours, which trying again would only repeat."""
     return Refusal(Kind.FAULT, "internal", "Something went wrong on our side.")
 
 
@@ -200,10 +200,10 @@ def application(instance: Instance, dialect: Dialect, sharing: Sharing) -> ASGIA
         return Paths((path or "/", _Path(instance, dialect, sharing, methods)) for path, methods in by_path.items())
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        found = paths().find(scope["path"].removeprefix(scope["root_path"]))
-        if found is not None:
-            scope["path_params"] = found[1]
-            await found[0](scope, receive, send)
+        match = paths().find(scope["path"].removeprefix(scope["root_path"]))
+        if match is not None:
+            one_path, scope["path_params"] = match
+            await one_path(scope, receive, send)
             return
         request = Request(scope, receive)
         if dialect.waits_unknown(request):
@@ -235,7 +235,7 @@ class _Path:
         response, actor = await self._answer(request)
         self._dialect.finish(request, actor, response)
         whole: Callable[[Response], bool] | None = scope.get(ANSWER)
-        # Whatever calls itself otherwise, such as a stream, has more to do than to be written.
+        # A response with a __call__ of its own, such as a stream, does more than to be written.
         plain = type(response).__call__ is Response.__call__ and response.background is None
         if whole is None or not plain or not whole(response):
             await response(scope, receive, send)
@@ -286,11 +286,11 @@ class _Path:
                     self._callers.held(request, who)
 
     def _at_once(self, run: Callable[[], Response]) -> Response:
-        # What the loop heard of before this round it makes in it, and what comes from now on after the round's end.
+        # call_soon: what is put off runs after all that this round of the event loop has to do already.
         return self._instance.database.answer_at_once(run, asyncio.get_running_loop().call_soon)
 
     def _note_slow(self, what: tuple[Hashable, str]) -> None:
-        """What was tried in vain is not tried again for a while: it took milliseconds in which nobody was served."""
+        """Do not try this again for a while: it took milliseconds in which nobody else was served."""
         if len(self._slow) >= MOST_SLOW:
             self._slow.clear()
         self._slow[what] = monotonic() + SLOW_SECONDS
@@ -314,7 +314,7 @@ class _Path:
 
 
 class _Handling:
-    """One request, in one run or two: what the event loop gives up a thread runs again, as the same actor."""
+    """One request. It runs once, or twice: what the event loop gives up, a thread runs again, as the same actor."""
 
     __slots__ = ("_dialect", "_instance", "_request", "actor")
 
@@ -327,16 +327,16 @@ class _Handling:
         """What the endpoint answers; content: the body. Raises Refusal, and NotAtOnce where a thread is to run it."""
         dialect, request = self._dialect, self._request
         request.scope.setdefault("state", {})["content"] = content
-        if self.actor is None:  # else it was found out, and counted, by a run that then turned out to take longer
+        if self.actor is None:  # else a run on the event loop found and counted it before it was given up
             self.actor = self._identified(endpoint)
         # A GET's body is ignored: programs send {}, null and [] there.
         method = request.scope["method"]
         has_fields = method not in ("GET", "HEAD") and content.strip()
         fields, strings, unread = self._fields(content) if has_fields else ({}, False, None)
         if method == "PUT":
-            # What is made by its name in the path is called as it was written, or not made.
+            # A PUT makes what its path names, so the name must be exactly what was sent.
             bodies.check_path(request)
-        # PostgreSQL takes no NUL, and nothing is called by one.
+        # PostgreSQL takes no NUL, and no name holds one.
         texts = {name: str(value).replace("\x00", "\ufffd") for name, value in request.path_params.items()}
         call = Call(
             instance=self._instance,
@@ -359,7 +359,7 @@ class _Handling:
         actor = dialect.authenticate(self._instance, request)
         noted = commits.get()
         if noted is not None:
-            noted.made = False  # what is kept of a proof's use is nothing that was asked for
+            noted.made = False  # that the use of a token was noted is no change that the caller asked for
         return actor
 
     def _fields(self, content: bytes) -> tuple[Mapping[str, Any], bool, Refusal | None]:

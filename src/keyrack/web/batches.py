@@ -17,8 +17,8 @@ from keyrack.errors import Kind, Refusal
 from keyrack.web.fair_queueing import BUSY_SECONDS, MOST_WAITING
 from keyrack.web.slices import RoundRobin, Slices
 
-LONGEST_WAY = 1.0
-"""Seconds for which one kind of calls lets another one go first, between two batches."""
+LONGEST_YIELD = 1.0
+"""For how long one kind of calls lets another go first, between two batches, in seconds."""
 Q = TypeVar("Q")
 A = TypeVar("A")
 
@@ -35,7 +35,7 @@ class Batches(Generic[Q, A]):
         after: Callable[[], int] | None = None,
     ) -> None:
         """work: an answer, or what is raised, for each question of a batch; most: questions in one; slices: in which
-        answers are handed out; threads: that do the work; after: how many wait for something that goes first, for a
+        answers are handed out; threads: that do the work; after: counts calls of another kind, which go first for a
         while.
         """
         self._work, self._most, self._slices, self._threads, self._after = work, most, slices, threads, after
@@ -73,10 +73,10 @@ class Batches(Generic[Q, A]):
         return batch
 
     async def _give_way(self) -> None:
-        """Let go first what does, for a second at most."""
+        """Let what `after` counts go first, for a second at most."""
         if self._after is None:
             return
-        until = time.monotonic() + LONGEST_WAY
+        until = time.monotonic() + LONGEST_YIELD
         while self._after() and time.monotonic() < until:
             await asyncio.sleep(0.01)
 

@@ -20,15 +20,15 @@ from keyrack.core.people.throttle import network
 MOST_KNOWN = 100_000
 _SIGNATURE = b"SDK-"
 MARK = "mark"
-"""Where a request's state keeps what stands for its proof, which is asked for twice."""
+"""Where a request's state keeps the mark of its proof, which is needed twice."""
 PROOFS = (b"authorization", b"x-auth-token", b"private-token")
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose share of the threads a request uses: a user's or a host's, or that of all without a proof at one address.
+    """Whose share of the threads a request uses: a user's, a host's, or that of all without a proof at one address.
 
-    known: it proved before who it is; at_home: so did somebody there, also with a password.
+    known: the caller proved before who they are; at_home: somebody at this address did, also with a password.
     """
 
     name: Hashable
@@ -64,7 +64,7 @@ class Callers:
         return Caller(who, known=True, at_home=True)
 
     def held(self, request: Request, who: Hashable) -> None:
-        """The proof of a request held; who: the user or host that it is of."""
+        """Note that the proof of a request was right; who: the user or host that it is of."""
         mark = self._mark(request, _network_of(request))
         if mark is not None:
             self._known[mark] = who
@@ -72,7 +72,7 @@ class Callers:
                 self._known.popitem(last=False)
 
     def failed(self, request: Request) -> None:
-        """It did not, perhaps not any more. Signatures are left: anybody can write a key's id into a wrong one."""
+        """Note that it was wrong. Not for signatures: anybody can write the id of somebody's access key into one."""
         if is_signed(request):
             return
         mark = self._mark(request, _network_of(request))

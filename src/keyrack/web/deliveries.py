@@ -22,7 +22,7 @@ AT_ONCE = 8
 
 
 def start(instance: Instance) -> Callable[[], None]:
-    """Begin; answers how to stop it."""
+    """Start sending; returns the function that stops it."""
     loop = _Loop(instance)
     end = periodic.every(EVERY_SECONDS, lambda _: loop.turn(), name="deliveries", failing="events are not delivered")
 
@@ -34,7 +34,7 @@ def start(instance: Instance) -> Callable[[], None]:
 
 
 class _Loop:
-    """A webhook that does not answer keeps no other one waiting: each has at most one sender at a time."""
+    """Sends what is due. A webhook has one sender at a time, so that one that does not answer delays no other."""
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance

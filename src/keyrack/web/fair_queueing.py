@@ -1,5 +1,5 @@
 """Fair queueing for the threads that answer calls: each kind of call has a concurrency limit, a caller one within it,
-and who used least processor time of late is served first; must decide nothing about a call but when it runs.
+and whoever used least processor time lately is served first; must decide nothing about a call but when it runs.
 
 All of it belongs to the event loop: nothing here is called from another thread.
 """
@@ -29,10 +29,10 @@ from keyrack.web.group_commits import GroupCommits
 
 T = TypeVar("T")
 
-# How long what a caller used is held against it: after so many seconds a third of it is left.
+# How fast processor time that was used is forgotten: after so many seconds a third of it still counts.
 MEMORY_SECONDS = 1.0
 HEAVY_SECONDS = 0.2
-"""Processor time of late beyond which a caller's calls count as long ones, in seconds."""
+"""If a caller used more processor time than this lately, in seconds, their calls count as long ones."""
 MOST_CALLERS = 20_000
 LONG_BODY = 65_536
 """From this size, in bytes, a body makes a call a long one."""
@@ -40,7 +40,7 @@ MOST_WAITING_PER_CALLER = 256
 MOST_WAITING = 20_000
 BUSY_SECONDS = 2
 ROUND_SECONDS = 0.004
-"""So much of one round of the event loop calls that are answered at once may take before they wait for each other."""
+"""How long calls that are answered at once may take in one round of the event loop before they queue."""
 
 
 @unique
@@ -50,10 +50,10 @@ class CallPool(Enum):
     KNOWN = ("known", 24, 12)
     """Short calls of those who proved before who they are."""
     STRANGERS = ("strangers", 4, 3)
-    """Of all others; most of them end with a no."""
+    """Short calls of all others; most of them are refused."""
     LONG = ("long", 2, 2)
-    """What takes much, whoever it is from: the interpreter runs one thread at a time, and two that do not let go of
-    it by themselves are as many as the short calls beside them can bear."""
+    """Long calls, whoever makes them. The interpreter runs one thread at a time; with more than two that do not give it
+    up by themselves the short calls would suffer."""
     HASHING = ("hashing", 2, 2)
     """Checks and hashes of passwords for those who were here before."""
     GUESSES = ("guesses", 2, 1)
@@ -82,12 +82,12 @@ class CallPool(Enum):
 ON_THREADS = (CallPool.KNOWN, CallPool.STRANGERS, CallPool.LONG)
 ON_STEPPED_BACK_THREADS = (CallPool.HASHING, CallPool.GUESSES)
 STEP_BACK = 5
-"""How much nicer threads that hash are than all others: a hash takes a processor for a tenth of a second."""
+"""The niceness that threads which hash have above all others: a hash takes a processor for a tenth of a second."""
 
 
 @dataclass(slots=True)
 class _CpuTime:
-    """Processor time that a caller used of late, in seconds, as it was at a time."""
+    """Processor time that a caller used lately, in seconds, as of a point in time."""
 
     seconds: float = 0.0
     at: float = 0.0
@@ -100,7 +100,7 @@ class _CpuTime:
 
     @property
     def rank(self) -> float:
-        """Who used less has the lower one; it does not change while nothing is used, as all forget alike."""
+        """Lower for callers who used less; constant while they use nothing, as all is forgotten equally fast."""
         return math.log(self.seconds) + self.at / MEMORY_SECONDS if self.seconds else -math.inf
 
 
@@ -199,7 +199,7 @@ class FairScheduler:
             try:
                 return await ended
             except asyncio.CancelledError:
-                await fiber.completion()  # who gives up waits all the same, as with _whole
+                await fiber.completion()  # a caller who gives up waits for it too, as in _whole
                 raise
             finally:
                 used.add(fiber.seconds, time.monotonic())
@@ -257,14 +257,14 @@ class FairScheduler:
 
 
 def _step_back() -> None:
-    """Have the calling thread leave the processors to others; on Linux each thread has a niceness of its own."""
+    """Lower the priority of the calling thread; on Linux each thread has a niceness of its own."""
     with suppress(OSError):
         own = threading.get_native_id()
         os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + STEP_BACK)
 
 
 async def _whole(running: asyncio.Future[T]) -> T:
-    """What a thread answers. Who gives up waits all the same: the thread goes on, and its slot is taken until then."""
+    """What a thread returns. A caller who gives up waits for it too, as the thread uses its slot until then."""
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:

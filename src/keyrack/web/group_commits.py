@@ -18,17 +18,17 @@ from keyrack.store.database import Database, LentTransaction, NotAtOnce
 T = TypeVar("T")
 
 SLICE_SECONDS = 0.006
-"""After so long no further call begins before the event loop looked at all that came in: meanwhile nobody is served."""
+"""How long calls run before the event loop handles what else came in: meanwhile nobody is served."""
 FEWEST_CALLS = 4
-"""So many may begin all the same, where the processor is somebody else's for a while."""
+"""So many calls run in any case, also if the processor is busy with something else for a while."""
 TRANSACTION_SECONDS = 0.03
-"""After so long a transaction ends, also where calls wait: those that were made wait for its commit."""
+"""How long a transaction lasts, even if more calls wait: those that ran wait for its commit."""
 MOST_CALLS = 32
-"""So many calls are made in one transaction at most."""
+"""The most calls in one transaction."""
 
 
 class _Call:
-    """A call, and what comes of it."""
+    """A call with its result or error."""
 
     __slots__ = ("error", "future", "result", "run")
 
@@ -96,7 +96,7 @@ class GroupCommits:
             self._refuse(NotAtOnce(str(error)))
 
     def _refuse(self, error: Exception) -> None:
-        """Run nothing of what waits, whose transaction never begins; what comes later asks for another."""
+        """Fail all calls that wait, as their transaction never begins; later calls ask for another."""
         self._asked = False
         waiting, self._waiting = list(self._waiting), deque()
         self._end(waiting, error)
@@ -108,7 +108,7 @@ class GroupCommits:
             self._give_back(transaction)
 
     def _slice(self, transaction: LentTransaction, ran: list[_Call], end: float) -> None:
-        """Make calls for a while, and go on after the event loop's next round; the transaction ends where none wait."""
+        """Run calls for a while, and go on in the event loop's next round; the transaction ends when none wait."""
         goes_on, later = False, asyncio.get_running_loop().call_soon
         try:
             until, fewest = time.monotonic() + SLICE_SECONDS, len(ran) + FEWEST_CALLS

@@ -1,9 +1,9 @@
 """Long polls of hosts, held by their connections while nothing is new: each has a timer, a parsed head and no task;
 must decide nothing about a host, and answer no other question.
 
-Thousands of hosts ask every half minute, and nearly always there is nothing new. So the very question of an agent that
-was known a moment ago (waiting.py) goes past everything that other requests go through. One that is woken is looked at
-together with all others; what it takes more than a document in one piece goes the ordinary way (agent_api.py).
+Thousands of hosts ask every half minute, and nearly always there is nothing new. So the question of an agent that was
+known a moment ago (waiting.py) skips everything that other requests go through. Those that are woken are answered
+together; what takes more than a document in one piece goes the ordinary way (agent_api.py).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TOGETHER = 0.05
 most of its time would go into fetching anew what others have driven from the processor's caches meanwhile.
 """
 WAS_HELD = "was_held"
-"""Where a request's state keeps what was found of it while it was held: its server, and until when it may wait."""
+"""Where a request's state keeps what is known since it was held: its server, and until when it may wait."""
 # As agents write it (agent/service/follow.py); whatever is written otherwise goes the ordinary way.
 _QUESTION = re.compile(
     rb"/agent/v1/document\?revision=([0-9]{1,10})(?:&lineage=([0-9a-f]{8}))?(?:&audit=([0-9]{1,10}))?&wait=([0-9]{1,3})"
@@ -107,7 +107,7 @@ class HeldContacts:
         if server_id is None or not seconds or self._parts.limit.take(("host", server_id)).wait:
             return None
         if self._parts.machines.repeated(server_id, identity) is not None:
-            return None  # which is found again, and said
+            return None  # the ordinary way finds that again, and answers it
         contact = Contact(server_id, secret_hash, int(revision), mark, head.packs, run, int(audit) if audit else -1)
         held = HeldContact(self._parts, self.note, connection, contact, seconds)
         if not is_current:
@@ -168,7 +168,7 @@ class HeldContact:
     ) -> None:
         self._parts, self._note, self._contact = parts, note, contact
         self._connection: BoundedProtocol | None = connection
-        self._loop = connection.loop  # looking for the one that runs asks the system each time
+        self._loop = connection.loop  # to find the running one asks the system each time
         self._deadline = math.ceil((self._loop.time() + seconds) / TOGETHER) * TOGETHER
         self._timer = self._loop.call_at(self._deadline, self._over)
         self._waiter: asyncio.Future[None] | None = None
@@ -192,22 +192,22 @@ class HeldContact:
         self._end()
 
     def _listen(self) -> None:
-        self._deaf()
+        self._stop_listening()
         self._waiter = self._parts.waiting.listen(self._contact.server_id)
         self._waiter.add_done_callback(self._woken)
 
-    def _deaf(self) -> None:
+    def _stop_listening(self) -> None:
         if self._waiter is not None:
             self._waiter.remove_done_callback(self._woken)
             self._parts.waiting.leave(self._contact.server_id, self._waiter)
             self._waiter = None
 
     def _end(self) -> BoundedProtocol | None:
-        """Hold no more; answers the connection that is to be told something, None where it was ended before."""
+        """Hold it no longer; returns the connection that is to be answered, None if it was ended before."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self._timer.cancel()
-            self._deaf()
+            self._stop_listening()
             self._parts.instance.figures.waiting.dec()
             self._parts.machines.left(self._contact.server_id, self)
         return connection
@@ -231,7 +231,7 @@ class HeldContact:
         if self._parts.waiting.closing:
             self._over()
             return
-        # Before looking, so that what is announced between the look and the wait is kept.
+        # Before asking, so that what is announced between the question and the wait is kept.
         self._listen()
         self.ask()
 
@@ -256,7 +256,7 @@ class HeldContact:
             return
         self._parts.last_seen.saw(contact.server_id)
         if not answer.body:
-            if is_newest:  # else another look is under way
+            if is_newest:  # else another question is under way
                 known.note(contact, answer.state)
             return
         if is_newest:

@@ -10,7 +10,7 @@
 set -eu
 
 url='' token=${KEYRACK_AGENT_TOKEN:-} mode=observe prefix='' state='' keys='' revoked='' sshd_config='' drop_in=auto only='' python=''
-accounts='' started='' plain='' ca='' proxy='' chain='' replace='' start=yes
+accounts='' started='' plain='' ca='' proxy=${KEYRACK_AGENT_PROXY:-} chain='' replace='' start=yes
 
 usage() {
     cat <<'TEXT'
@@ -30,7 +30,8 @@ usage: KEYRACK_AGENT_TOKEN=TOKEN install.sh --url URL [options]
   --only-accounts A,B    the accounts that the service may speak for; without it, all
   --python FILE          a Python of 3.9 or newer, where it is not found
   --ca-file FILE         certificate authorities to trust for the service, in place of the system's
-  --proxy URL|none       the proxy that leads out to the service; without it, what HTTPS_PROXY and NO_PROXY say here
+  --proxy URL|none       the proxy that leads out to the service; without it, what HTTPS_PROXY and NO_PROXY say here.
+                         One with a password: in KEYRACK_AGENT_PROXY, as every account can read arguments
   --plain-http           speak http:// over a private network
   --replace              this machine is a host already: make it a new one
   --no-start             do not start the agent
@@ -236,12 +237,11 @@ enrol() {
     [ "$drop_in" = none ] || set -- "$@" --drop-in "$drop_in"
     [ -z "$sshd_config" ] || set -- "$@" --sshd-config "$sshd_config"
     [ -z "$ca" ] || set -- "$@" --ca-file "$ca"
-    [ -z "$proxy" ] || set -- "$@" --proxy "$proxy"
     [ -z "$chain" ] || set -- "$@" "$chain"
     [ -z "$only" ] || set -- "$@" --only-accounts "$only"
-    # The token goes by the environment: arguments can be read by every account.
+    # The token and a proxy's password go by the environment: arguments can be read by every account.
     # shellcheck disable=SC2086 - each is one word or none
-    words=$(KEYRACK_AGENT_URL=$url KEYRACK_AGENT_TOKEN=$token \
+    words=$(KEYRACK_AGENT_URL=$url KEYRACK_AGENT_TOKEN=$token KEYRACK_AGENT_PROXY=$proxy \
         "$python" -I "$prefix/keyrack-agent.pyz" "$@" $accounts $plain $replace) || exit 1
     # What is next is done here.
     printf '%s\n' "$words" | grep -v '^Next: ' || true

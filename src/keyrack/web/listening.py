@@ -2,9 +2,9 @@
 about a call.
 
 libuv, on which uvloop is built, takes one a round from a socket that listens (since 1.45). A round lasts tens of
-milliseconds while many are served, so who came behind a thousand hosts would wait for a thousand rounds before a word
-of theirs is read. So after each connection we look ourselves whether more wait (decision 234). What a connection takes
-is mostly what is made around it: where it has brought an agent's question that is done once it is its turn.
+milliseconds while many are served, so whoever came behind a thousand hosts would wait for a thousand rounds before a
+word of theirs is read. So after each connection we accept ourselves those that wait (decision 234). What a connection
+costs is mostly the objects around it; for an agent's question they are made once it is its turn.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from keyrack.core.people.throttle import network
 from keyrack.web.slices import Slices
 
 AT_ONCE = 256
-"""Connections in a round, so that those who are connected are served meanwhile."""
-LOOKED_AT = 64
-"""So many bytes at most of what a connection has brought are looked at before it is connected."""
+"""The most connections that are accepted in one round, so that those who are connected are served in between."""
+PEEKED_BYTES = 64
+"""How many bytes of what a connection has brought are read ahead, to tell agents from others."""
 
 
 class AgentsApplication(Protocol):
@@ -35,8 +35,8 @@ class AgentsApplication(Protocol):
 
 
 class ListeningServer(uvicorn.Server):
-    """uvicorn's server, which looks for more connections after each that came. application: what it serves, where
-    agents ask that too.
+    """uvicorn's server, which accepts more connections after each that came. application: what it serves, if agents ask
+    it too.
     """
 
     _accepting = False
@@ -84,7 +84,7 @@ class ListeningServer(uvicorn.Server):
                 try:
                     connection, address = own.accept()
                 except OSError:
-                    break  # none waits, or there is no room for one, which libuv sees as well
+                    break  # none waits, or there is no room for one, which libuv notices as well
                 connection.setblocking(False)
                 if self._application is None or not self._application.is_agents(_brought(connection)):
                     self._connect(connection, given)
@@ -108,6 +108,6 @@ class ListeningServer(uvicorn.Server):
 def _brought(connection: socket.socket) -> bytes:
     """The beginning of what a connection has brought, which stays there to be read."""
     try:
-        return connection.recv(LOOKED_AT, socket.MSG_PEEK)
-    except OSError:  # nothing yet, or it is gone, which is seen where it is read
+        return connection.recv(PEEKED_BYTES, socket.MSG_PEEK)
+    except OSError:  # nothing yet, or it is gone, which shows when it is read
         return b""

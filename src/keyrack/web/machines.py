@@ -26,7 +26,7 @@ from keyrack.web.waiting import ContactWaiters, within
 
 MACHINE_HEADER = "keyrack-machine"
 HOLD_SECONDS = 3.0
-"""Seconds that a run waits for a document which began while the one before it was there a moment ago."""
+"""How long a new run waits for its document if the run before it was there a moment ago, in seconds."""
 MOST_NUMBERS = 200_000
 
 
@@ -50,7 +50,7 @@ class Machines:
 
     @contextmanager
     def waiting(self, server_id: int, request: Request) -> Iterator[None]:
-        """While this question waits for an answer."""
+        """Count this question as waiting while the block runs."""
         self.came(server_id, request)
         try:
             yield
@@ -58,11 +58,11 @@ class Machines:
             self.left(server_id, request)
 
     def came(self, server_id: int, question: Asking) -> None:
-        """A question waits for an answer from now on, until it `left`."""
+        """Count a question as waiting from now on, until `left`."""
         self._open.setdefault(server_id, []).append(question)
 
     def left(self, server_id: int, question: Asking) -> None:
-        """It waits no more."""
+        """Count it as waiting no longer."""
         waiting = self._open[server_id]
         waiting.remove(question)
         if not waiting:
@@ -95,7 +95,7 @@ class Machines:
     async def note_new_run(
         self, request: Request, server_id: int, identity: ReportedIdentity | None, caller: Caller
     ) -> None:
-        """The same where nothing is known of the server's last run."""
+        """The same if nothing is known of the server's last run."""
         arrived = self._instance.now()
         others = [request for request in self._open.get(server_id, ()) if not await request.is_disconnected()]
         note = partial(
@@ -110,7 +110,7 @@ class Machines:
         return server_id in self._held and self._held[server_id][0] == run
 
     async def hold(self, server_id: int, run: str, caller: Caller) -> None:
-        """Have a run wait for what the one before it says, where that one may be there still."""
+        """Let a run wait for what the run before it says, if that one may still be there."""
         if not self.is_held(server_id, run):
             return
         _, until = self._held[server_id]

@@ -40,7 +40,7 @@ def schemas(api: str, models: Iterable[type[BaseModel]]) -> dict[str, Schema]:
 def parameters(asks: type[BaseModel]) -> list[dict[str, Any]]:
     """The parameters of a query, as OpenAPI describes them."""
     schema = asks.model_json_schema(schema_generator=_Plain)
-    found = []
+    described = []
     for name, kind in schema["properties"].items():
         inner = {part: value for part, value in kind.items() if part not in ("description", "examples")}
         # What is left out of a query is simply not there: it has no null.
@@ -54,5 +54,5 @@ def parameters(asks: type[BaseModel]) -> list[dict[str, Any]]:
         }
         if kind.get("examples"):
             parameter["example"] = kind["examples"][0]
-        found.append(parameter)
-    return found
+        described.append(parameter)
+    return described

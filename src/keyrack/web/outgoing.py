@@ -26,9 +26,9 @@ MOST_BYTES = 262_144
 
 
 class Outgoing:
-    """Asks for others' addresses; private ones only in the networks that a setting names.
+    """Sends requests to addresses that others named; to private ones only in the networks that a setting names.
 
-    setting: which one, for the words of what is refused.
+    setting: its name, for the words of a refusal.
     """
 
     def __init__(self, settings: Settings, setting: str = "key_source_networks") -> None:
@@ -37,13 +37,13 @@ class Outgoing:
 
     def __call__(self, url: str, headers: Mapping[str, str]) -> HttpAnswer:
         """GET. Raises NoHttpAnswer with words for people; statuses of any kind are answers."""
-        return self._asked("GET", url, headers, None)
+        return self._answer("GET", url, headers, None)
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
         """POST; otherwise as GET."""
-        return self._asked("POST", url, headers, body)
+        return self._answer("POST", url, headers, body)
 
-    def _asked(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> HttpAnswer:
+    def _answer(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> HttpAnswer:
         try:
             return self._ask(method, url, headers, body)
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -56,8 +56,8 @@ class Outgoing:
         address = self._address(host, port, secure=secure)
         connection = http.client.HTTPConnection(host, port, timeout=SECONDS)
         raw = socket.create_connection((address, port), SECONDS)
-        sock = raw if not secure else _shaken_later(raw, host)
-        # A byte now and then keeps any single read alive: what is whole is bounded from outside.
+        sock = raw if not secure else _with_tls(raw, host)
+        # A byte now and then keeps each single read alive, so the whole is bounded by a timer.
         over = Event()
         late = Timer(WHOLE_SECONDS, _end, (sock, over))
         late.daemon = True
@@ -73,7 +73,7 @@ class Outgoing:
             ends = response.length is not None or response.chunked
             body = _body(response)
             named = {name.lower(): value for name, value in response.getheaders()}
-            if over.is_set():  # what ended may have ended only so
+            if over.is_set():  # it may have ended only because the timer ended it
                 raise _late()
             if method == "GET" and not ends:
                 # A connection that broke in the head, before the length, would otherwise be an empty body, and so an
@@ -123,17 +123,17 @@ def _why(error: Exception) -> str:
     return said or type(error).__name__
 
 
-def _shaken_later(raw: socket.socket, host: str) -> ssl.SSLSocket:
-    # Made anew each time: certificates that were installed meanwhile count.
+def _with_tls(raw: socket.socket, host: str) -> ssl.SSLSocket:
+    # A new context each time, so that certificates that were installed meanwhile count.
     context = ssl.create_default_context()
     return context.wrap_socket(raw, server_hostname=host, do_handshake_on_connect=False)
 
 
 def _end(sock: socket.socket, over: Event) -> None:
-    """Have whoever reads or writes there go on, and know why."""
+    """End the connection for whoever reads or writes there, and note why."""
     over.set()
     with suppress(OSError):
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # of the connection itself: TLS has one that asks the other side
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not TLS's own, which waits for the other side
 
 
 def _late() -> NoHttpAnswer:

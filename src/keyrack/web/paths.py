@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 REST = ":path}"
 MOST_KEPT, LONGEST_KEPT = 1_000, 128
-"""Of so many paths, of at most so many characters, it is kept where they lead."""
+"""How many paths are remembered with what they lead to, and the most characters that such a path has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +29,14 @@ class Paths(Generic[T]):
     """Templates such as /servers/{serverId} in order; a name in braces stands for one segment.
 
     At the end {name:path} stands for all that is left, slashes and all, where no other template fits. Of the others
-    only those are tried that have as many segments as the path, and begin with its first one: of a hundred templates
-    one or two.
+    only those are tried that have as many segments as the path and begin with its first one: one or two of a hundred.
     """
 
     def __init__(self, templates: Iterable[tuple[str, T]]) -> None:
         self._rest: list[tuple[str, _Pattern[T]]] = []
         self._open: dict[int, list[_Pattern[T]]] = {}
         self._by_first: dict[tuple[int, str], list[_Pattern[T]]] = {}
-        self._found: dict[str, tuple[T, dict[str, Any]]] = {}
+        self._remembered: dict[str, tuple[T, dict[str, Any]]] = {}
         for template, target in templates:
             regex, convertors = _compiled(template)
             pattern, count, first = _Pattern(regex, convertors, target), template.count("/"), _first(template)
@@ -54,13 +53,13 @@ class Paths(Generic[T]):
 
     def find(self, path: str) -> tuple[T, dict[str, Any]] | None:
         """The target of the first template that a path fits, and what stands in it by name; None where none does."""
-        known = self._found.get(path)
+        known = self._remembered.get(path)
         if known is None:
             known = self._find(path)
             if known is not None and len(path) <= LONGEST_KEPT:
-                if len(self._found) >= MOST_KEPT:
-                    self._found.clear()
-                self._found[path] = known
+                if len(self._remembered) >= MOST_KEPT:
+                    self._remembered.clear()
+                self._remembered[path] = known
         return None if known is None else (known[0], known[1].copy())
 
     def _find(self, path: str) -> tuple[T, dict[str, Any]] | None:

@@ -24,23 +24,23 @@ BODY_SECONDS = 10.0
 WRITE_SECONDS = 15.0
 # Also of what stands between and after the pieces of a chunked body, trailers among it.
 LARGEST_HEAD = 64 * 1024
-# What a client still sends after it was answered is thrown away for so long, so that it gets to read the answer.
+# How long what a client still sends after its answer is thrown away, so that it gets to read the answer.
 LINGER_SECONDS = 20.0
 LARGEST_DISCARDED = 32 * 1024 * 1024
 # Requests that a client may send before the answer to the first; a packet holds thousands, each of them costs memory.
 MOST_PIPELINED = 32
 # A name, an address, or one in brackets, and a port (RFC 3986, 3.2.2); nothing where a target has no authority.
 HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.]+\])(?::[0-9]*)?")
-# Looked up once: each look at a member of HTTPStatus is a call, and thousands of hosts are answered without a body.
+# A constant: each access to a member of HTTPStatus is a call, and thousands of hosts are answered without a body.
 WITHOUT_BODY = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 WHOLE = "keyrack.whole"
 """Where a request's scope has its WholeAnswer."""
-# Warnings a minute about what is no HTTP: a flood of those is none of lines.
+# Warnings a minute about what is no HTTP, so that a flood of it does not flood the log.
 MOST_WARNINGS = 10
 
 
 class _Bounded(logging.Filter):
-    """Lets so many warnings through a minute, and everything that is graver."""
+    """Lets a few warnings a minute through, and everything that is graver."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class BoundedProtocol(HttpToolsProtocol):
                     self._is_offer = False
                     data = self._head_without_offer() + data[stopped.args[0] :]
         except httptools.HttpParserInvalidURLError:
-            # No API is known yet that could say it, as the parser hands over no address that is none.
+            # Answered here: the parser passes no invalid address on, so that no API is known that could answer.
             words = (
                 "An address begins with a slash, "
                 "and all in it that is a blank or not ASCII is written as %XX of its UTF-8."
@@ -167,7 +167,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refuse(HTTPStatus.BAD_REQUEST, msg)
 
     def _refuse(self, status: HTTPStatus, words: str) -> None:
-        """Answer what is handed to no API, and close; whatever follows it is thrown away."""
+        """Answer a request that reaches no API, and close; whatever follows it is thrown away."""
         if self.finished:
             return
         self._in_body = True

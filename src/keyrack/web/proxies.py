@@ -30,7 +30,7 @@ class Proxies:
         self._header = header.encode()
 
     def set_client(self, scope: Scope) -> None:
-        """Mend a request's scope; afterwards nothing but it says where the request comes from."""
+        """Put the client's address into a request's scope, the only place that says where the request comes from."""
         client = scope.get("client")
         peer = _address(client[0]) if client and self._trusted else None
         headers = scope["headers"]

@@ -10,12 +10,12 @@ from typing import Any
 
 current: ContextVar[str] = ContextVar("request_id", default="")
 
-# Nothing depends on their being secret, and the system's own take ten times as long.
+# They need not be secret, and the system's random numbers take ten times as long.
 _random = random.Random(secrets.randbits(256))  # noqa: S311
 
 
 def fresh() -> str:
-    """Another id."""
+    """A new id."""
     return f"{_random.getrandbits(128):032x}"
 
 

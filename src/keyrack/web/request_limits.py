@@ -1,4 +1,4 @@
-"""Applies the rate limit to every dialect and to hosts; must say no only in words that the dialect gives a shape."""
+"""Applies the rate limit to every dialect and to hosts; must refuse only by Refusal, which the dialect shows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def with_rate_limit(dialect: Dialect, limit: RateLimit) -> Dialect:
         dialect.finish(request, actor, response)
         if dialect.shows_quota:
             quota = request.scope["state"].get("quota") or limit.peek(client_network(request))
-            # Beside response.headers, which looks through all of them before each that it adds.
+            # Not through response.headers, which searches all of them before it adds one.
             response.raw_headers += [
                 (b"x-ratelimit-limit", b"%d" % quota.limit),
                 (b"x-ratelimit-remaining", b"%d" % quota.remaining),

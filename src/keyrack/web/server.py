@@ -131,14 +131,14 @@ class Service:
             if not answering.started:
                 await PlainTextResponse("The service is stopping.", 503, AGAIN)(scope, receive, answering.send)
         finally:
-            # Both lead back to the request that has them: each call would leave a circle in memory.
+            # Both refer back to the request that has them: each request would leave a circle in memory.
             scope.pop(WHOLE, None)
             inner.pop(ANSWER, None)
 
     def _entered(self, scope: Scope) -> tuple[str, ASGIApp, Scope]:
         """The API that a path leads to: its prefix, its application, and the scope as that one sees it."""
         path = scope["path"]
-        # A slash that is written %2F is none to a proxy, whose rules for /api/v3/ping must not miss /api%2Fv3/ping.
+        # A proxy takes %2F for no slash: its rules for /api/v3/ping would miss /api%2Fv3/ping, so no API gets that.
         hidden = b"%2f" in scope["raw_path"].lower()
         for prefix, below, app in self._mounts:
             if path.startswith(below) or path == prefix:
@@ -212,11 +212,11 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
         async def changed() -> frozenset[int]:
             return await run_in_threadpool(lambda: frozenset(contacts.changed(instance, waiting.known.all())))
 
-        looking = [asyncio.create_task(waiting.poll(changed)), asyncio.create_task(live.poll())]
+        polls = [asyncio.create_task(waiting.poll(changed)), asyncio.create_task(live.poll())]
         try:
             yield {LIVE: live}
         finally:
-            for task in looking:
+            for task in polls:
                 task.cancel()
             stop_listening()
             let_go()

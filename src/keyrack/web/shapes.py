@@ -40,7 +40,6 @@ class Description:
 
 STRING: Schema = {"type": "string"}
 INTEGER: Schema = {"type": "integer"}
-NUMBER: Schema = {"type": "number"}
 BOOLEAN: Schema = {"type": "boolean"}
 STRING_OR_NULL: Schema = {"type": ["string", "null"]}
 INTEGER_OR_NULL: Schema = {"type": ["integer", "null"]}

@@ -1,8 +1,8 @@
 """What agents' calls may take of each round of the event loop, so that thousands of hosts keep nobody else waiting;
 must decide nothing about a call.
 
-A round serves all that is there when it begins. So of what agents want only a slice is there at a time: between two
-of them the event loop looks at all that came in, and people's calls are answered. All of it belongs to the event loop.
+A round serves all that is there when it begins. So only a slice of the agents' calls is there at a time: between two
+slices the event loop handles all that came in, and people's calls are answered. All of it belongs to the event loop.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Step = Callable[[], None]
 
 
 class RoundRobin(Generic[T]):
-    """What callers want, of which each caller's first comes before any caller's second."""
+    """A queue in which each caller's first item comes before any caller's second."""
 
     def __init__(self) -> None:
         self._queues: OrderedDict[Hashable, deque[T]] = OrderedDict()
@@ -31,7 +31,7 @@ class RoundRobin(Generic[T]):
         return self._count
 
     def put(self, caller: Hashable, wanted: T) -> None:
-        """One more, behind what this caller wanted before."""
+        """Add an item, behind those of the same caller."""
         self._queues.setdefault(caller, deque()).append(wanted)
         self._count += 1
 
@@ -45,7 +45,7 @@ class RoundRobin(Generic[T]):
         return wanted
 
     def take_last(self) -> T:
-        """What came last of the caller who wants most. Raises ValueError where there is none."""
+        """The last item of the caller who has most. Raises ValueError if there is none."""
         longest = max(self._queues, key=lambda caller: len(self._queues[caller]))
         wanted = self._queues[longest].pop()
         self._count -= 1
@@ -55,7 +55,7 @@ class RoundRobin(Generic[T]):
 
 
 class Slices:
-    """Runs steps of agents' calls, so many in a round: first what goes on, then what begins, by turns of callers."""
+    """Runs steps of agents' calls, MOST_STEPS a round: calls that were begun first, then new ones, callers in turns."""
 
     def __init__(self) -> None:
         self._going_on: deque[Step] = deque()
@@ -63,12 +63,12 @@ class Slices:
         self._runs = False
 
     def go_on(self, step: Step) -> None:
-        """Have a step run with which something goes on that was begun."""
+        """Run a step of a call that was begun."""
         self._going_on.append(step)
         self._run_soon()
 
     def begin(self, caller: Hashable, step: Step) -> None:
-        """Have a step run with which something begins, once it is its caller's turn."""
+        """Run the first step of a call, once it is its caller's turn."""
         self._beginning.put(caller, step)
         self._run_soon()
 

@@ -1,6 +1,6 @@
 """Hosts that wait for their documents: who they are, and how they are woken; must know no document.
 
-One look a process tells for all of them whether something changed, and announcements tell at once.
+One query for each process tells for all of them whether something changed, and announcements tell at once.
 """
 
 from __future__ import annotations
@@ -39,29 +39,29 @@ class ContactWaiters:
             self._loop.call_soon_threadsafe(self._set, server_ids)
 
     def let_go(self) -> None:
-        """Send everybody away, so that a stopping service does not wait for its hosts; from any thread."""
+        """Wake everybody for good, so that a stopping service does not wait for its hosts; from any thread."""
         self._closing = True
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.wake_all)
 
     def wake_all(self) -> None:
-        """Have everybody asked about anew."""
+        """Wake everybody, and forget what is known of all hosts, so that each is asked about again."""
         self.known.forget_all()
         self._set(frozenset(self._waiters))
 
     def listen(self, server_id: int) -> asyncio.Future[None]:
         """Done as soon as the server is announced; to be given to `leave` in the end.
 
-        Listen before looking at the revision: what is announced between the look and the wait is kept.
+        Listen before reading the revision: what is announced between the reading and the wait is kept.
         """
-        # The loop that is known already: looking for the one that runs asks the system each time.
+        # The loop that is known already: to find the running one asks the system each time.
         loop = self._loop or asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         self._waiters.setdefault(server_id, set()).add(waiter)
         return waiter
 
     def leave(self, server_id: int, waiter: asyncio.Future[None]) -> None:
-        """Listen no more."""
+        """Stop listening."""
         waiters = self._waiters.get(server_id)
         if waiters is not None:
             waiters.discard(waiter)
@@ -75,7 +75,7 @@ class ContactWaiters:
 
     async def poll(self, changed: Callable[[], Awaitable[frozenset[int]]]) -> None:
         """Ask every POLL_SECONDS whether what is known of the hosts is still so, until cancelled. changed: the servers
-        of which it is not; where that cannot be told, everybody is asked about anew.
+        of which it is not; if that cannot be told, everybody is asked about again.
         """
         while True:
             await asyncio.sleep(POLL_SECONDS)
@@ -84,8 +84,8 @@ class ContactWaiters:
             except DatabaseUnavailable:
                 self.wake_all()
                 continue
-            except Exception:  # who waits must be answered; said here, as nobody else would hear of it
-                log.exception("looking for what hosts missed failed")
+            except Exception:  # those who wait must be answered; logged here, as nobody else would hear of it
+                log.exception("asking what hosts missed failed")
                 self.wake_all()
                 continue
             self.known.note_poll()

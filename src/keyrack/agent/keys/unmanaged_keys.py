@@ -1,7 +1,8 @@
-"""Finds every key that sshd would take on this host, on every account and path that sshd names; it changes none.
+"""Finds every key that sshd would take on this host, for every account and in every file that sshd names; it changes
+none.
 
-A file is read as the account that it counts for, as sshd does it. What could not be looked at, or has no room in a
-report, is said: nobody may believe that a key is gone because a look was cut.
+A file is read with the rights of its account, as sshd reads it. A file that could not be read, or has no room in a
+report, is reported as cut: nobody may believe that a key is gone because a scan was not complete.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from keyrack.ssh.line_key import USUAL_RULES, SshdRules
 
 MOST_FOUND, MOST_CHARACTERS = 1400, 600_000  # in one report, which the service reads up to a megabyte of
 MOST_CUT = 200
-LIST_SECONDS = 60.0  # how old the list of accounts may get: a directory tells of no change
-GROUPS_SECONDS = 600.0  # how old sshd's answers may get where a directory says who is in which group
-_MOST_ASKED = 500  # accounts that sshd is asked about in one look
-_LANE = -1  # of what counts for all accounts (account_tasks.py)
+LIST_SECONDS = 60.0  # how old the list of accounts may get: a directory service does not announce changes
+GROUPS_SECONDS = 600.0  # how old sshd's answers may get where groups come from a directory service
+_MOST_ASKED = 500  # accounts that sshd is asked about in one scan
+_LANE = -1  # the queue of files that count for all accounts (account_tasks.py)
 _USUAL = (".ssh/authorized_keys", ".ssh/authorized_keys2")
 _WILD = frozenset("*?[\\")
 _LARGE = "it is larger than 1 MiB, and only its beginning was read for rules (Match) and the files of keys they name"
@@ -41,7 +42,10 @@ _JUDGING_KEYS = ("pubkeyacceptedalgorithms", "pubkeyacceptedkeytypes", "required
 
 
 class _Place(NamedTuple):
-    """perhaps: nothing tells whether it is a file of keys, such as a host key's: what is no key in it is not told."""
+    """A file that may hold keys of an account. in_force: sshd reads it now; authorities: its keys are certificate
+    authorities'; perhaps: it may be no file of keys at all (such as a host key's), so lines without a key are not
+    reported.
+    """
 
     username: str
     path: str
@@ -51,18 +55,18 @@ class _Place(NamedTuple):
 
 
 class _Sources:
-    """All that lets somebody in by the settings of this machine's sshds: files, and programs that name keys."""
+    """All sources of keys by the settings of this machine's sshds: files, and programs that print keys."""
 
     def __init__(self, ours: str) -> None:
-        """ours: the folder whose files the agent writes, which is no place to look at."""
+        """ours: the folder whose files the agent writes, which is not scanned."""
         self._ours = ours
         self.commands: Set[ReportedKey] = set()
         self.files: Dict[Place, _Place] = {}
-        self.rules: Dict[str, Set[SshdRules]] = {EVERYBODY: set()}  # of each account; EVERYBODY: of any
-        self.revoked: Dict[str, Set[str]] = {}  # the same of files of revoked keys, "": there may be none
+        self.rules: Dict[str, Set[SshdRules]] = {EVERYBODY: set()}  # by account; EVERYBODY: those of all accounts
+        self.revoked: Dict[str, Set[str]] = {}  # files of revoked keys, by account likewise; "": there may be none
 
     def keep(self, places: Iterable[_Place], commands: Iterable[ReportedKey], accounts: AccountList) -> None:
-        """What counted by settings that a running sshd still goes by, of accounts that are still there."""
+        """Add what counted by older settings that a running sshd still obeys, for accounts that still exist."""
         names = {EVERYBODY, *(account.name for account in accounts.accounts)}
         for place in places:
             if place.in_force and place.username in names:
@@ -70,11 +74,11 @@ class _Sources:
         self.commands.update(commands)
 
     def add_file(self, account: LocalAccount, pattern: str, *, in_force: bool, perhaps: bool = False) -> None:
-        """A file that AuthorizedKeysFile may name for an account; perhaps: as far as can be known."""
+        """Add a file that AuthorizedKeysFile names for an account. in_force, perhaps: see _Place."""
         path = expand(pattern, account)
         if path is None or os.path.dirname(path) == self._ours:
             return
-        # Whose home it lies in owns it, as a rule, and to sshd it is then that account's alone (StrictModes).
+        # A file in an account's home is usually owned by it; sshd then takes it for that account only (StrictModes).
         own = len(account.home) > 1 and path.startswith(f"{account.home.rstrip('/')}/")
         username = EVERYBODY if pattern == path and "%" not in pattern and not own else account.name
         known = self.files.get((username, path))
@@ -82,27 +86,29 @@ class _Sources:
             self.files[(username, path)] = _Place(username, path, in_force, perhaps=perhaps)
 
     def add_rules(self, username: str, rules: SshdRules) -> None:
-        """What an sshd asks of an account's keys."""
+        """Add what an sshd requires of an account's keys."""
         for name in (username, EVERYBODY):
             self.rules.setdefault(name, set()).add(rules)
 
     def add_revoked(self, username: str, path: str) -> None:
-        """A file of RevokedKeys that an sshd has for an account; empty where it has none, or that is not known."""
+        """Add the file of RevokedKeys that an sshd has for an account; empty where it has none or that is unknown."""
         for name in (username, EVERYBODY):
             self.revoked.setdefault(name, set()).add(path)
 
     def add_authorities(self, path: str) -> None:
-        """A file of TrustedUserCAKeys, which counts for all accounts."""
+        """Add a file of TrustedUserCAKeys, which counts for all accounts."""
         if path not in ("", "none"):
             self.files.setdefault((EVERYBODY, path), _Place(EVERYBODY, path, in_force=True, authorities=True))
 
     def add_command(self, username: str, command: str) -> None:
-        """A program of AuthorizedKeysCommand."""
+        """Add a program of AuthorizedKeysCommand."""
         if command not in ("", "none"):
             self.commands.add(ReportedKey(username, command, COMMAND, comment=other_sources.name_of(command)))
 
     def places(self) -> List[_Place]:
-        """The files. One that counts for some is not told again as one that does not count for everybody."""
+        """The files to scan. One that is in force for some accounts is not listed again as one that is not in force for
+        everybody.
+        """
         counting = {place.path for place in self.files.values() if place.in_force}
         everybody = (EVERYBODY, False)
         return [
@@ -113,10 +119,10 @@ class _Sources:
 
 
 class Scanner:
-    """Looks again and again, and reads only what changed. `ours`: the folder whose files the agent writes; seen: what
-    was seen before this agent began.
+    """Scans again and again, and reads only files that changed. ours: the folder whose files the agent writes; seen:
+    the files that had keys before this agent started.
 
-    cut: what the last scan proves nothing about; problem: why an account may be missing in it, in words.
+    cut: the places that the last scan could not read whole; problem: why an account may be missing in it, in words.
     """
 
     def __init__(self, sshd: Sshd, ours: str, seen: Optional[SeenFiles] = None) -> None:
@@ -126,9 +132,9 @@ class Scanner:
         self._known: Tuple[object, ...] = ()
         self._listed_at = 0.0
         self._account_list = AccountList()
-        self._settings: Dict[Tuple[object, ...], ReadSettings] = {}  # of each sshd, by its file and command line
+        self._settings: Dict[Tuple[object, ...], ReadSettings] = {}  # of each sshd, by settings file and command line
         self._unread: List[Cut] = []
-        self._gone_names = {name for name, _ in self._seen.files}  # known before, and not listed (yet)
+        self._gone_names = {name for name, _ in self._seen.files}  # accounts known before and not listed (yet)
         self._places: List[_Place] = []
         self._asked: Dict[str, Effective] = {}
         self._asked_at = 0.0
@@ -136,7 +142,7 @@ class Scanner:
         self._rules: Dict[str, SshdRules] = {}
         self._revoked: Dict[str, Set[str]] = {}
         self._zone: Optional[TimeZone] = None
-        self._strict = False  # whether every sshd here takes no file that others may change
+        self._strict = False  # whether every sshd here has StrictModes
         self._commands: List[ReportedKey] = []
         self._read = {place: key_file.KnownFile(mount=mount) for place, mount in self._seen.files.items()}
         self.cut: Tuple[Cut, ...] = ()
@@ -144,14 +150,14 @@ class Scanner:
 
     @property
     def rules(self) -> SshdRules:
-        """What sshd asked of keys at the last scan, of whichever account asks least."""
+        """What sshd required of keys at the last scan, for the account with the weakest rules."""
         return self._rules.get(EVERYBODY, USUAL_RULES)
 
     def scan(self, before: Sequence[str] = (), names: Iterable[str] = ()) -> List[ReportedKey]:
-        """Everything found, in a fixed order. before: patterns that counted before the agent changed sshd's settings;
-        names: accounts that somebody spoke of, which may be in no list.
+        """All keys found, in a fixed order. before: patterns of AuthorizedKeysFile from before the agent changed sshd's
+        settings; names: accounts known from elsewhere, which the system may not list.
 
-        Raises SshdProblem when sshd does not say what it reads.
+        Raises SshdProblem when sshd does not say which files it reads.
         """
         cut = self._find_places(tuple(before), tuple(sorted(names)))
         keys = list(self._commands)
@@ -177,19 +183,19 @@ class Scanner:
         return keys
 
     def _refused(self, row: key_file.KeyFileLine, place: _Place) -> str:
-        """Why every sshd here refuses a key though its line stands; empty where one may take it."""
+        """Why every sshd here refuses a key as revoked although it stands in a file; empty where one may take it."""
         lists = sorted(self._revoked.get(place.username, ()))
         if not row.public_key or not lists or not all(revoked_list.refuses(path, row.public_key) for path in lists):
             return ""
         return f"sshd refuses it (RevokedKeys {lists[0]})"
 
     def _scan_files(self) -> List[Tuple[_Place, key_file.KnownFile]]:
-        """Each place that counts for somebody, and what is there."""
+        """Read every file again that may have changed. Answers each place with what is known of its file."""
         accounts = {account.name: account for account in self._account_list.accounts}
-        # Whoever had no turn in the last scan has one first now, after root.
+        # Files that the last scan had no time for come first, after root's.
         late = {key for key, file in self._read.items() if file.problem == account_tasks.NO_TIME}
         mounts = Mounts()
-        # What may not answer keeps nobody else waiting.
+        # Files that may hang come last, so that they keep no other waiting.
         hanging = {place[:2] for place in self._places if mounts.may_hang(place.path)}
         places = sorted(
             self._places,
@@ -205,7 +211,7 @@ class Scanner:
         return files
 
     def _task(self, place: _Place, account: Optional[LocalAccount], *, may_hang: bool) -> account_tasks.Task:
-        """The scan of one file, with the rights of its account; of a file that counts for all (None), with root's."""
+        """The scan of one file with its account's rights; with root's where it counts for all accounts (None)."""
         last = self._read.get(place[:2])
         if account is None:
             scan = key_file.FileScan(place.path, self.rules, last, everybody=True, authorities=place.authorities)
@@ -218,7 +224,7 @@ class Scanner:
         return account_tasks.Task(account.uid, account.gid, account.name, scan.run, may_hang)
 
     def _remember(self) -> None:
-        """Note where keys are now; of whom nobody knows just now it stays as it was."""
+        """Remember which files have keys now; for accounts that are missing now, keep what was remembered."""
         files: Dict[Place, str] = {
             place: file.mount
             for place, file in self._read.items()
@@ -228,7 +234,10 @@ class Scanner:
         self._seen.keep({**dict(away), **files})
 
     def _find_places(self, before: Tuple[str, ...], names: Tuple[str, ...]) -> List[Cut]:
-        """Find out anew what is to be looked at, where that may have changed; answers what is left out."""
+        """Find the files to scan anew, where they may have changed. Answers the places that cannot be scanned.
+
+        before, names: see scan().
+        """
         files = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf")
         stamps = tuple(file_stamp.stamp(path) for path in files)
         unread = self._is_unread(self._sshd)
@@ -237,12 +246,12 @@ class Scanner:
         if state != self._known or old:
             sshds = [self._sshd, *self._sshd.beside()]
             lines = [line for sshd in sshds for line in sshd.lines()]
-            # Files tell of a change, a directory of groups does not.
+            # A changed file shows by its stamp; a change in a directory service's groups does not show.
             stale = account_names.directories("group") and time.monotonic() - self._asked_at > GROUPS_SECONDS
             known = {*names, *self._gone_names, *(account.name for account in self._account_list.accounts)}
             self._list(account_names.find(known, lines), anew=state != self._known or bool(stale))
             self._listed_at = time.monotonic()
-            # Of settings that were never seen it is not known which files they name.
+            # A running sshd that has not read its changed settings may name files that are not known here.
             behind = [sshd for sshd in sshds if self._is_unread(sshd)]
             self._unread = [Cut("", sshd.config if self._read_by(sshd).known else "", UNREAD) for sshd in behind]
             self._unread += [Cut("", path, _LARGE) for path in sorted({path for one in sshds for path in one.large()})]
@@ -258,16 +267,16 @@ class Scanner:
         return sorted(cut)
 
     def _is_unread(self, sshd: Sshd) -> bool:
-        """Whether an sshd goes by other settings than stand on disk."""
+        """Whether a running sshd obeys other settings than those on disk."""
         return self._read_by(sshd).unread(sshd)
 
     def _read_by(self, sshd: Sshd) -> ReadSettings:
         return self._settings.setdefault((sshd.config, sshd.running.arguments()), ReadSettings())
 
     def _list(self, listed: AccountList, *, anew: bool) -> None:
-        """Take a new list of accounts; anew: what sshd said of them may be wrong."""
+        """Take a new list of accounts; anew: forget what sshd answered about them."""
         if os.geteuid() != 0:
-            # An sshd that is not root's lets in nobody but its own account.
+            # An sshd that does not run as root lets in its own account only.
             own = tuple(account for account in listed.accounts if account.uid == os.geteuid())
             listed = listed._replace(accounts=own, ownerless=())
         if anew:
@@ -284,10 +293,11 @@ class Scanner:
         self._account_list = listed
 
     def _name_places(self, before: Sequence[str], sshds: Sequence[Sshd], *, unread: bool) -> None:
-        """Every file that counts for somebody, and those that would if a rule applied or the agent left.
+        """Set the places to scan: the files that are in force for an account, and those that would be if another rule
+        applied or the agent were uninstalled.
 
-        sshds: the one that is this host's, then others of this machine, whose files let in too; unread: one goes by
-        settings of before, by which what counted goes on counting, judged by those that ask less.
+        sshds: this host's own, then others of this machine, whose files let people in too; unread: one of them still
+        obeys older settings, so the places and rules of the last scan are kept beside the new ones.
         """
         sources = _Sources(self._ours)
         strict_before = self._strict
@@ -312,7 +322,7 @@ class Scanner:
     def _add_sources(
         self, sources: _Sources, sshd: Sshd, known: Dict[str, Effective], before: Sequence[str] = ()
     ) -> None:
-        """Those of one sshd. known: what it said of accounts, which is added to."""
+        """Add the sources of one sshd. known: its settings for each account asked about so far; this adds to it."""
         lines = sshd.lines()
         for_all = sshd.effective()
         self._strict = self._strict and for_all.one("strictmodes") == "yes"
@@ -334,7 +344,7 @@ class Scanner:
             sources.add_revoked(account.name, listed)
             here: Sequence[str] = effective.patterns("authorizedkeysfile", lines)
             if single and account.name not in known:
-                here = sorted(others)  # until sshd is asked, at a later scan
+                here = sorted(others)  # until a later scan asks sshd about the account
             for pattern in (*here, *somewhere["authorizedkeysfile"]):
                 sources.add_file(account, pattern, in_force=True)
                 unseen |= _unseen(pattern, account, self._ours)
@@ -352,21 +362,21 @@ class Scanner:
             self._listed_at = 0.0
 
     def _ask_for_each(self, sshd: Sshd, known: Mapping[str, Effective], for_all: Effective) -> Dict[str, Effective]:
-        """What an sshd does for accounts that it was not asked about yet; of as many as one scan may ask about."""
+        """An sshd's settings for accounts that it was not asked about yet; for _MOST_ASKED of them at most."""
         said: Dict[str, Effective] = {}
         names = (account.name for account in self._account_list.accounts if account.name not in known)
         for name in itertools.islice(names, _MOST_ASKED):
             try:
                 said[name] = sshd.effective(name)
             except SshdSilent:
-                break  # no answer, and none for the next one either
+                break  # it will not answer for the next one either
             except SshdProblem:
-                # Settings may be none for one account (auth2.c): the others are looked at, and it as everybody.
+                # sshd may refuse its settings for one account (auth2.c): that one is scanned by those for everybody.
                 said[name] = for_all
         return said
 
     def _judge_by(self, asked: Mapping[str, Set[SshdRules]]) -> None:
-        """Take what is asked of each account's keys now; where that changed, all lines are judged anew."""
+        """Take the rules for each account's keys; where they changed, all files are read again."""
         zone = self._sshd.running.zone()
         now = {username: _least(several) for username, several in asked.items() if several}
         if (now, zone) != (self._rules, self._zone):
@@ -375,7 +385,9 @@ class Scanner:
 
 
 def _unseen(pattern: str, account: LocalAccount, ours: str) -> Set[Cut]:
-    """What an sshd that takes paths for patterns reads there and nobody looks at; in our own folder nothing is."""
+    """What is not scanned where sshd takes a path for a glob pattern: the files that it matches. ours: the agent's own
+    folder, where there is no such file.
+    """
     path = expand(pattern, account)
     if path is None or os.path.dirname(path) == ours or not set(path) & _WILD:
         return set()
@@ -385,7 +397,7 @@ def _unseen(pattern: str, account: LocalAccount, ours: str) -> Set[Cut]:
 
 
 def rules(effective: Effective, version: Version, tz: Optional[str] = None) -> SshdRules:
-    """What this host's sshd asks of keys. version: of the one that runs; tz: its time zone."""
+    """What this host's sshd requires of keys. version: of the sshd that runs; tz: its time zone."""
     accepted = effective.one("pubkeyacceptedalgorithms") or effective.one("pubkeyacceptedkeytypes")
     size = effective.one("requiredrsasize")
     known = USUAL_RULES.version if version == UNKNOWN else version
@@ -393,14 +405,16 @@ def rules(effective: Effective, version: Version, tz: Optional[str] = None) -> S
 
 
 def _least(several: Set[SshdRules]) -> SshdRules:
-    """What is asked of a key that one of several sshds, or one sshd for some, takes."""
+    """The weakest of several rules: a key that any of them accepts is accepted by it."""
     accepted = {name for each in several for name in each.accepted.split(",")}
     smallest = min(each.smallest_rsa for each in several)
     return next(iter(several))._replace(accepted=",".join(sorted(accepted)), smallest_rsa=smallest)
 
 
 def _judged(row: key_file.KeyFileLine, place: _Place, unsafe: str) -> ReportedKey:
-    """What is found, as it counts there and now. unsafe: why sshd takes no key of its file."""
+    """A line of a file as it is reported: whether it is in force now, and why not. unsafe: why sshd takes no key of the
+    file, in words; empty where it does.
+    """
     problem = row.problem or unsafe
     if not problem and row.ends_at is not None and row.ends_at < int(time.time()):  # as sshd counts: in whole seconds
         problem = "its end has passed"
@@ -422,7 +436,9 @@ def _judged(row: key_file.KeyFileLine, place: _Place, unsafe: str) -> ReportedKe
 
 
 def _share(keys: List[ReportedKey], first: Sequence[str]) -> Tuple[List[ReportedKey], List[Cut]]:
-    """As much as a report has room for, a fair part of each account; first: whose part is taken out first."""
+    """As many keys as a report has room for, a fair share of each account, and what was left out. first: accounts whose
+    share is taken first.
+    """
     if len(keys) <= MOST_FOUND and sum(map(_size, keys)) <= MOST_CHARACTERS:
         return sorted(keys), []
     by_account: Dict[str, List[ReportedKey]] = {}
@@ -441,7 +457,7 @@ def _share(keys: List[ReportedKey], first: Sequence[str]) -> Tuple[List[Reported
 def _deal(
     by_account: Dict[str, List[ReportedKey]], names: Sequence[str], room: int, characters: int
 ) -> List[ReportedKey]:
-    """Take out one of each account in turn, as long as there is room."""
+    """Take a key of each account in turn out of by_account, while there is room."""
     chosen: List[ReportedKey] = []
     waiting = [name for name in names if by_account[name]]
     while waiting:
@@ -459,11 +475,11 @@ def _size(key: ReportedKey) -> int:
 
 
 def _differs(lines: Iterable[SettingLine], keywords: Sequence[str]) -> bool:
-    """Whether these may be others for one account than for another: else asking sshd once is enough."""
+    """Whether these keywords may differ between accounts: if not, asking sshd once is enough."""
     for_some = False
     for line in lines:
         if line.keyword == "match":
-            # A Match that is for everybody changes nothing: from one for some on, all is looked at.
+            # `Match all` changes nothing; after the first other Match, any of the keywords may be for some only.
             for_some = for_some or [value.lower() for value in line.values] != ["all"]
         elif for_some and line.keyword in keywords:
             return True
@@ -471,8 +487,8 @@ def _differs(lines: Iterable[SettingLine], keywords: Sequence[str]) -> bool:
 
 
 def by_place(lines: Iterable[SettingLine]) -> Dict[str, List[str]]:
-    """What names or judges keys below a rule for whoever comes from some address, or to some: it counts for somebody
-    somewhere, though sshd is asked about this machine alone.
+    """By keyword, the values that stand below a Match by address: they count for logins from there, and sshd, which is
+    asked about this machine only, does not answer them.
     """
     paths: Dict[str, List[str]] = {keyword: [] for keyword in (*_NAMING_KEYS, *_JUDGING_KEYS, *_REVOKING_KEYS)}
     elsewhere = False
@@ -503,7 +519,9 @@ def expand(pattern: str, account: LocalAccount) -> Optional[str]:
 
 
 def foreign(path: str, username: str, data: bytes, ours: Iterable[str]) -> List[ReportedKey]:
-    """The keys that somebody put into a file of ours: those whose fingerprints are not `ours`."""
+    """The keys that somebody put into a file of Keyrack's. data: the file's bytes; ours: the fingerprints that the
+    document puts there.
+    """
     known = set(ours)
     return [
         ReportedKey(
@@ -526,5 +544,5 @@ def foreign(path: str, username: str, data: bytes, ours: Iterable[str]) -> List[
 
 
 def digest(keys: Iterable[ReportedKey], cut: Iterable[Cut] = ()) -> str:
-    """Two scans with the same digest found the same, and were cut at the same places."""
+    """A digest of a scan's keys and cuts, to compare two scans by."""
     return sha256(json.dumps([[key.to_json() for key in keys], list(cut)]).encode()).hex()

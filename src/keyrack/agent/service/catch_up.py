@@ -1,8 +1,8 @@
 """Applies the newest document at boot, before sshd starts and within a time limit; must never keep sshd from starting.
 
-systemd runs this before it starts sshd. What was in force when the host went off is put in place as it counts now (an
-end has come, the offline policy holds), then the service is asked until it answers or the time is over: sshd must start
-in either case, as an administrator may have no other way in. Key files are all that is made; the agent does the rest.
+systemd runs this before it starts sshd. First the last document is put in place as it counts now (ends may have come,
+the offline policy may apply). Then the service is asked until it answers or the time is over. sshd must start in either
+case, as an administrator may have no other way in. Only key files are written; the agent does the rest later.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from keyrack.agent.service.client import NoAnswer, ServiceClient, moment_of
 from keyrack.agent.state import Accepted, StateFolder, StateProblem
 from keyrack.agent.system.processes import since_boot
 
-SPARE_SECONDS = 5.0  # after which it is ended, whatever it waits for
+SPARE_SECONDS = 5.0  # so long after its time limit the process is killed, whatever it waits for
 _PAUSE_SECONDS = 0.25
-_AWAY = 500  # statuses from this one on are no answer
+_AWAY = 500  # statuses from this one on count as no answer
 
 
 def catch_up(
     state: StateFolder, reconciler: Reconciler, client: ServiceClient, say: Callable[[str], None], seconds: float
 ) -> bool:
-    """Make key files what the service wants now; answers whether it said what that is. seconds: at most.
+    """Make the key files what the service wants now. Answers whether the service said what that is and all files were
+    written. seconds: the time limit.
 
-    Whatever hangs, such as a name server, the process is ended soon after; files are old or new then, never partial.
+    Where something hangs, such as a name server, the process is killed soon after; files are old or new then, never
+    partial.
     """
     signal.setitimer(signal.ITIMER_REAL, seconds + SPARE_SECONDS)
     until = time.monotonic() + seconds
@@ -66,7 +68,7 @@ def catch_up(
     elif answer.status != 204:
         say(f"sshd starts with what was in force: the service says: {words}")
         return False
-    # It has confirmed what is in force, or given something newer.
+    # The service has confirmed the document in force, or sent a newer one.
     problems = reconciler.put(scan=False).problems
     _say_all(say, problems)
     now = time.time()

@@ -1,4 +1,4 @@
-"""Asks the service over one kept-open connection, and tells an answer from none; must judge nothing that it is told."""
+"""Asks the service over one kept-open connection, and tells an answer from none; must not judge what it answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from keyrack.agent.system.identity import HEADER, Identity
 from keyrack.protocol import host_document
 
 CONNECT_SECONDS = 10.0
-ANSWER_SECONDS = 15.0  # beyond what the service was asked to wait
+ANSWER_SECONDS = 15.0  # beyond the time that the service was asked to wait
 
 # JSON may write one character of the document as six.
 _LARGEST_ANSWER = 6 * host_document.MAX_CHARACTERS + 65536
@@ -32,16 +32,16 @@ _LOOPBACK = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|::1", re.IGNORECASE)
 
 
 class NoAnswer(Exception):
-    """The service was not reached, or what came back is not its answer: nothing has been said, yes or no."""
+    """The service was not reached, or what came back is not its answer: it has said neither yes nor no."""
 
 
 class AddressProblem(ValueError):
-    """An address that cannot be the service's; the words say what it should look like."""
+    """A URL that cannot be the service's; the words say what one is like."""
 
 
 class ServiceAnswer(NamedTuple):
-    """What the service said: an HTTP status, the JSON object (empty where there was none), its Date header, and for how
-    many seconds it wants to be left alone (0: it does not say).
+    """The service's answer. status: of HTTP; fields: the JSON object, empty where there was none; date: the Date
+    header; retry_after: seconds until it wants to be asked again, 0 where it does not say.
     """
 
     status: int
@@ -51,7 +51,7 @@ class ServiceAnswer(NamedTuple):
 
     @property
     def words(self) -> str:
-        """Why it refused, as it says itself, safe to print."""
+        """Why it refused, in its own words, safe to print."""
         said = self.fields.get("error")
         if isinstance(said, Mapping):
             said = said.get("message")
@@ -60,14 +60,14 @@ class ServiceAnswer(NamedTuple):
 
 
 class Sender(NamedTuple):
-    """Who asks, on which lane (identity.py)."""
+    """The identity that asks, and its lane (identity.py)."""
 
     identity: Identity
     lane: str
 
 
 class ServiceClient:
-    """The service at a URL such as https://keys.example.org; `secret` is this host's own."""
+    """The service at a URL such as https://keys.example.org. secret: this host's own, None before enrolment."""
 
     def __init__(
         self,
@@ -79,9 +79,11 @@ class ServiceClient:
         sender: Optional[Sender] = None,
         proxy: Optional[str] = None,
     ) -> None:
-        """plain_http: also speak http:// over a network, where everybody can read the secret; ca_file: certificate
-        authorities to trust, in place of the system's; sender: who asks, for questions that say so;
-        proxy: as proxy.find has its setting.
+        """plain_http: allow http:// over a network, where everybody can read the secret; ca_file: certificate
+        authorities to trust, in place of the system's; sender: who asks, sent with each request where given;
+        proxy: the setting of proxy.find().
+
+        Raises AddressProblem.
         """
         self._sender = sender
         try:
@@ -120,15 +122,15 @@ class ServiceClient:
         )
 
     def get(self, path: str, *, wait: float = 0.0) -> ServiceAnswer:
-        """Ask; `wait`: seconds for which the service may keep the question. Raises NoAnswer."""
+        """Send a GET. wait: seconds for which the service may hold the request. Raises NoAnswer."""
         return self._ask("GET", path, b"", wait)
 
     def post(self, path: str, fields: Mapping[str, Any]) -> ServiceAnswer:
-        """Tell. Raises NoAnswer, after which the service may have heard it or not."""
+        """Send a POST with JSON. Raises NoAnswer, after which the service may have received it or not."""
         return self._ask("POST", path, json.dumps(fields).encode("ascii"), 0.0)
 
     def close(self) -> None:
-        """Hang up; the next question connects again."""
+        """Close the connection; the next request connects again."""
         self._connection.close()
 
     def _ask(self, method: str, path: str, body: bytes, wait: float) -> ServiceAnswer:
@@ -144,7 +146,7 @@ class ServiceClient:
             try:
                 return self._exchange(method, path, body, wait)
             except Dropped:
-                # The service may close an idle connection just as we use it; only a fresh one is a verdict.
+                # The service may close an idle connection just as it is used: try once on a new one.
                 if not was_open:
                     raise
                 return self._exchange(method, path, body, wait)
@@ -153,7 +155,7 @@ class ServiceClient:
             raise NoAnswer(self._certificate_words(error) or _words(error)) from None
 
     def _certificate_words(self, error: Exception) -> str:
-        """What a refused certificate means; a wrong clock here makes a good one look bad. Empty for other errors."""
+        """Words for a refused certificate, which may be good if this host's clock is wrong. Empty for other errors."""
         code = getattr(error, "verify_code", None)
         if code is None:
             return ""
@@ -192,17 +194,17 @@ class ServiceClient:
             fields = None
         if not isinstance(fields, dict):
             if response.status == 413:
-                # Whoever says so, a smaller one may get through.
+                # From the service or a proxy: a smaller request may get through.
                 return ServiceAnswer(response.status, {"error": "a proxy takes none of this size (413)"}, date)
             if response.status in _AWAY:
                 raise ValueError(f"status {response.status} in no words of Keyrack's: a proxy, whose service is away?")
-            # A proxy's page or a captive portal: it is not the service that speaks.
+            # A proxy's page or a captive portal: not the service.
             raise ValueError(f"something that is not Keyrack answered with status {response.status}")
         return ServiceAnswer(response.status, fields, date, retry_after)
 
 
 def _unpacked(body: bytes) -> bytes:
-    """What gzip (RFC 1952) packed, within the bound of any answer. Raises ValueError."""
+    """Unpack gzip (RFC 1952), up to _LARGEST_ANSWER bytes. Raises ValueError."""
     unpack = zlib.decompressobj(zlib.MAX_WBITS | 16)
     try:
         data = unpack.decompress(body, _LARGEST_ANSWER + 1)
@@ -216,7 +218,7 @@ def _unpacked(body: bytes) -> bytes:
 
 
 def moment_of(date: str) -> Optional[float]:
-    """Seconds since 1970 of a Date header (RFC 9110 section 5.6.7); None where there is none."""
+    """A Date header (RFC 9110 section 5.6.7) in seconds since 1970; None where it is none."""
     try:
         return float(calendar.timegm(time.strptime(date, "%a, %d %b %Y %H:%M:%S GMT")))
     except ValueError:
@@ -224,13 +226,13 @@ def moment_of(date: str) -> Optional[float]:
 
 
 def seconds_ahead(date: str) -> Optional[float]:
-    """How far our clock is ahead of a Date header; None where there is none."""
+    """How many seconds this host's clock is ahead of a Date header; None where there is none."""
     moment = moment_of(date)
     return None if moment is None else time.time() - moment
 
 
 def _seconds(text: str) -> int:
-    """Of a Retry-After header (RFC 9110 section 10.2.3), at most an hour; 0 for none, and for a date."""
+    """The seconds of a Retry-After header (RFC 9110 section 10.2.3), at most an hour; 0 for none, and for a date."""
     return min(int(text), _LONGEST_PAUSE) if re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) else 0
 
 
@@ -242,7 +244,7 @@ def _words(error: Exception) -> str:
     if isinstance(error, (UnusableAuthorities, ProxyRefused)):
         return str(error.strerror)
     if isinstance(error, OSError) and isinstance(getattr(error, "reason", None), str):
-        # Of OpenSSL, in capitals.
+        # OpenSSL's reasons are in capitals with underscores.
         said = str(getattr(error, "reason")).replace("_", " ").lower()  # noqa: B009 - only errors of ssl have it
         return f"TLS failed with it: {said}; does it speak https there?"
     if isinstance(error, OSError) and error.strerror:

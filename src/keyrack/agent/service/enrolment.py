@@ -1,4 +1,4 @@
-"""Enrols this machine as a host of a service, once, with a one-time token; must let nobody in."""
+"""Enrols this machine as a host of a service, with a one-time token; must let nobody in."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def enrol(
     ca_file: Optional[str] = None,
     proxy: Optional[str] = None,
 ) -> Enrolment:
-    """Make the folders, trade the token for this host's own secret, remember both.
+    """Make the folders, exchange the token for this host's own secret, and remember the enrolment, which it answers.
 
-    mode: "observe", "auto" or "enforce", for the service to note; None leaves it as the service has it. ca_file, proxy:
-    as ServiceClient has them. All that can fail here is tried before the token is used up. Paths are absolute. Raises
+    mode: "observe", "auto" or "enforce", for the service to note; None keeps the service's own. ca_file, proxy: see
+    ServiceClient. Paths are absolute. All that can fail on this host is done before the token is used. Raises
     EnrolmentProblem, FolderProblem, NoAnswer or OSError.
     """
     files = KeyFiles.open(keys_folder, revoked_keys, create=True)
@@ -57,7 +57,9 @@ def enrol(
 
 
 def _left(state: StateFolder, url: str) -> Dict[str, str]:
-    """Which host this machine is no more, where it was one of the same service: a copy that gets a name of its own."""
+    """The secret of the host that this machine was before, of the same service, which it leaves: {"leaves": secret}, or
+    {}. So a copy of a host becomes a host of its own.
+    """
     try:
         before = state.enrolment()
     except StateProblem:
@@ -66,7 +68,7 @@ def _left(state: StateFolder, url: str) -> Dict[str, str]:
 
 
 def facts(sshd_config: Optional[str] = None) -> Dict[str, str]:
-    """What the service is told about this machine: names and versions, nothing about its people."""
+    """The names and versions of this machine that the service gets; nothing about its people."""
     system = _os_release()
     return {
         "hostname": socket.gethostname(),
@@ -78,7 +80,7 @@ def facts(sshd_config: Optional[str] = None) -> Dict[str, str]:
 
 
 def openssh_version(sshd_config: Optional[str] = None) -> str:
-    """As in OpenSSH_9.2: that of the sshd that listens, or would, not the client's. Empty: nothing says it."""
+    """The version of the sshd that listens, or would, such as OpenSSH_9.2; empty where it is unknown."""
     version = Sshd(sshd_config).running.version()
     return "" if version == UNKNOWN else f"OpenSSH_{version[0]}.{version[1]}"
 

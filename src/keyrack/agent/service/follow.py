@@ -1,5 +1,5 @@
-"""The agent's main loop: waits for documents, has them applied and reports; must take no answer but a signed document
-for an order, and silence for none.
+"""The agent's main loop: waits for documents, has them applied, and reports; must obey only signed documents, and must
+not take silence for an order.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from keyrack.protocol.report import APPLIED, FAILED, REFUSED
 from keyrack.ssh.printable import printable
 
 WAIT_SECONDS = 25
-QUIET_SECONDS = 1.0  # without another document, until what takes longer is done for the last one
-CHECK_FILES_SECONDS = 30.0  # between two looks at the files on disk
-TRY_AGAIN_SECONDS = 5.0  # the same while they could not be made as they must be
+QUIET_SECONDS = 1.0  # so long after the last document the slower work for it begins
+CHECK_FILES_SECONDS = 30.0  # between two checks of the files on disk
+TRY_AGAIN_SECONDS = 5.0  # the same while they could not be written
 HURRY_SECONDS = 2.0  # the same while enforcing is on trial
 FIRST_RETRY, LAST_RETRY = 0.2, 5.0  # seconds; short, so that a host obeys soon after the service is back
-REFUSED_RETRY = 30.0  # after a clear no
-COPIED_RETRY = 10.0  # while another machine goes by the same secret
+REFUSED_RETRY = 30.0  # after the service refused this host
+COPIED_RETRY = 10.0  # while another machine uses the same secret
 DELETED = (
     "this server was deleted in Keyrack: no key of Keyrack opens this host any more, and the service is not asked "
     "again; take the agent away with `keyrack-agent uninstall`, or enrol this host anew"
 )
-CLOCK_SECONDS = 60.0  # by how much this host's clock may differ from the service's without a word
+CLOCK_SECONDS = 60.0  # a smaller difference between this host's clock and the service's is not reported
 NOTE_SECONDS = 60.0  # how old the time of the last contact in the status may get
 
-_MOST_UNTOLD = 100  # of what was put back while the service was away
+_MOST_UNTOLD = 100  # sentences about files that were put back while the service was away
 _PIECE = 100_000  # characters of a document in one request; a proxy may refuse a megabyte
-_REFUSING = (401, 403, 410)  # statuses by which the service does not serve this host
-_LOST, _ANSWERED = "lost", "answered"  # a report that got no answer; and the service answered a question since then
-_DOCUMENT, _FILES = "document", "files"  # what trouble is about
+_REFUSING = (401, 403, 410)  # statuses by which the service refuses this host
+_LOST, _ANSWERED = "lost", "answered"  # a report got no answer; the service has answered another request since then
+_DOCUMENT, _FILES = "document", "files"  # the kinds of trouble
 
 
 class _Refusal(NamedTuple):
-    """A document that was refused, and why: so that it is told once, however often it comes again."""
+    """A document that was refused, and why: it is reported once, however often it comes again."""
 
     document: Accepted
     words: str
 
 
 class Follower:
-    """One enrolled host. Call start() once; `step` does one exchange and answers how long to pause after it."""
+    """Follows the service for one enrolled host. Call start() once; step() does one exchange with the service."""
 
     def __init__(
         self,
@@ -62,7 +62,9 @@ class Follower:
         in_force: Callable[[InForce], None] = lambda obeyed: None,
         witness: Optional[Witness] = None,
     ) -> None:
-        """in_force: told what this host obeys, after each look at its files; witness: of the service's audit log."""
+        """say: logs a line; in_force: called with what this host obeys, after each check of its files; witness: of the
+        service's audit log.
+        """
         self._witness = witness
         self._state_folder = state
         self._reconciler = reconciler
@@ -73,28 +75,28 @@ class Follower:
         reconciler.clock.recall(self._status)
         self._noted_at = 0.0
         self._outbox = Outbox()
-        self._untold: List[str] = []  # what was put back, until the service has it
+        self._unreported_words: List[str] = []  # sentences about what was put back, until the service has them
         self._report_at = 0.0
         self._refused_because = ""
         self._lost = ""
         self._refusal: Optional[_Refusal] = None
         self._troubles: Dict[str, Tuple[str, ...]] = {}
         self._retry = FIRST_RETRY
-        self._clock_ahead = 0.0  # seconds; 0: it is right enough
+        self._clock_ahead = 0.0  # seconds; 0 where the clock is right enough
         self._reconciled_at = 0.0
         self._scan_soon = False
         self._is_over = False
         self._not_begun = ""
-        # By a clock that nobody sets and that goes on in sleep, from what was noted by one that somebody may have set.
+        # By since_boot(), which nobody can set and which goes on in sleep; the saved status is by other clocks.
         self._confirmed = since_boot() - silence(self._status)
-        self._counted_from: Optional[float] = time.time() - since_boot()  # None: nothing of that silence counts now
+        self._counted_from: Optional[float] = time.time() - since_boot()  # None once the service has confirmed
         self._set_back = ""
         if self._status.boot != boot_id():
-            self._status = self._status._replace(confirmed_since_boot=0.0)  # of a boot that is over
+            self._status = self._status._replace(confirmed_since_boot=0.0)  # it was of an earlier boot
 
     @property
     def wrong(self) -> Tuple[str, ...]:
-        """What is wrong now, for a person; empty when all is well."""
+        """What is wrong now, in words; empty when all is well."""
         service = () if self._status.service == "ok" else (f"the service: {self._status.service}",)
         return self._status.problems + service
 
@@ -104,8 +106,8 @@ class Follower:
         self._reconcile(new=self._recall() and self._reconciler.revision != self._status.revision, tell=True)
 
     def run(self, *beside: Callable[[], None]) -> None:
-        """Follow for good. beside: begin what goes on beside it; each raises OSError where that cannot be, and is tried
-        again, as documents must come into force all the same.
+        """Follow the service until the process ends. beside: functions that start the agent's other threads; one that
+        raises OSError is tried again later, and documents are obeyed meanwhile.
         """
         waiting = beside
         while True:
@@ -113,7 +115,7 @@ class Follower:
             time.sleep(self.step(int(TRY_AGAIN_SECONDS) if waiting else WAIT_SECONDS))
 
     def _begin(self, beside: Sequence[Callable[[], None]]) -> Tuple[Callable[[], None], ...]:
-        """Answers what could not be begun."""
+        """Call these functions. Answers those that failed."""
         left = []
         words = ""
         for begin in beside:
@@ -128,7 +130,9 @@ class Follower:
         return tuple(left)
 
     def step(self, wait: int) -> float:
-        """Look at the files when it is time, tell what is to be told, ask for news and obey it."""
+        """Check the files when it is time, send waiting reports, ask for a new document, and obey it. Answers how many
+        seconds to pause. wait: seconds for which the service may hold the request.
+        """
         pause = self._pause()
         if since_boot() - self._reconciled_at >= pause or self._reconciler.is_due(self._silent):
             self._reconcile(new=_FILES in self._troubles)
@@ -136,7 +140,7 @@ class Follower:
             return self._pause()
         began = time.monotonic()
         try:
-            # After a report that got no answer a question comes first: no document waits for what cannot be told.
+            # After a report without an answer, ask for a document first: a report must not hold up documents.
             if self._lost != _LOST and self._deliver_report():
                 return self._pause()
             wait = self._wait_seconds(wait)
@@ -147,18 +151,18 @@ class Follower:
         except NoAnswer as error:
             return self._no_answer(str(error))
         self._compare_clocks(answer)
-        astray = answer.status == 409 and answer.fields.get("tell") == "document"
-        if self._lost and (answer.status in (200, 204) or astray):
+        document_lost = answer.status == 409 and answer.fields.get("tell") == "document"
+        if self._lost and (answer.status in (200, 204) or document_lost):
             self._lost = _ANSWERED
         if answer.status == 200:
             return self._obey(answer)
         if answer.status in _REFUSING:
             self._answered_no(answer)
             return _spread(REFUSED_RETRY)
-        if astray:
+        if document_lost:
             return self._send_document(answer)
         if answer.status == 409:
-            # Two machines go by this host's secret: everything stays as it is until somebody decides.
+            # Two machines use this host's secret: everything stays as it is until somebody decides.
             self._answered_no(answer)
             return _spread(COPIED_RETRY)
         if answer.status != 204:
@@ -169,23 +173,23 @@ class Follower:
             self._refusal = None
             self._note()
         if time.monotonic() - began < min(wait, 1):
-            # A service that is stopping answers at once: no reason to ask it in a loop.
+            # A service that is stopping answers at once: do not ask it in a tight loop.
             return self._next_retry()
         self._retry = FIRST_RETRY
         return 0.0
 
     def _obey(self, answer: ServiceAnswer) -> float:
-        """Take the document of an answer; what is refused or fails is told, and the last good state stays."""
+        """Obey the document of an answer. One that is refused or fails is reported, and the last good state stays."""
         document, signature = answer.fields.get("document"), answer.fields.get("signature")
         if not isinstance(document, str) or not isinstance(signature, str):
             return self._no_answer("it answered without a document")
         self._answered("ok")
         if self._witness is not None and self._witness.take(answer.fields.get("checkpoint")):
-            # The document counts all the same: who may log in does not hang on the log.
+            # The document counts all the same: who may log in does not depend on the audit log.
             self._report_state(self._unmet())
         new = Accepted(document, signature)
         if self._refusal is not None and self._refusal.document == new:
-            # Told already. Perhaps there is a better one in a while.
+            # It was reported already. The service may send a better one later.
             return self._next_retry()
         try:
             self._reconciler.take(new, self._status.revision)
@@ -200,13 +204,13 @@ class Follower:
         self._troubles.pop(_DOCUMENT, None)
         self._retry = FIRST_RETRY
         self._confirm()
-        # At once; what takes longer waits until no other document came for a moment.
+        # The key files at once; slower work waits until no other document has come for a moment.
         self._reconcile(new=True, scan=False)
         self._scan_soon = True
         return 0.0
 
     def _send_document(self, asked: ServiceAnswer) -> float:
-        """Hand over what is obeyed here, to a service that does not know it any more; nothing changes meanwhile."""
+        """Send the document in force to a service that has lost it; nothing changes here."""
         self._answered(f"it has lost what this host obeys: {asked.words}")
         try:
             last = self._state_folder.accepted()
@@ -227,7 +231,7 @@ class Follower:
 
     @property
     def _silent(self) -> float:
-        """Seconds since the service last confirmed what is in force here, or gave something newer."""
+        """Seconds since the service last confirmed the document in force, or sent a newer one."""
         return since_boot() - self._confirmed
 
     def _confirm(self) -> None:
@@ -235,15 +239,15 @@ class Follower:
         self._status = self._status._replace(confirmed_at=time.time(), confirmed_since_boot=self._confirmed)
 
     def _pause(self) -> float:
-        """Seconds between two looks at this host."""
+        """Seconds between two checks of this host's files."""
         if self._scan_soon or self._reconciler.scanning:
             return QUIET_SECONDS
-        if self._reconciler.hurry:
+        if self._reconciler.on_trial:
             return HURRY_SECONDS
         return TRY_AGAIN_SECONDS if self._troubles else CHECK_FILES_SECONDS
 
     def _recall(self) -> bool:
-        """Have the last document obeyed again; False, with the trouble told, where that cannot be."""
+        """Have the last document obeyed again. Answers False, after a report, where it cannot be."""
         try:
             self._reconciler.recall(self._status.revision)
         except (StateProblem, DocumentRefused, Failed) as problem:
@@ -253,9 +257,9 @@ class Follower:
         return True
 
     def _reconcile(self, *, new: bool, tell: bool = False, scan: bool = True) -> None:
-        """Make the files as the document in force says, and tell what came of it.
+        """Make the files what the document in force says, and report what changed.
 
-        new: that files differ is no surprise. tell: even when nothing changed; scan: also what takes longer.
+        new: files are expected to differ; tell: report even if nothing changed; scan: also do the slower work.
         """
         self._reconciled_at = since_boot()
         if scan:
@@ -276,16 +280,16 @@ class Follower:
         offline_now = unmet != self._reconciler.unmet() or set_back != self._set_back
         surprise = not new and not offline_now
         put_back = [f"{path} was changed on this host; it is put back" for path in outcome.changed if surprise]
-        put_back = [words for words in (*put_back, *outcome.put_back) if words not in self._untold]
-        self._untold = [*self._untold, *put_back][-_MOST_UNTOLD:]
+        put_back = [words for words in (*put_back, *outcome.put_back) if words not in self._unreported_words]
+        self._unreported_words = [*self._unreported_words, *put_back][-_MOST_UNTOLD:]
         self._status = self._status._replace(revision=self._reconciler.revision)
         if new:
             self._status = self._status._replace(applied_at=time.time())
-        if new or tell or recovered or put_back or offline_now or self._reconciler.news:
+        if new or tell or recovered or put_back or offline_now or self._reconciler.has_unreported:
             self._report_state(put_back + self._unmet())
 
     def _unmet(self) -> List[str]:
-        """What is not as it should be though the files are, in words."""
+        """What is wrong beside the files, in words."""
         rewritten = [] if self._witness is None or not self._witness.problem else [self._witness.problem]
         rewritten += [self._set_back] if self._set_back else []
         if not self._clock_ahead:
@@ -297,8 +301,8 @@ class Follower:
         return [*self._reconciler.unmet(), *rewritten, f"{words} (timedatectl set-ntp true)"]
 
     def _set_back_words(self) -> str:
-        """Where the service's silence was counted by a clock that was set back since: it stays as long as it was, as
-        nobody here knows which of the two was right, and an earlier one would bring dropped keys back.
+        """Words where the service's silence was measured by a clock that was set back since; else empty. The silence is
+        not shortened then: it is unknown which time was right, and a shorter one would bring dropped keys back.
         """
         if self._counted_from is None or not self._reconciler.is_offline:
             return ""
@@ -311,7 +315,9 @@ class Follower:
         )
 
     def _compare_clocks(self, answer: ServiceAnswer) -> None:
-        """Have a clock told that goes wrong by much, by the Date header of an answer, and one that is right again."""
+        """Report a clock that is wrong by more than CLOCK_SECONDS, by the Date header of an answer, and one that is
+        right again.
+        """
         moment, before = moment_of(answer.date), self._clock_ahead
         if moment is None:
             return
@@ -321,7 +327,7 @@ class Follower:
         if abs(ahead) < (CLOCK_SECONDS / 2 if before else CLOCK_SECONDS):
             ahead = 0.0
         elif before and 0.5 < ahead / before < 2:
-            return  # as was told
+            return  # as was reported
         if ahead != before:
             self._clock_ahead = ahead
             if self._reconciler.revision and not self._troubles:
@@ -333,8 +339,8 @@ class Follower:
             self._report(FAILED, list(words))
 
     def _report_state(self, words: List[str]) -> None:
-        """Tell how things are: a newer document that is refused, or cannot be kept, goes on being told. Else a report
-        that all is well would take the place of the one that says so, before anybody heard it.
+        """Report this host's state. A newer document that was refused or could not be saved is reported again with it:
+        otherwise this report would replace the waiting one that says so.
         """
         if self._refusal is not None:
             self._report(REFUSED, [self._refusal.words, *words])
@@ -344,14 +350,14 @@ class Follower:
             self._report(APPLIED, words)
 
     def _report(self, state: str, words: List[str]) -> None:
-        """Have the service told as soon as it listens; say it here too."""
+        """Put a report into the outbox, and log its words."""
         for problem in words:
             self._say(problem)
         if state == APPLIED:
             self._say(f"revision {self._status.revision} is in force")
         is_recalled = self._reconciler.revision == self._status.revision
-        # The report that this one takes the place of may have had them, and nobody has heard it.
-        words = [*words, *(earlier for earlier in self._untold if earlier not in words)]
+        # The report that this one replaces may have had these sentences, and was not sent.
+        words = [*words, *(earlier for earlier in self._unreported_words if earlier not in words)]
         report = self._reconciler.to_report()._replace(
             revision=self._status.revision,
             lineage=self._reconciler.lineage if is_recalled else None,
@@ -364,16 +370,16 @@ class Follower:
         self._note()
 
     def _wait_seconds(self, wait: int) -> int:
-        """How long the service may keep a question now."""
+        """How many seconds the service may hold the next request."""
         if self._status.service != "ok":
-            return 0  # until it is known that all is well again
+            return 0  # to know soon whether the service answers again
         if self._outbox.first is not None:
             wait = min(wait, max(0, math.ceil(self._report_at - time.monotonic())))
         return min(wait, int(self._pause()))
 
     def _deliver_report(self) -> bool:
-        """Tell what is to be told. Invariant 7: again and again until the service has it. Whether nothing more is to be
-        asked.
+        """Send waiting reports. Invariant 7: each is sent again until the service has it. Answers True where the
+        service is not to be asked any more.
         """
         while self._outbox.first is not None and time.monotonic() >= self._report_at:
             report = self._outbox.first
@@ -386,10 +392,10 @@ class Follower:
             if answer is None:
                 return False
             if answer.status in _REFUSING:
-                # It knows nothing of this host any more, and has said so before, signed.
+                # The service has forgotten this host, as its signed document said before.
                 return self._end()
             if answer.status == 429:
-                # A receipt need not wait for a list that is too long for now; nothing is left out.
+                # Send the receipt at once, without the long list; the rest follows later.
                 if not self._outbox.receipt_first():
                     self._report_at = time.monotonic() + (answer.retry_after or REFUSED_RETRY)
             elif answer.status == 200:
@@ -402,10 +408,11 @@ class Follower:
         return False
 
     def _post(self, report: Mapping[str, Any]) -> Optional[ServiceAnswer]:
-        """The service's answer to a report; None: go on to ask, as there is none, or a no. Raises NoAnswer.
+        """The service's answer to a report; None where there is none or it refuses this host: ask for a document then.
+        Raises NoAnswer.
 
-        A report may be what a proxy does not let through, or what the service fails at. So the next question shows
-        whether this host is served; if it is, it lies in the report.
+        A proxy may block a report, or the service may fail at it. The next request for a document shows whether the
+        service serves this host; if it does, the cause is the report.
         """
         try:
             answer = self._client.post("/agent/v1/report", report)
@@ -424,15 +431,15 @@ class Follower:
         return None
 
     def _note_accepted(self) -> None:
-        """All of the last report is told."""
+        """Note that the service has all of the last report."""
         self._reconciler.delivered()
-        self._untold = []
+        self._unreported_words = []
         if self._refused_because:
             self._refused_because = ""
             self._note()
 
     def _note_refused(self, words: str) -> None:
-        """A report was not taken: in a smaller form it may be, and a receipt must be; nothing waits for it here."""
+        """Note that the service refused a report: it is split or dropped, and a bare receipt is tried again later."""
         if self._refused_because != words:
             self._refused_because = words
             self._say(f"the service did not take the report: {words}")
@@ -441,9 +448,9 @@ class Follower:
             self._report_at = time.monotonic() + REFUSED_RETRY
 
     def _end(self) -> bool:
-        """Its server was deleted, by a signed document, and the service knows that this host obeys: ask no more.
+        """Stop asking the service: a signed document deleted this server, and the service knows that this host obeys.
 
-        The files are looked after all the same, so that nothing of Keyrack's comes back on this host.
+        The files are still checked, so that no key of Keyrack's comes back on this host. Always True.
         """
         self._is_over = True
         self._outbox.clear()
@@ -454,11 +461,11 @@ class Follower:
         return True
 
     def _answered_no(self, answer: ServiceAnswer) -> None:
-        """A no is not a document: who may log in here changes by a signed one only (Invariant 6)."""
+        """Note that the service refuses this host. Only a signed document changes who may log in (Invariant 6)."""
         self._answered(f"it refuses this host: {answer.words}")
 
     def _no_answer(self, words: str) -> float:
-        """Nothing was said, neither yes nor no: everything stays as it is."""
+        """Note that the service did not answer; everything stays as it is. Answers how long to pause."""
         self._client.close()
         self._reconciler.note_contact(False)
         if self._status.service != words:
@@ -482,7 +489,7 @@ class Follower:
         return pause
 
     def _note(self) -> None:
-        """For `status`; that it cannot be written stops nothing."""
+        """Save the status, for `keyrack-agent status`; an error is only logged."""
         problems = [self._refusal.words] if self._refusal else []
         problems += [f"the service did not take the report: {self._refused_because}"] if self._refused_because else []
         for words in self._troubles.values():
@@ -498,19 +505,19 @@ class Follower:
 
 
 def _trouble(answer: ServiceAnswer) -> str:
-    """The service's own words that it cannot serve now."""
+    """Words for an answer with an error status."""
     if answer.status == 503:
         return f"Keyrack answers, but cannot serve (status 503): {answer.words}"
     return f"it answered with status {answer.status}: {answer.words}"
 
 
 def say(words: str) -> None:
-    """One line for the log."""
+    """Write one line to the log (standard error)."""
     print(f"keyrack-agent: {printable(words)}", file=sys.stderr, flush=True)
 
 
 def _spread(seconds: float) -> float:
-    """Between half of the time and all of it, so that a thousand hosts do not come back at once."""
+    """A random time between half of these seconds and all, so that a thousand hosts do not come back at once."""
     return seconds * (0.5 + os.urandom(1)[0] / 510)
 
 

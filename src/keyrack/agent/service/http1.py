@@ -1,8 +1,8 @@
 """Just enough HTTP/1.1 (RFC 9112) for one kept-open connection to one server; it judges no answer.
 
-In place of http.client, which loads ssl and email whatever the address: a third of the memory that an agent needs
-on a host. What is not understood ends the connection: no redirects, no compression. A proxy on the way out
-(proxy.py) is asked for a tunnel (RFC 9110 section 9.3.6), through which nobody but the server reads.
+It replaces http.client, which always loads ssl and email: a third of the memory that an agent needs. Anything that it
+does not understand ends the connection; it knows no redirects and no compression. A proxy (proxy.py) is asked for a
+tunnel (RFC 9110 section 9.3.6), which only the server can read.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from keyrack.agent.system.processes import since_boot
 
 _LONGEST_LINE = 16384
 _MOST_HEADERS = 100
-_MOST_INTERIM = 20  # answers that only say that one will come (1xx)
-_SLICE_SECONDS = 2.0  # after which a host that woke up notices
-# What has begun to answer is to get on: a byte now and then would otherwise keep an answer alive for ever.
+_MOST_INTERIM = 20  # interim answers (1xx)
+_SLICE_SECONDS = 2.0  # so soon after it woke up, a host notices that its time is over
+# An answer that has begun must keep a minimum speed: otherwise a byte now and then would keep it alive for ever.
 GRACE_SECONDS = 30.0
-SLOWEST = 100  # bytes in each second after that
+SLOWEST = 100  # bytes per second after GRACE_SECONDS
 WHOLE_SECONDS = 3600.0
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n]*)?")
 
 
 class BrokenAnswer(OSError):
-    """The connection ended in the middle, or what came over it is not HTTP/1.1."""
+    """The connection ended in the middle of an answer, or the answer is not HTTP/1.1."""
 
 
 class Dropped(BrokenAnswer):
@@ -36,7 +36,7 @@ class Dropped(BrokenAnswer):
 
 
 class ProxyRefused(OSError):
-    """The proxy on the way out was not reached, or makes no tunnel; the service itself was not asked."""
+    """The proxy was not reached, or makes no tunnel; the service itself was not asked."""
 
 
 class UnusableAuthorities(OSError):
@@ -52,39 +52,39 @@ class Response(NamedTuple):
 
 
 class _Paced(io.RawIOBase):
-    """What comes over a socket, for as long as it gets on; raises socket.timeout once it does not."""
+    """A stream that reads from a socket, and raises socket.timeout once an answer is too slow."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self.awaits(connection.gettimeout() or GRACE_SECONDS)
 
     def awaits(self, seconds: float) -> None:
-        """An answer comes next, with at most so many seconds of silence."""
+        """Expect the next answer, with at most so many seconds of silence."""
         self._seconds = seconds
-        self._came, self._began = 0, 0.0
+        self._received, self._began = 0, 0.0
 
     def readable(self) -> bool:
-        """It is there for that."""
+        """True, as io.RawIOBase wants it."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """As of any raw stream."""
+        """Read into a buffer, as io.RawIOBase.readinto. Raises socket.timeout."""
         left = self._seconds
-        if self._came:
-            most = min(WHOLE_SECONDS, GRACE_SECONDS + self._came / SLOWEST)
+        if self._received:
+            most = min(WHOLE_SECONDS, GRACE_SECONDS + self._received / SLOWEST)
             left = min(left, self._began + most - since_boot())
             if left <= 0:
                 raise socket.timeout("timed out")
         self._connection.settimeout(left)
         size = self._connection.recv_into(buffer)
-        if not self._came:
+        if not self._received:
             self._began = since_boot()
-        self._came += size
+        self._received += size
         return size
 
 
 class Connection:
-    """To one server; connects when it is needed and stays open as long as both sides want it."""
+    """A connection to one server; it connects when needed and stays open as long as both sides want it."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Connection:
         ca_file: Optional[str] = None,
         proxy: Optional[Proxy] = None,
     ) -> None:
-        """ca_file: certificate authorities to trust, in place of the system's; proxy: what leads out to the server."""
+        """ca_file: certificate authorities to trust, in place of the system's; proxy: the proxy to the server."""
         self._proxy = proxy
         self._host = host
         self._port = port
@@ -116,7 +116,7 @@ class Connection:
         return self._socket is not None
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._stream is not None:
             self._stream.close()
         if self._socket is not None:
@@ -126,8 +126,8 @@ class Connection:
     def exchange(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes, *, seconds: float, largest: int
     ) -> Response:
-        """Ask and read the answer, with at most `seconds` of silence and `largest` bytes of body; once it has begun, it
-        has GRACE_SECONDS, one more for each SLOWEST bytes that came, and WHOLE_SECONDS in all.
+        """Send a request and read the answer, with at most `seconds` of silence and `largest` bytes of body. Once the
+        answer has begun, it may take GRACE_SECONDS, one second more for each SLOWEST bytes, and WHOLE_SECONDS in all.
 
         Raises OSError (BrokenAnswer among them), after which the connection is closed.
         """
@@ -158,7 +158,7 @@ class Connection:
     def _connect(self) -> None:
         plain = self._reached()
         try:
-            # The question is one write; the answer must not wait for the system to gather more.
+            # A request is one write; the system must not delay it to collect more.
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket = self._secured(plain) if self._tls else plain
         except BaseException:
@@ -168,7 +168,7 @@ class Connection:
         self._stream = cast(BinaryIO, io.BufferedReader(self._paced))
 
     def _reached(self) -> socket.socket:
-        """A connection that leads to the server."""
+        """A connected socket to the server, through the proxy where there is one."""
         if self._proxy is None:
             return socket.create_connection((self._host, self._port), self._connect_seconds)
         try:
@@ -188,7 +188,7 @@ class Connection:
         if proxy.authorization:
             lines.append(f"Proxy-Authorization: {proxy.authorization}")
         plain.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
-        # Not one byte more than the answer's head: what follows is the server's.
+        # Read not one byte more than the head of the proxy's answer: what follows comes from the server.
         with _Paced(plain) as raw:
             stream = cast(BinaryIO, raw)
             try:
@@ -208,17 +208,16 @@ class Connection:
         try:
             context = ssl.create_default_context(cafile=self._ca_file)
         except OSError as error:
-            # OpenSSL says it in capitals.
+            # OpenSSL's reasons are in capitals with underscores.
             why = getattr(error, "reason", "").replace("_", " ").lower() or error.strerror
             raise UnusableAuthorities(None, f"no certificate authority can be read in {self._ca_file}: {why}") from None
-        # Python 3.13 alone is stricter than curl and OpenSSL themselves, and refuses authorities that they take.
+        # Python 3.13 is stricter than curl and OpenSSL, and would refuse authorities that they accept.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         return context.wrap_socket(plain, server_hostname=self._host)
 
     def unproven_date(self) -> str:
-        """The Date header of whoever answers, whose certificate nobody checked: a hint for people, no more.
-
-        Nothing secret is sent. Empty where there is none. May raise OSError.
+        """The Date header of a server whose certificate was not checked; empty where there is none. Only a hint for
+        people. Nothing secret is sent. May raise OSError.
         """
         import ssl
 
@@ -237,8 +236,8 @@ class Connection:
 
 
 def _wait_until(end: float, connection: socket.socket) -> None:
-    """Return once something can be read. A time limit of a socket stands still while the host sleeps; what was asked
-    before is asked anew once it woke up, as the connection is long dead. end: as since_boot() has it. Raises
+    """Return once the connection is readable. A socket's own time limit does not run while the host sleeps; this one
+    does, so that after a sleep the request fails soon, as its connection is long dead. end: by since_boot(). Raises
     socket.timeout.
     """
     ready = select.poll()

@@ -1,7 +1,7 @@
 """Reports that wait to be sent, split to sizes that the service and any proxy take; must lose no receipt.
 
-A long list of keys goes in several reports. Each is true by itself: it lists the keys of some files, and names all
-the other files as not looked at (`keys_cut`), so that nothing counts as gone that another piece has.
+A long list of keys is sent in several reports. Each is true by itself: it lists the keys of some files, and names all
+other files as not scanned (`keys_cut`), so that keys in another report do not count as gone.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 from keyrack.protocol.report import APPLIED, Cut
 
 PIECE = 100_000  # characters; proxies refuse a megabyte by default, some less
-LARGEST_FILE = 700_000  # the keys of one file stay together up to this, or no piece could say which are gone
-SMALLEST = 10_000  # what is refused at this size is not refused for its size
+LARGEST_FILE = 700_000  # up to this size the keys of one file stay in one report, which then shows which keys are gone
+SMALLEST = 10_000  # a report of this size is not refused for its size
 
 Fields = Dict[str, Any]  # of a report, as JSON has them
 _Place = Tuple[str, str]
@@ -31,28 +31,32 @@ class Outbox:
         self._whole = True
 
     def put(self, report: Fields) -> None:
-        """Tell this instead of what waits, but for the receipt of what was applied before it."""
+        """Send this report in place of those that wait. Of these, the receipt of the last applied revision is still
+        sent first.
+        """
         waiting = [piece for piece in self._pieces if piece.get("state") == APPLIED]
         keep = waiting[-1:] if report.get("state") != APPLIED else []
         self._pieces = [_receipt(piece) for piece in keep] + _pieces(report)
         self._whole = True
 
     def clear(self) -> None:
-        """Tell nothing any more."""
+        """Drop all reports."""
         self._pieces = []
 
     @property
     def first(self) -> Optional[Fields]:
-        """What is to be told next."""
+        """The report to send next; None where there is none."""
         return self._pieces[0] if self._pieces else None
 
     def accepted(self) -> bool:
-        """The service has the first one. Whether it has all of the last report now."""
+        """Drop the first report, which the service has accepted. Answers whether it has all of the last report now."""
         self._pieces.pop(0)
         return not self._pieces and self._whole
 
     def receipt_first(self) -> bool:
-        """Tell the first one's receipt before the rest of it. False: it is alone already, or there is none in it."""
+        """Split the first report, so that its receipt is sent before the rest. Answers False where it has no receipt or
+        nothing else.
+        """
         piece = self._pieces[0]
         if "revision" not in piece or not piece.keys() - set(_RECEIPT):
             return False
@@ -60,9 +64,8 @@ class Outbox:
         return True
 
     def refused(self) -> bool:
-        """It will not have the first one as it is. Whether there is something smaller, or another, to tell instead.
-
-        A bare receipt stays until it is taken; whatever else is refused is left out.
+        """The service has refused the first report: split it, or drop it where it cannot be split. Answers False for a
+        bare receipt, which stays until it is accepted.
         """
         piece = self._pieces[0]
         smaller = _smaller(piece)
@@ -83,12 +86,12 @@ def _pieces(report: Fields) -> List[Fields]:
 
 
 def _smaller(piece: Fields) -> List[Fields]:
-    """The same in smaller pieces; empty where there are none."""
+    """A report in smaller pieces; an empty list where it cannot be split."""
     if "revision" in piece:
         rest = {name: value for name, value in piece.items() if name not in _RECEIPT}
         if rest:
             return [_receipt(piece), rest]
-        # Left out, as an empty list would say that there are none.
+        # Without the field: an empty list would mean that there are no problems.
         return [{name: value for name, value in piece.items() if name != "problems"}] if "problems" in piece else []
     keys = piece.get(_KEYS)
     if keys is None or _size(piece) <= SMALLEST:
@@ -105,7 +108,7 @@ def _receipt(piece: Mapping[str, Any]) -> Fields:
 
 
 def _lists(keys: List[Fields], cut: List[Fields]) -> List[Fields]:
-    """Reports of the keys, a few files each; a file with very many keys in several."""
+    """Reports of these keys, each of a few files; a file with very many keys is split over several."""
     files: Dict[_Place, List[Fields]] = {}
     for key in keys:
         files.setdefault(_place(key), []).append(key)
@@ -139,7 +142,7 @@ def _shares(keys: List[Fields], most: int) -> List[List[Fields]]:
 
 
 def _list(parts: List[Fields], keys: List[Fields], cut: List[Fields]) -> Fields:
-    """A report of some of the keys, which says nothing of any file that it does not have all keys of."""
+    """A report of some of the keys (parts), which names every file as cut of which it does not have all keys."""
     here = {_place(key) for key in parts}
     counts = _counts(parts)
     places = [place for place, number in _counts(keys).items() if place not in here or counts[place] < number]

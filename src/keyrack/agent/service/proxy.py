@@ -1,7 +1,7 @@
 """Finds the HTTP proxy to the service, by a setting or by the usual environment; must connect to nothing.
 
-As curl has it: HTTPS_PROXY or https_proxy for https, http_proxy (in small letters alone) for http, ALL_PROXY for both;
-NO_PROXY names hosts, domains, addresses and networks that are reached without one, or `*` for all.
+As curl does: HTTPS_PROXY or https_proxy for https, http_proxy (only in lower case) for http, ALL_PROXY for both.
+NO_PROXY names hosts, domains, addresses and networks that are reached without a proxy, or `*` for all.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import ipaddress
 from typing import Mapping, NamedTuple, Optional
 from urllib.parse import unquote, urlsplit
 
-NONE = "none"  # as a setting: whatever the environment says, no proxy
+NONE = "none"  # a setting: no proxy, whatever the environment says
 
 
 class ProxyProblem(ValueError):
-    """An address that is no usable proxy's; the words say what it should look like."""
+    """A URL that no usable proxy has; the words say what one is like."""
 
 
 class Proxy(NamedTuple):
-    """A proxy that speaks HTTP. authorization: what it is told of who asks, empty for nothing."""
+    """A proxy that speaks HTTP. authorization: the value of Proxy-Authorization, empty for none."""
 
     host: str
     port: int
@@ -27,12 +27,12 @@ class Proxy(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For people: without the password."""
+        """Its name for people, without the password."""
         return f"{self.host}:{self.port}"
 
 
 def find(url: str, setting: Optional[str], environment: Mapping[str, str]) -> Optional[Proxy]:
-    """The proxy for the service at this URL; None for none. setting: a proxy's URL, "none", or None to look at the
+    """The proxy for the service at this URL; None for none. setting: a proxy's URL, "none", or None to use the
     environment. Raises ProxyProblem.
     """
     if setting is not None:
@@ -42,7 +42,7 @@ def find(url: str, setting: Optional[str], environment: Mapping[str, str]) -> Op
 
 
 def said(url: str, environment: Mapping[str, str]) -> Optional[str]:
-    """The proxy that the environment names for this URL, as it stands there; None for none."""
+    """The proxy that the environment names for this URL, as it is written there; None for none."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     names = ("HTTPS_PROXY", "https_proxy") if parts.scheme == "https" else ("http_proxy",)

@@ -1,8 +1,8 @@
-"""Estimates the service's time from below, also while nobody answers or this host's clock is set; must set no clock.
+"""Estimates the service's time, also while it does not answer or somebody sets this host's clock; must set no clock.
 
-An end of a key is promised by the service's clock, and sshd goes by this host's. Where that one is behind, an end is
-written earlier by as much (decision 332). What is known is never later than the truth: each answer was written before
-it came, and each document before it was signed.
+The end of a key counts by the service's clock, but sshd uses this host's. Where this host's clock is behind, ends are
+written that much earlier (decision 332). The estimate is never later than the truth: each answer was written before it
+arrived, and each document's time is from before it was signed.
 """
 
 from __future__ import annotations
@@ -13,43 +13,43 @@ import time
 from keyrack.agent.state import Status
 from keyrack.agent.system.processes import boot_id, since_boot
 
-LEAST_SECONDS = 2.0  # that a clock must be behind to count: an answer tells whole seconds
-_SET_BACK_SECONDS = 60.0  # by so much less only the service's own clock differs
-_SPARE_SECONDS = 30  # by which an end may come too early before it is written anew
+LEAST_SECONDS = 2.0  # a smaller difference is ignored: an answer has only whole seconds
+_SET_BACK_SECONDS = 60.0  # if the estimate is so much too late, the service's own clock was set back
+_SPARE_SECONDS = 30  # so much too early an end may be before it is written again
 
 
 class ServiceClock:
-    """By a clock that nobody sets (CLOCK_BOOTTIME), and that goes on while the host sleeps."""
+    """Keeps the estimate relative to CLOCK_BOOTTIME, which nobody can set and which goes on while the host sleeps."""
 
     def __init__(self) -> None:
-        self._ahead = -math.inf  # of that clock
+        self._ahead = -math.inf  # seconds since 1970 by the service's clock, less seconds since the boot
         self._behind = 0
 
     def note(self, moment: float) -> None:
-        """An answer of the service was written at this moment by its clock, in seconds since 1970."""
+        """Take the time of an answer of the service, in seconds since 1970."""
         ahead = moment - since_boot()
         if ahead > self._ahead or ahead < self._ahead - _SET_BACK_SECONDS:
             self._ahead = ahead
 
     def is_past(self, moment: float) -> None:
-        """It was not earlier than this, by the service's clock: from a note, or a document."""
+        """Take a time that has passed by the service's clock, from a note or a document, in seconds since 1970."""
         self._ahead = max(self._ahead, moment - since_boot())
 
     def recall(self, status: Status) -> None:
-        """Know what was noted: as well as then since the same boot, else that it was not earlier."""
+        """Take the estimate from a saved status: as it was within the same boot, else as a time that has passed."""
         if status.service_at:
             self.is_past(status.service_at)
             if status.boot and status.boot == boot_id():
                 self._ahead = max(self._ahead, status.since_boot)
 
     def noted(self, status: Status) -> Status:
-        """With what is known now."""
+        """The status with the estimate of now."""
         if self._ahead == -math.inf:
             return status
         return status._replace(service_at=self._ahead + since_boot(), since_boot=self._ahead, boot=boot_id())
 
     def behind(self) -> int:
-        """By how many seconds this host's clock is behind it, at least; 0 where it is not, or by too little."""
+        """How many seconds, at least, this host's clock is behind the service's; 0 where it is not, or too little."""
         seconds = self._ahead + since_boot() - time.time()
         if seconds < (LEAST_SECONDS / 2 if self._behind else LEAST_SECONDS):
             self._behind = 0

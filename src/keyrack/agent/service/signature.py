@@ -1,6 +1,6 @@
 """Checks the service's signature of a document by the one key noted at enrolment; must run no other program.
 
-The host's own `ssh-keygen -Y verify` came with OpenSSH 8.1, and older ones are in use: here it is the same on all.
+`ssh-keygen -Y verify` came only with OpenSSH 8.1, and older versions are in use: this check is the same on every host.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ class DocumentSignatureProblem(Exception):
 
 
 def allow(state: Folder, signing_key: str) -> None:
-    """Note the one key whose documents this host obeys as ssh-keygen wants it (ALLOWED SIGNERS, ssh-keygen(1)): for
-    whoever checks by hand, and for an older agent that takes this one's place.
+    """Write the one key whose documents this host obeys in ssh-keygen's format (ALLOWED SIGNERS, ssh-keygen(1)): for
+    people who check by hand, and for an older agent that may replace this one.
     """
     line = f'{document_words.PRINCIPAL} namespaces="{document_words.NAMESPACE}" {signing_key}\n'
     state.write(ALLOWED_SIGNERS, line.encode("ascii"), PRIVATE_FILE)
 
 
 def check(signing_key: str, document: str, signature: str, namespace: str = document_words.NAMESPACE) -> None:
-    """Raise DocumentSignatureProblem unless this key (type and base64) signed exactly this text, for this purpose."""
+    """Raise DocumentSignatureProblem unless this key (type and base64) signed exactly this text, in this namespace."""
     if len(signature) > _LONGEST_SIGNATURE or not signature.isascii():
         raise DocumentSignatureProblem("the signature of the document is no SSH signature")
     try:
@@ -50,7 +50,7 @@ def check(signing_key: str, document: str, signature: str, namespace: str = docu
 
 
 def can_check(signing_key: str) -> bool:
-    """Whether it is a key whose signatures can be checked here."""
+    """Whether signatures of this key (type and base64) can be checked here."""
     try:
         _public(signing_key)
     except DocumentSignatureProblem:

@@ -1,6 +1,7 @@
-"""Remembers what the audit log was, so that it cannot be rewritten unnoticed; must change nothing about who gets in.
+"""Remembers the audit log's last checkpoint, so that the log cannot be rewritten unnoticed; must change nothing about
+who may log in.
 
-Invariant 9: a checkpoint that does not go on from the last one is refused and told.
+Invariant 9: a checkpoint that does not continue the last one is refused, and the service is told.
 """
 
 from __future__ import annotations
@@ -17,22 +18,22 @@ _REMEDY = "; if the service was restored from a backup, `rm {}` here begins anew
 
 
 class Witness:
-    """The last checkpoint of the service's audit log that went on from the one before."""
+    """The last checkpoint of the service's audit log that continued the one before."""
 
     def __init__(self, state: StateFolder, signing_key: str) -> None:
         self._state = state
         self._signing_key = signing_key
         self.problem = ""
-        """Why the last checkpoint that came is refused; "" where it is not."""
+        """Why the last checkpoint that came is refused, in words; empty where it is not."""
         self._last = self._noted()
 
     @property
     def size(self) -> int:
-        """How many records the log had, 0 before anything was seen."""
+        """How many records the log had at the last checkpoint; 0 before the first one."""
         return self._last.size if self._last is not None else 0
 
     def take(self, sent: Any) -> bool:
-        """Look at a checkpoint as it came beside a document; whether there is news for people (problem changed)."""
+        """Check a checkpoint that came with a document, None for none. Answers whether `problem` changed."""
         if sent is None:
             return False
         before, self.problem = self.problem, ""
@@ -52,7 +53,7 @@ class Witness:
         return self.problem != before
 
     def _is_taken_away(self) -> bool:
-        """Whether somebody deleted the note, as the words of a refusal say: no restart may be needed besides."""
+        """Whether somebody deleted the note, as the words of a refusal advise: that must work without a restart."""
         try:
             return self._state.load(FILE) is None
         except StateProblem:
@@ -74,7 +75,7 @@ class Witness:
         return audit_tree.read(text)
 
     def _noted(self) -> Optional[Checkpoint]:
-        """What was kept; a damaged note counts as none, and is said."""
+        """The saved checkpoint; None where there is none, or for a damaged note, which sets `problem`."""
         try:
             fields = self._state.load(FILE)
             return None if fields is None else self._read(fields)

@@ -1,4 +1,4 @@
-"""Remembers when each key was last used here until the service knows; it writes nothing and reads no log."""
+"""Remembers when each key was last used here until that is reported; it writes nothing and reads no log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST = 10_000  # keys; a host where more are in use between two reports loses so
 
 
 class Uses:
-    """The last accepted login of each key that is not told yet: one entry a key, however often it is used."""
+    """The last accepted login of each key that is not reported yet: one entry per key, however often it is used."""
 
     def __init__(self) -> None:
         self._last: Dict[str, LoggedLogin] = {}
@@ -20,25 +20,25 @@ class Uses:
         return bool(self._last)
 
     def add(self, logins: Iterable[LoggedLogin]) -> None:
-        """Take in accepted logins, oldest first."""
+        """Add accepted logins, oldest first."""
         for login in logins:
             if login.fingerprint and (login.fingerprint in self._last or len(self._last) < MOST):
                 self._last[login.fingerprint] = login
 
     def take(self, most: int = MOST) -> List[LoggedLogin]:
-        """What is to be told, once, of so many keys; put_back() when nobody listened."""
+        """Remove and answer up to `most` logins to report; put_back() where the report fails."""
         taken = list(self._last.values())[:most]
         for login in taken:
             del self._last[login.fingerprint]
         return taken
 
     def put_back(self, logins: Iterable[LoggedLogin]) -> None:
-        """These were not told after all; what came since counts."""
+        """Keep these again, which were not reported after all; newer logins of the same keys win."""
         self._last = {**{login.fingerprint: login for login in logins}, **self._last}
 
 
 def as_reported(logins: Iterable[LoggedLogin], break_glass: Collection[Tuple[str, str]] = ()) -> List[Dict[str, Any]]:
-    """As reports have it; break_glass: accounts with fingerprints of break-glass keys."""
+    """Logins as a report has them. break_glass: pairs of an account and the fingerprint of a break-glass key."""
     return [
         {
             "fingerprint": login.fingerprint,

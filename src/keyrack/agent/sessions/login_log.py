@@ -1,13 +1,13 @@
 """Reads what sshd logged about accepted logins, from the journal or a file; it believes nothing but whole lines.
 
 sshd writes "Accepted publickey for USER from ADDRESS port PORT ssh2: TYPE SHA256:…" once a signature was good
-(auth.c, auth_log; at LogLevel INFO and above): the key that signed, not one that was merely offered. Where
-AuthenticationMethods ask for more than one proof, a key that was one of the first ones stands in a line "Partial
-publickey for …" before it, which sshd writes at LogLevel VERBOSE and above alone.
+(auth.c, auth_log; at LogLevel INFO and above): it names the key that signed, not one that was merely offered. Where
+AuthenticationMethods require several proofs, the keys that signed first stand in lines "Partial publickey for …" before
+it, which sshd writes only at LogLevel VERBOSE and above.
 
-Who may have written a line: the journal says itself (_UID and _COMM are the kernel's word), so only root's sshd
-counts. sshd's own file (-E or -e) has sshd's lines alone. A syslog file takes lines from every account; there a
-line counts only together with a live process of that number and that connection (sessions.py).
+Who may have written a line: the journal tells (_UID and _COMM come from the kernel), so only root's sshd counts. sshd's
+own file (-E or -e) has only sshd's lines. Every account can write to a syslog file: a line there counts only together
+with a live process of that pid and that connection (sessions.py).
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from typing import Dict, List, NamedTuple, Optional, Tuple, Union
 from keyrack.agent.system import programs
 from keyrack.ssh.fingerprint import PATTERN as FINGERPRINT
 
-# In this order: who has one of the first has more than logins in the last ones.
+# In this order: a host that has one of the first files logs other things than logins to the last.
 SYSLOG_FILES = ("/var/log/auth.log", "/var/log/secure", "/var/log/messages")
 JOURNALS = ("/run/log/journal", "/var/log/journal")
 _LONGEST_TAIL = 8 * 1024 * 1024
 _AT_ONCE = 4 * 1024 * 1024
 _LONGEST_LINE = 64 * 1024
 _MOST_PARTIAL = 1000
-_PARTIAL_SECONDS = 600.0  # a login that takes longer is let in by few (LoginGraceTime, two minutes if not set)
-_WHOLE_SECOND = 1_000_000  # as the journal counts
+_PARTIAL_SECONDS = 600.0  # few sshds let a login take longer (LoginGraceTime, by default two minutes)
+_WHOLE_SECOND = 1_000_000  # in the journal's microseconds
 
-# From its beginning: a name that somebody tries to log in with stands further back in sshd's other lines.
+# At the beginning of the line: other lines of sshd quote, further back, names that a client chose.
 _ACCEPTED = re.compile(
     r"Accepted ([a-z/-]+) for (\S{1,64}) from ([0-9A-Fa-f.:]+)(?:%\S+)? port ([0-9]{1,5}) ssh2"
     rf"(?:: (?:([A-Z0-9-]+) ({FINGERPRINT}))?.*)?"
@@ -44,7 +44,7 @@ _PARTIAL = re.compile(
     r"Partial publickey for (\S{1,64}) from ([0-9A-Fa-f.:]+)(?:%\S+)? port ([0-9]{1,5}) ssh2: "
     rf"[A-Z0-9-]+ ({FINGERPRINT})"
 )
-_TOLD = (b"Accepted ", b"Partial ")
+_LOGIN_WORDS = (b"Accepted ", b"Partial ")
 _AUTHORITY = re.compile(rf".* CA [A-Z0-9-]+ ({FINGERPRINT})(?:, .*)?$")
 _SYSLOG = re.compile(
     r"(?:[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}T\S+) \S+ "
@@ -55,8 +55,9 @@ _SYSLOG = re.compile(
 
 class LoggedLogin(NamedTuple):
     """An accepted login. fingerprint: of the key that signed, empty where no plain key did; pid: of the sshd
-    process that accepted it, 0 where the log does not say; at: seconds since 1970; certified: by a certificate, the
-    fingerprints of its key and of its authority's; first: of the keys that signed before the last proof.
+    process that accepted it, 0 where the log does not say; at: seconds since 1970; sure: only sshd can have written the
+    line; certified: for a certificate, the fingerprints of its key and of its authority's key; first: fingerprints of
+    the keys that signed before the last proof.
     """
 
     user: str
@@ -71,14 +72,14 @@ class LoggedLogin(NamedTuple):
 
 
 class LogPosition(NamedTuple):
-    """How far a log was read: of a file its inode and offset, of the journal the time in microseconds."""
+    """How far a log was read: the inode and offset of a file; for the journal, offset is a time in microseconds."""
 
     inode: int = 0
     offset: int = 0
 
 
 def login_of(message: str, pid: int, at: float) -> Optional[LoggedLogin]:
-    """The login that a message of sshd tells of, or None."""
+    """The accepted login that a message of sshd reports, or None."""
     match = _ACCEPTED.fullmatch(message)
     if match is None:
         return None
@@ -87,20 +88,20 @@ def login_of(message: str, pid: int, at: float) -> Optional[LoggedLogin]:
         return LoggedLogin(user, address, int(port), "", pid, at)
     if not key_type.endswith("-CERT"):
         return LoggedLogin(user, address, int(port), fingerprint, pid, at)
-    # Whose key it is says the authority, not we. It stands last, behind text of its own choice.
+    # The authority decides whose key it is. Its fingerprint stands last, behind text that it chose itself (the key id).
     signed = _AUTHORITY.match(message)
     certified = (fingerprint, *(signed.groups() if signed else ()))
     return LoggedLogin(user, address, int(port), "", pid, at, certified=certified)
 
 
 class FirstProofs:
-    """Keys that signed, of connections that owe another proof yet; their logins are told with them."""
+    """Keys that signed first, of connections that still need another proof; they are added to the accepted login."""
 
     def __init__(self) -> None:
         self._waiting: Dict[Tuple[str, str, int, int], Tuple[float, Tuple[str, ...]]] = {}
 
     def read(self, message: str, pid: int, at: float) -> Optional[LoggedLogin]:
-        """The login that a message of sshd tells of, or None."""
+        """The accepted login that a message of sshd reports, with its first keys, or None."""
         partial = _PARTIAL.fullmatch(message)
         if partial is not None:
             user, address, port, fingerprint = partial.groups()
@@ -114,17 +115,17 @@ class FirstProofs:
         if login is None:
             return None
         since, first = self._waiting.pop((login.user, login.address, login.port, pid), (at, ()))
-        # An older one is of another connection from there, which broke off.
+        # Older lines are of another connection from that port, which broke off.
         if not first or at - since > _PARTIAL_SECONDS:
             return login
         if login.fingerprint or login.certified:
             return login._replace(first=first)
-        # By a password or a code at last: the key is what Keyrack can take away.
+        # The last proof was a password or a code: report the key, which is what Keyrack can take away.
         return login._replace(fingerprint=first[-1], first=first[:-1])
 
 
 class FileLog:
-    """A file that sshd or syslog writes, followed over rotation, from a place that mark() answered."""
+    """A file that sshd or syslog writes, followed over rotation, from a position that mark() answered."""
 
     def __init__(self, path: str, place: LogPosition) -> None:
         self.path = path
@@ -171,11 +172,11 @@ class FileLog:
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()[-_LONGEST_LINE:]
         now = time.time()
-        texts = (line.decode("utf-8", "replace").rstrip("\r") for line in lines if _tells(line))
+        texts = (line.decode("utf-8", "replace").rstrip("\r") for line in lines if _may_report_login(line))
         logins = (self._line(text, now) for text in texts)
         own = not is_anybodys(self)
         return [
-            # What others may have written adds no key to one that sshd named.
+            # Lines that others may have written must not add first keys to a login.
             login._replace(sure=own and not login.pid, first=login.first if own else ())
             for login in logins
             if login is not None
@@ -236,7 +237,7 @@ class Journal:
             pieces.append(piece)
         lines = b"".join(pieces).split(b"\n")
         self._rest = lines.pop()[-_LONGEST_LINE:]
-        logins = (self._entry(line) for line in lines if _tells(line))
+        logins = (self._entry(line) for line in lines if _may_report_login(line))
         return [login for login in logins if login is not None]
 
     def mark(self) -> LogPosition:
@@ -254,7 +255,7 @@ class Journal:
         self._rest = b""
 
     def _have_fewer_words(self) -> None:
-        """Where journalctl refuses what it was told, tell it less the next time, which is at once."""
+        """Where journalctl refused its options, start it again at once with fewer."""
         assert self._process is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
             if self._process.wait(1.0) > 0 and self._fields:
@@ -264,7 +265,7 @@ class Journal:
         if self._started and time.monotonic() - self._started < 10:
             return False
         self._started = time.monotonic()
-        # The clock may have been set back since the last one.
+        # The clock may have been set back since the last entry.
         last = min(self.place.offset // _WHOLE_SECOND, int(time.time()))
         since = f"--since=@{last}" if self.place.offset else "--boot"
         sshd = ["_UID=0", "_COMM=sshd", "+", "_UID=0", "_COMM=sshd-session"]
@@ -290,7 +291,7 @@ class Journal:
             entry = json.loads(line)
             microseconds = int(entry["__REALTIME_TIMESTAMP"])
             if 0 <= self.place.offset - microseconds < _WHOLE_SECOND:
-                return None  # --since takes whole seconds, so some come twice; what is older is of a clock set back
+                return None  # read before: --since takes whole seconds. Much older entries are of a clock set back
             login = self._proofs.read(entry["MESSAGE"], int(entry["_PID"]), microseconds / 1e6)
             if login is not None:
                 self.place = LogPosition(0, microseconds)
@@ -303,7 +304,7 @@ Log = Union[FileLog, Journal]
 
 
 def find(path: Optional[str], place: LogPosition) -> Optional[Log]:
-    """The log of this host's sshd: the file that is named, else the journal, else syslog's file, else none."""
+    """The log of this host's sshd: the given file, else the journal, else syslog's file, else None."""
     if path is not None:
         return FileLog(path, place)
     journalctl = programs.find("journalctl")
@@ -316,14 +317,14 @@ def find(path: Optional[str], place: LogPosition) -> Optional[Log]:
 
 
 def is_anybodys(log: Optional[Log]) -> bool:
-    """Whether every account of the host can have lines written to a log, through syslog."""
+    """Whether every account of the host can write lines to a log, through syslog."""
     return isinstance(log, FileLog) and log.path in SYSLOG_FILES
 
 
 def _is_kept() -> bool:
-    """Whether the journal keeps anything: with Storage=none it hands all on to syslog."""
+    """Whether the journal stores anything: with Storage=none it only forwards to syslog."""
     return any(name for folder in JOURNALS for name in glob.glob(f"{folder}/*/*.journal"))
 
 
-def _tells(line: bytes) -> bool:
-    return any(word in line for word in _TOLD)
+def _may_report_login(line: bytes) -> bool:
+    return any(word in line for word in _LOGIN_WORDS)

@@ -1,6 +1,6 @@
-"""Remembers from where people logged in lately, and by which keys, so that enforcing shuts out nobody who comes so.
+"""Remembers the addresses and keys of recent logins, so that enforcing shuts nobody out who logs in that way.
 
-It reads what the watch of sessions noted (watch.py) and who is connected now; it asks no log and changes nothing.
+It reads what the session watch saved (watch.py) and who is connected now; it reads no log and changes nothing.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.state import StateFolder
 from keyrack.agent.system import processes
 
-FILE = "sessions.json"  # the watch's
-FIELD = "comers"  # of it: what LoginMemory.save() says, by the name that agents of before gave it
+FILE = "sessions.json"  # which the session watch writes
+FIELD = "comers"  # the field of it with LoginMemory.save(), by the name that older agents gave it
 LARGEST_FILE = 16 * 1024 * 1024
-_MOST = 200  # addresses, and keys
+_MOST = 200  # of addresses, and of keys
 _LASTING_SECONDS = 30 * 86400.0
 
 
@@ -34,7 +34,7 @@ class LoginMemory:
         self._keys = _times(fields.get("keys"))
 
     def add(self, logins: Iterable[LoggedLogin]) -> None:
-        """Take in accepted logins."""
+        """Add accepted logins."""
         for login in logins:
             address = _plain(login.address)
             if address:
@@ -50,31 +50,31 @@ class LoginMemory:
         return {"addresses": self._addresses, "keys": self._keys}
 
     def recent(self) -> RecentLogins:
-        """Those who came within the last month, newest first."""
+        """The addresses (newest first) and keys of logins within the last 30 days."""
         since = time.time() - _LASTING_SECONDS
         addresses = sorted(self._addresses, key=lambda one: self._addresses[one], reverse=True)
-        lately = tuple(one for one in addresses if self._addresses[one] >= since)
-        return RecentLogins(lately, frozenset(one for one, at in self._keys.items() if at >= since))
+        recent_addresses = tuple(one for one in addresses if self._addresses[one] >= since)
+        return RecentLogins(recent_addresses, frozenset(one for one, at in self._keys.items() if at >= since))
 
 
 def read(state: StateFolder, sshd: Sshd) -> RecentLogins:
-    """Who is connected now and who came lately, as far as it is known."""
+    """The addresses of those connected now, then the recent logins that the session watch saved, as far as known."""
     noted: Any = {}
     try:
         noted = json.loads(state.folder.read(FILE, LARGEST_FILE))
     except (OSError, ValueError):
-        pass  # nothing is known of who came
+        pass  # no recent logins are known
     recent = LoginMemory(noted.get(FIELD) if isinstance(noted, dict) else None).recent()
     return recent._replace(addresses=tuple(dict.fromkeys((*_connected(sshd), *recent.addresses))))
 
 
 def _connected(sshd: Sshd) -> Tuple[str, ...]:
-    """From where those come who are in now, whatever the log says."""
+    """The addresses of connections that are logged in now, whether the log names them or not."""
     listeners = {pid for listener in sshd.listeners() for pid in listener.sshds}
     pids = {pid for pid in listeners for pid in processes.children(pid)}
     pids |= {pid for pid in processes.everything() if listening.is_lone_connection(pid)} - listeners
     peers = (peer for pid in sorted(pids) if is_in(pid) for peer in processes.peers(pid))
-    addresses = (_plain(address) for address, port in peers if port)  # what only listens has nobody at its other end
+    addresses = (_plain(address) for address, port in peers if port)  # a listening socket has no port at its other end
     return tuple(filter(None, dict.fromkeys(addresses)))
 
 
@@ -84,7 +84,7 @@ def _times(value: object) -> Dict[str, float]:
 
 
 def _plain(address: str) -> str:
-    """An address in its one form; empty for what is none."""
+    """An address in its canonical form; empty for text that is no address."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

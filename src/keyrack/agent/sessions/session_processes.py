@@ -1,10 +1,10 @@
-"""Finds what belongs to one login: the processes that run in it, and those that outlived its connection.
+"""Finds the processes of one login: those that run in it, and those that outlived its connection.
 
-What belongs to it: whatever descends from the connection's sshd; and what has left that line of parents (a
+A process belongs to a login if it descends from the connection's sshd, or if it left that line of parents (a
 daemon, nohup, setsid, a command whose client died) and still carries a mark of the login: the kernel's audit
-session, systemd's session scope, or SSH_CONNECTION in the environment that it was started with. The first two
-nobody but root can set. Anybody can put another's connection into an environment, so the third counts for
-processes of the session's own account alone. This module signals nothing and judges no key.
+session, systemd's session scope, or SSH_CONNECTION in the environment that it was started with. Only root can set
+the first two. Anybody can put another login's connection into an environment, so the third counts only for
+processes of the session's own account. This module signals nothing and judges no key.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from keyrack.agent.system.processes import Process
 
 
 class LoginSession(NamedTuple):
-    """A login that is not over. started: clock ticks since boot; kept: Keyrack's document once let this key in here,
-    so its end there ends the session too; audit and scope: its marks, empty where it has none; left: its connection
-    is gone, and some of what it started is not; until: ticks when another login came by the same connection's
-    address and port, 0 for none; certified, first: as a logged login has them.
+    """A login that has not ended. started: clock ticks since boot; kept: Keyrack's document once let this key in here,
+    so the session ends when the document no longer does; audit, scope: its marks, empty where it has none; left: its
+    connection is gone, but processes of it still run; until: ticks when a later login came from the same address and
+    port, 0 for none; certified, first: see LoggedLogin.
     """
 
     pid: int
@@ -41,7 +41,7 @@ class LoginSession(NamedTuple):
 
     @property
     def id(self) -> str:
-        """Its name towards the service; no other session of this host has had it since it booted."""
+        """Its name in reports; no other session of this host has had it since the boot."""
         return f"{self.pid}-{self.started}"
 
     @property
@@ -51,20 +51,20 @@ class LoginSession(NamedTuple):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the connection's own sshd lives."""
+        """Whether the connection's own sshd process still runs."""
         process = processes.read(self.pid)
         return process is not None and process.started == self.started
 
     def same_connection(self, user: str, address: str, port: int) -> bool:
-        """Whether its environment names this connection."""
+        """Whether it came from this address and port as this user, so that its SSH_CONNECTION is the same."""
         return (self.user, self.address, self.port) == (user, address, port)
 
 
 class SessionMarks:
-    """By what a process that left the line of parents is known to come from a login."""
+    """The marks by which a process that left the line of parents is known to belong to a login."""
 
     def __init__(self, session: LoginSession, listeners: FrozenSet[int]) -> None:
-        # Of no use are marks that sshd's listener has itself: somebody started it by hand, in a session.
+        # Marks that sshd's listener has itself are of no use: somebody started it by hand in a session.
         self._foreign = {""}
         for pid in (*listeners, os.getpid()):
             self._foreign |= {processes.audit_session(pid), processes.login_scope(pid)}
@@ -75,7 +75,7 @@ class SessionMarks:
         self.scopes = {session.scope} - self._foreign
 
     def learn(self, family: Iterable[int]) -> None:
-        """Take the marks of processes that are known to belong to the login."""
+        """Add the marks of these processes (pids), which are known to belong to the login."""
         for pid in family:
             self.audit.add(processes.audit_session(pid))
             self.scopes.add(processes.login_scope(pid))
@@ -83,7 +83,7 @@ class SessionMarks:
         self.scopes -= self._foreign
 
     def on(self, process: Process) -> bool:
-        """Whether a process has one."""
+        """Whether a process has one of the marks."""
         if process.started < self._session.started:
             return False
         if self.audit and processes.audit_session(process.pid) in self.audit:
@@ -97,7 +97,7 @@ class SessionMarks:
 
 
 def marked(session: LoginSession, listeners: FrozenSet[int]) -> LoginSession:
-    """The session with the marks that its processes have by now: PAM sets them after the key was accepted."""
+    """The session with the marks that its process has now: PAM sets them after the key was accepted."""
     marks = SessionMarks(session, listeners)
     marks.learn([session.pid])
     return session._replace(audit=next(iter(marks.audit), ""), scope=next(iter(marks.scopes), ""))
@@ -110,8 +110,8 @@ def processes_of(
     others: Iterable[LoginSession],
     everything: Optional[Dict[int, Process]] = None,
 ) -> Set[int]:
-    """The processes of a session. others: the other sessions with a connection, which are spared with all below them;
-    everything: all processes, where they were just read.
+    """The pids of a session's processes. others: the other connected sessions, whose processes are left out;
+    everything: all processes by pid, where they were just read.
     """
     everything = processes.everything() if everything is None else everything
     family: Set[int] = set()
@@ -126,12 +126,14 @@ def processes_of(
 def _spared(
     family: Set[int], listeners: FrozenSet[int], others: Iterable[LoginSession], everything: Dict[int, Process]
 ) -> Set[int]:
-    """Somebody who starts the agent or sshd by hand in a session must not take everybody else down with it."""
+    """The pids that a session must not include: a session in which somebody started the agent or sshd by hand must not
+    end them, nor the sessions of others.
+    """
     spared = processes.above(os.getpid(), everything) | {1}
     heads = {os.getpid()} | {other.pid for other in others if _is_head(other, everything)}
     for pid in listeners:
         spared |= processes.above(pid, everything)
-        # Connections that are not known yet. A listener may be process 1, and has orphans of sessions below it then.
+        # Connections that are not known yet, and no other children: a listener may be process 1, with orphans below it.
         owner = processes.user(pid)
         for child in everything.values():
             # sshd-session, sshd-auth: OpenSSH since 9.8

@@ -1,8 +1,8 @@
-"""Knows who is in on this host, and with which key: sshd's live processes joined with what sshd logged.
+"""Knows who is logged in on this host, and with which key: sshd's live processes joined with what sshd logged.
 
-A login is one connection. The process that sshd's listener started for it stands for all that runs in it: the
+A session is one connection. The process that sshd's listener started for it stands for all that runs in it: the
 shells, the channels of a ControlMaster, `ssh -N`. It is the process that logged the accepted key; where the log
-does not name the process, the TCP connection that both name joins them. A session lasts as long as anything that
+does not name the process, the TCP connection that both have joins them. A session lasts as long as any process that
 was started in it (session_processes.py), also when its connection is gone. This module ends nothing.
 """
 
@@ -24,17 +24,17 @@ from keyrack.protocol.host_document import HostDocument
 from keyrack.ssh.public_key import fingerprint_of
 
 _LOOK_FOR_SSHD_SECONDS = 5.0
-_MATCH_SECONDS = 60.0  # a line of the log waits so long for its process
+_MATCH_SECONDS = 60.0  # so long a line of the log waits for its process
 _MOST_WAITING = 10_000
-_MARK_SECONDS = 60.0  # a login may take so long until PAM has marked it
-_BRIEF_SECONDS = 1.0  # a login whose process nobody saw for so long was over before it could be seen
-_BRIEF_TICKS = 2 * os.sysconf("SC_CLK_TCK")  # how late a line may come into sight
-_REST = 20  # times as long as a look at all processes took: 5 % of a processor at most
+_MARK_SECONDS = 60.0  # so long PAM may take to mark a login
+_BRIEF_SECONDS = 1.0  # a login whose process has not been seen for so long has ended before it was seen
+_BRIEF_TICKS = 2 * os.sysconf("SC_CLK_TCK")  # how late a line of the log may be read
+_REST = 20  # times the duration of a scan of all processes, as a pause: it takes 5 % of a processor at most
 
 
 class Rights:
-    """What a document lets in and refuses, found by fingerprint: however long it is, it is read once, not for each
-    session. Only the accounts that are asked for are read.
+    """What a document lets in and refuses, by fingerprint. A long document is read once, not for each session, and only
+    for the accounts that have sessions.
     """
 
     def __init__(self, document: HostDocument) -> None:
@@ -43,7 +43,9 @@ class Rights:
         self._ends: Dict[str, Dict[str, float]] = {}
 
     def end_of(self, session: LoginSession) -> float:
-        """Until when a session's keys are let in: seconds since 1970, infinity, or 0 for not at all."""
+        """Until when the document lets a session's keys in, in seconds since 1970; infinity for keys without an end, 0
+        for keys that it does not let in.
+        """
         ends = self._ends.get(session.user)
         if ends is None:
             ends = self._ends[session.user] = {}
@@ -56,19 +58,22 @@ class Rights:
         return min(ends.get(fingerprint, 0.0) for fingerprint in session.keys)
 
     def is_revoked(self, session: LoginSession) -> bool:
-        """Whether this host refuses the session's key, or what it is certified by."""
+        """Whether the document revokes one of the session's keys, or the key or authority of its certificate."""
         if self._revoked is None:
             self._revoked = frozenset(map(fingerprint_of, self.document.revoked))
         return not self._revoked.isdisjoint((*session.keys, *session.certified))
 
 
 class Sessions:
-    """The live logins of one sshd. sshd_config: the settings it was started with, where not the usual ones."""
+    """The live sessions of one sshd. sshd_config: the settings file it was started with, None for the default one;
+    known: sessions remembered from before a restart of the agent.
+    """
 
     def __init__(self, sshd_config: Optional[str], known: Iterable[LoginSession] = ()) -> None:
         self._config = sshd_config
         self._known: Dict[int, LoginSession] = {}
-        # Those without their connection: not looked at yet, and with the processes that were found.
+        # Sessions whose connection is gone, by id: those not examined yet, and those with processes left (by pid, when
+        # each was started).
         self._over: Dict[str, LoginSession] = {session.id: session for session in known}
         self._left: Dict[str, Tuple[LoginSession, Mapping[int, int]]] = {}
         self._brief: List[LoginSession] = []
@@ -85,22 +90,22 @@ class Sessions:
 
     @property
     def live(self) -> Tuple[LoginSession, ...]:
-        """All of them, as of the last look, oldest first."""
+        """All live sessions, as of the last update(), oldest first."""
         left = (session for session, _ in self._left.values())
         return tuple(sorted((*self._known.values(), *self._over.values(), *left), key=lambda one: one.started))
 
     @property
     def listeners(self) -> FrozenSet[int]:
-        """The numbers of the processes that sshd listens with."""
+        """The pids of sshd's listening processes."""
         return frozenset(process.pid for process in self._listeners)
 
     @property
     def strangers(self) -> FrozenSet[int]:
-        """Connections, as of the last look, that no line of the log belongs to, whether somebody is in or not yet."""
+        """The pids of connections, as of the last update(), that no line of the log names, logged in or not yet."""
         return self._children - self._known.keys()
 
     def update(self, logins: Sequence[LoggedLogin]) -> bool:
-        """Take in what was logged since the last look; True when who is in has changed."""
+        """Add the logins logged since the last update. Answers whether the live sessions have changed."""
         now = time.monotonic()
         before = {session.id for session in self.live}
         self._waiting = [waiting for waiting in self._waiting if now - waiting[0] < _MATCH_SECONDS]
@@ -126,14 +131,14 @@ class Sessions:
         return {session.id for session in self.live} != before
 
     def _come_back(self, children: FrozenSet[int]) -> None:
-        """Remembered sessions whose connection is there after all."""
+        """Move remembered sessions whose connection is still there to the connected ones."""
         for session in [session for session in self._over.values() if session.pid in children and not session.left]:
             if session.is_connected:
                 self._known[session.pid] = self._over.pop(session.id)
                 self._new[session.id] = time.monotonic()
 
     def _part(self, children: FrozenSet[int]) -> None:
-        """Set aside sessions whose connection is gone."""
+        """Move sessions whose connection is gone to those to be examined."""
         for session in list(self._known.values()):
             if session.pid not in children or not session.is_connected:
                 del self._known[session.pid]
@@ -141,7 +146,7 @@ class Sessions:
                 self._over[session.id] = session
 
     def _mark(self, now: float) -> None:
-        """Note the marks of new sessions while something has them."""
+        """Note the marks of new sessions (see SessionMarks) while a process has them."""
         for session in [session for session in self._known.values() if session.id in self._new]:
             fresh = marked(session, self.listeners)
             if (fresh.audit, fresh.scope) != (session.audit, session.scope):
@@ -151,7 +156,7 @@ class Sessions:
                 del self._new[session.id]
 
     def _find_left(self, now: float) -> None:
-        """Find what sessions left behind when their connection went; let go of those that left nothing."""
+        """Find the processes that sessions left behind when their connection ended; forget sessions that left none."""
         for session, members in list(self._left.values()):
             if not any(_is_alive(pid, started) for pid, started in members.items()):
                 del self._left[session.id]
@@ -167,16 +172,16 @@ class Sessions:
             if not pids:
                 continue
             if not session.pid:
-                # Named by the oldest that is left, as nobody saw its connection.
+                # The session is named by its oldest process, as its connection was never seen.
                 oldest = min((everything[pid] for pid in pids), key=lambda process: process.started)
                 session = session._replace(pid=oldest.pid, started=oldest.started)
             self._left[session.id] = (session._replace(left=True), {pid: everything[pid].started for pid in pids})
         self._over_at = now + _REST * (time.monotonic() - now)
 
     def _miss(self, now: float) -> None:
-        """Logins that were over before their process was seen may have left something behind too.
+        """Have logins examined that ended before their process was seen: they too may have left processes behind.
 
-        Only where nobody but sshd can have logged them, as no process proves the line.
+        Only logins that nobody but sshd can have logged, as no process proves the line.
         """
         waiting = []
         for at, since, login in self._waiting:
@@ -193,18 +198,17 @@ class Sessions:
         del self._brief[:-_MOST_WAITING]
 
     def mark_kept(self, rights: Rights, gone: Collection[Tuple[str, str]]) -> bool:
-        """Note which sessions a document lets in, or did a moment ago; True when that is news.
-
-        gone: accounts and fingerprints.
+        """Mark the sessions whose keys a document lets in, or did until a moment ago (gone: pairs of an account and a
+        fingerprint). Answers whether any was newly marked.
         """
-        news = False
+        changed = False
         for session in self.live:
             if session.kept or not session.fingerprint:
                 continue
             if any((session.user, key) in gone for key in session.keys) or rights.end_of(session) > 0:
                 self._change(session._replace(kept=True))
-                news = True
-        return news
+                changed = True
+        return changed
 
     def _change(self, session: LoginSession) -> None:
         if session.id in self._left:
@@ -215,7 +219,7 @@ class Sessions:
             self._known[session.pid] = session
 
     def _find_alone(self, now: float) -> FrozenSet[int]:
-        """Connections that no listening sshd started, as inetd and systemd's sockets have each started by itself."""
+        """The pids of connections that no listening sshd started: inetd and systemd's sockets start one for each."""
         alone = (pid for pid in processes.everything() if listening.is_lone_connection(pid))
         connected = frozenset(pid for pid in alone if processes.peers(pid))
         self._alone |= connected
@@ -232,7 +236,7 @@ class Sessions:
             self._listeners = tuple(self._search())
 
     def _search(self) -> Iterable[Process]:
-        """sshd's listening processes with our settings: not those of a container, nor another private one."""
+        """sshd's listening processes that use our settings file: not those of a container, nor another private one."""
         everything = processes.everything()
         own = processes.namespace(os.getpid())
         for process in everything.values():
@@ -252,7 +256,7 @@ class Sessions:
             yield process
 
     def _match(self, children: Iterable[int]) -> None:
-        """Join what was logged with the processes that nobody is known for yet."""
+        """Join logged logins with connection processes (pids) that belong to no session yet."""
         unknown = {}
         for pid in children:
             process = processes.read(pid) if pid not in self._known else None
@@ -265,7 +269,7 @@ class Sessions:
             for process in [process for process in unknown.values() if login.pid in (0, process.pid)]:
                 if process.pid not in ends:
                     ends[process.pid] = processes.peers(process.pid)
-                # The first line counts: sshd writes it before the user can do anything on this host.
+                # The first line wins: sshd writes it before the user can do anything on this host.
                 if peer in ends[process.pid]:
                     del unknown[process.pid]
                     self._begin(process, login)
@@ -293,7 +297,7 @@ class Sessions:
 
 
 def as_reported(session: LoginSession, break_glass: Collection[Tuple[str, str]] = ()) -> Dict[str, Any]:
-    """A session as reports have it; break_glass: accounts with fingerprints of break-glass keys."""
+    """A session as a report has it. break_glass: pairs of an account and the fingerprint of a break-glass key."""
     return {
         "id": session.id,
         "user": session.user,
@@ -305,12 +309,12 @@ def as_reported(session: LoginSession, break_glass: Collection[Tuple[str, str]] 
 
 
 def save(sessions: Iterable[LoginSession]) -> List[Mapping[str, Any]]:
-    """As JSON, to be remembered over a restart of the agent."""
+    """Sessions as JSON, to be remembered over a restart of the agent."""
     return [session._asdict() for session in sessions]
 
 
 def load(value: object) -> List[LoginSession]:
-    """What save() made; what is not of that form is left out."""
+    """The sessions that save() made JSON of; entries of another form are left out."""
     sessions = []
     for fields in value if isinstance(value, list) else ():
         with contextlib.suppress(TypeError):
@@ -320,7 +324,7 @@ def load(value: object) -> List[LoginSession]:
 
 
 def moment_text(seconds: float) -> str:
-    """A time as JSON has it."""
+    """A time (seconds since 1970) as reports have it, in UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
@@ -330,7 +334,7 @@ def _is_alive(pid: int, started: int) -> bool:
 
 
 def _plain(address: str) -> str:
-    """An address in its one form."""
+    """An address in its canonical form; other text as it is."""
     try:
         return str(ipaddress.ip_address(address))
     except ValueError:

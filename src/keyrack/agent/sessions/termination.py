@@ -1,12 +1,13 @@
-"""Ends sessions: everything that runs in one login or outlived its connection, and nothing else; which, others decide.
+"""Ends sessions: every process that runs in one login or outlived its connection, and no other; it does not decide
+which sessions end.
 
-Killing a session's sshd alone leaves the user's command running. So all that belongs to the login
-(session_processes.py) is stopped first (what is stopped starts nothing new), looked for again until nothing more is
-found, and only then killed.
+Killing a session's sshd alone leaves the user's command running. So all processes of the login (session_processes.py)
+are stopped first, as a stopped process starts no new one. They are searched again until no more are found, and only
+then killed.
 
-What cannot be found: a process that left the line of parents on a host without audit sessions (pam_loginuid) and
-without systemd-logind, and was started with an environment emptied on purpose; and what the user had something
-else start: cron, at, a systemd unit.
+Not found are: a process that left the line of parents on a host without audit sessions (pam_loginuid) and without
+systemd-logind, and was started with an environment emptied on purpose; and processes that the user had cron, at or a
+systemd unit start.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ _GRACE_SECONDS = 0.5
 
 
 def end(session: LoginSession, listeners: FrozenSet[int], others: Sequence[LoginSession]) -> int:
-    """End a session; answers how many processes that took, 0 where it was over already.
+    """End a session. Answers how many processes were ended, 0 where it had none left.
 
-    listeners: what sshd listens with, and others: the other sessions, which all go on.
+    listeners: the pids of sshd's listening processes; others: the other sessions. Both are spared.
     """
     marks = SessionMarks(session, listeners)
     stopped: Set[int] = set()
@@ -41,7 +42,7 @@ def end(session: LoginSession, listeners: FrozenSet[int], others: Sequence[Login
         _signal(pid, signal.SIGKILL)
     if not session.is_connected:
         return len(stopped)
-    # sshd itself may close what PAM and the login records hold open, if it is quick about it.
+    # Give sshd a moment to close the PAM session and the login records itself.
     _signal(session.pid, signal.SIGTERM)
     _signal(session.pid, signal.SIGCONT)
     deadline = time.monotonic() + _GRACE_SECONDS

@@ -1,4 +1,6 @@
-"""Says in words why who is in may not be known here: sshd logs nothing, or not where it is read; it mends nothing."""
+"""Says in words why it may be unknown who is logged in: sshd logs no logins, or not where they are read; it mends
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,17 @@ from keyrack.agent.sshd.settings import Sshd, SshdProblem
 from keyrack.agent.system import processes
 from keyrack.protocol.words import count
 
-PATIENCE_SECONDS = 15.0  # what a line of the log may need after its login
+PATIENCE_SECONDS = 15.0  # how long after a login its line of the log may come
 ASK_SECONDS = 600.0  # between two questions to sshd
 _NAMES_FIRST_KEYS = ("VERBOSE", "DEBUG", "DEBUG1", "DEBUG2", "DEBUG3")
 _SILENT = ("SILENT", "QUIET", "FATAL", "ERROR")  # the first is what `sshd -T` calls QUIET
-# What a connection's own process is called once somebody is in: the account, with its terminal or none. Before that,
-# and where it only watches over another, a word in brackets follows.
+# The title of a connection's own process once it is logged in: the account, with its terminal or none. Before that, and
+# where the process only monitors another one, a word in brackets follows.
 _IN = re.compile(r"sshd(?:-session)?: [^\[\]/]+(?:@\S+)?")
 
 
 class UnknownSessions:
-    """Asked again and again; asks sshd itself seldom."""
+    """Why sessions may be unknown. why() is called again and again; sshd itself is asked every ASK_SECONDS."""
 
     def __init__(self, sshd: Sshd, log: Optional[Log]) -> None:
         self._sshd = sshd
@@ -33,8 +35,8 @@ class UnknownSessions:
         self._asks_for_more = False
 
     def why(self, strangers: Iterable[int], keyless: int = 0) -> str:
-        """Why, empty where nothing speaks against it. strangers: connections of sshd that no line of the log names;
-        keyless: how many sessions are open of which the log names no key.
+        """Why it may be unknown who is logged in, in words; empty where nothing suggests it. strangers: pids of sshd's
+        connections that no line of the log names; keyless: how many live sessions the log names no key of.
         """
         now = time.monotonic()
         if now - self._asked_at >= ASK_SECONDS:
@@ -56,7 +58,7 @@ class UnknownSessions:
         )
 
     def _first_keys(self, keyless: int) -> str:
-        """Why the key of a session may not be known that took a key and something else to open."""
+        """Why the key may be unknown of sessions that needed a key and another proof, in words; empty if it is not."""
         if not keyless or not self._asks_for_more or self._level in _NAMES_FIRST_KEYS:
             return ""
         return (
@@ -78,6 +80,6 @@ class UnknownSessions:
 
 
 def is_in(pid: int) -> bool:
-    """Whether a connection's process has let somebody in, by what it and its children call themselves."""
+    """Whether a connection is logged in, by the titles of its process and that one's children."""
     family: FrozenSet[int] = frozenset((pid, *processes.children(pid)))
     return any(_IN.fullmatch(processes.title(one).strip()) for one in family)

@@ -1,4 +1,4 @@
-"""Keeps each accepted login until the service has heard of it; it reads no log and writes no file."""
+"""Keeps each accepted login until the service has received it; it reads no log and writes no file."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional
 from keyrack.agent.sessions import last_uses
 from keyrack.agent.sessions.login_log import LoggedLogin
 
-MOST = 1000  # logins that are kept; of those beyond, only the number is
+MOST = 1000  # logins that are kept; of further ones only the number is
 
 
 class UnreportedLogins:
-    """Logins in a batch that has a name, and those that came since: a batch stays as it is until it was answered."""
+    """A named batch of logins, and those that came since: a batch does not change until the service has answered it, so
+    that the service takes each once.
+    """
 
     def __init__(self, remembered: object = None) -> None:
         self._name = ""
@@ -27,7 +29,7 @@ class UnreportedLogins:
         return bool(self._name or self._new)
 
     def add(self, logins: Iterable[LoggedLogin]) -> None:
-        """Take in accepted logins, oldest first."""
+        """Add accepted logins, oldest first."""
         for login in logins:
             if len(self._batch) + len(self._new) < MOST:
                 self._new += last_uses.as_reported([login])
@@ -35,9 +37,10 @@ class UnreportedLogins:
                 self._new_more += 1
 
     def batch(self, anybodys: bool, most: int = MOST) -> Optional[Dict[str, Any]]:
-        """What is to be told, as reports have it, until answered() or refused() is called; None where there is nothing.
+        """The batch as a report has it: the same one until answered(), refused() or leave_out(); None where there are
+        no logins.
 
-        most: logins in it, the oldest first.
+        anybodys: every account can write to the log they come from; most: so many logins at most, the oldest first.
         """
         if not self._name:
             if not self._new:
@@ -49,21 +52,21 @@ class UnreportedLogins:
         return {"batch": self._name, "entries": self._batch, "more": self._more, "anybodys": anybodys}
 
     def answered(self) -> None:
-        """The batch was heard."""
+        """The service has received the batch."""
         self._name, self._batch, self._more = "", [], 0
 
     def refused(self) -> None:
-        """The batch was not taken as it is: its logins wait again, for smaller ones."""
+        """The service refused the batch: its logins wait for smaller batches."""
         self._new, self._new_more = self._batch + self._new, self._more + self._new_more
         self.answered()
 
     def leave_out(self) -> None:
-        """Nobody takes this batch, however small: only the number of its logins is told, with the next one."""
+        """The service refuses this batch however small it is: drop it, and report only its number with the next one."""
         self._new_more += len(self._batch) + self._more
         self.answered()
 
     def save(self) -> Dict[str, Any]:
-        """For a file."""
+        """The logins as JSON, for a file."""
         return {
             "name": self._name,
             "batch": self._batch,
@@ -73,7 +76,7 @@ class UnreportedLogins:
         }
 
     def _load(self, fields: Mapping[str, Any]) -> None:
-        """As save() gave it; what is of another shape is left out."""
+        """Take what save() answered; values of another shape are left out."""
         batch, new = _sound(fields.get("batch")), _sound(fields.get("new"))
         name = fields.get("name")
         if isinstance(name, str) and name and batch:

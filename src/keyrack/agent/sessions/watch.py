@@ -1,15 +1,15 @@
-"""Watches the live sessions beside the agent's main work: ends those whose key has ended, and tells who is in.
+"""Watches the live sessions: ends those whose key has ended, and reports who is logged in; must never change who may
+log in.
 
-It has its own thread and its own connection, because the main one waits for documents most of the time. It never
-changes who may log in.
+It has its own thread and its own connection, because the main one waits for documents most of the time.
 
-When a session is ended:
+A session is ended when:
 (1) its key is among the document's revoked ones;
 (2) the document let its key in as this account before, and no longer does, or the key's end there has passed: also
     when the service is dead, and after a restart of the agent;
 (3) the host dropped its key, because the service was silent for longer than the document allows;
-(4) the document names the session itself; this alone counts in observe mode, which changes nothing about who may be in.
-A key that was never Keyrack's here (another file lets it in) does not end sessions until it is revoked.
+(4) the document names the session itself; in observe mode only this counts.
+A session of a key that Keyrack never let in here (another file does) is not ended until the key is revoked.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from keyrack.ssh.names import account_problem
 from keyrack.ssh.public_key import fingerprint_of
 
 POLL_SECONDS = 1.0  # how late the end of a key may end its sessions
-MACHINE_SECONDS = 600.0  # between two looks at the machine, where nothing else is reported
-REPORT_SECONDS = 5.0  # between two reports; the first after a quiet time goes at once
+MACHINE_SECONDS = 600.0  # between two reports of the machine's facts, where nothing else is reported
+REPORT_SECONDS = 5.0  # between two reports; the first after a quiet time is sent at once
 NO_ANSWER_SECONDS = 15.0
-MOST_GONE_KEYS = 1000  # break-glass keys that are gone, and of which a login may still be told
-NOT_AS_IT_IS = (400, 413, 422)  # answers to what is too long or not understood; others say nothing of the report
-LATE_LOGIN_SECONDS = 180.0  # sshd gives a login two minutes (LoginGraceTime)
+MOST_GONE_KEYS = 1000  # removed break-glass keys that are remembered, as a login with one may still be reported
+NOT_AS_IT_IS = (400, 413, 422)  # statuses that refuse this very report, as too long or not understood
+LATE_LOGIN_SECONDS = 180.0  # a login may take two minutes (LoginGraceTime), so its session may appear so late
 
 _MOST_NAMES = 1000
 
@@ -89,20 +89,23 @@ class SessionWatch:
         self._gone: Dict[Tuple[str, str], float] = {}
         self._break_glass: Set[Tuple[str, str]] = set()
         self._lock = threading.Lock()  # around _gone
-        self._news = True  # a fresh agent tells who is in, should the service think otherwise
+        self._sessions_changed = True  # after a start the sessions are reported: the service may have others
         self._report_at = self._machine_at = 0.0
-        self._most, self._apart = last_uses.MOST, False  # told at once; apart: logins, uses and sessions each alone
+        self._most, self._apart = (
+            last_uses.MOST,
+            False,
+        )  # most entries in one report; apart: report logins, uses and sessions separately
         self._awake = threading.Event()
 
     def start(self) -> None:
-        """Watch on a thread of its own until the process ends. Raises OSError where none can be begun."""
+        """Watch on a thread of its own until the process ends. Raises OSError where none can be started."""
         threads.begin(threading.Thread(target=self._run, name="sessions", daemon=True))
 
     def obey(self, obeyed: InForce) -> None:
-        """This is in force now: its files are in place. Sessions that it ends are ended at once."""
+        """Take what is in force now, with its files in place. Sessions that it ends are ended at once."""
         before = self._obeyed
         if before is not None and before is not obeyed and before.document.mode == ENFORCE:
-            # A login that was under way with a key that is gone now comes into sight a moment after it is gone.
+            # A login that began with a removed key may only be seen after the key was removed.
             forget_at = time.monotonic() + LATE_LOGIN_SECONDS
             gone = dict.fromkeys(_opened(before.document) - _opened(obeyed.document), forget_at)
             with self._lock:
@@ -112,11 +115,11 @@ class SessionWatch:
         self._awake.set()
 
     def step(self) -> None:
-        """Look once, end what is to be ended, tell what is to be told."""
+        """Read the log and the processes once, end the sessions that are due, and report what has changed."""
         logins = self._log.read() if self._log else []
         self._uses.add(logins)
         self._login_memory.add(logins)
-        # What is in the log before this host was watched for the first time happened before, and nobody asked for it.
+        # At the very first step, the log's logins are from before this host was watched: they are not reported.
         self._unreported.add(logins if self._is_known else ())
         self._is_known = True
         changed = self._sessions.update(logins)
@@ -131,25 +134,25 @@ class SessionWatch:
             self._remember()
         keyless = sum(not (one.fingerprint or one.certified) for one in self._sessions.live)
         not_known = self._unknown.why(self._sessions.strangers, keyless)
-        self._news = self._news or changed or not_known != self._not_known
+        self._sessions_changed = self._sessions_changed or changed or not_known != self._not_known
         self._not_known = not_known
         if obeyed is None or obeyed.document.deleted:
             return
-        due = self._news or self._uses or self._unreported or time.monotonic() >= self._machine_at
+        due = self._sessions_changed or self._uses or self._unreported or time.monotonic() >= self._machine_at
         if due and time.monotonic() >= self._report_at:
             self._report()
 
     @property
     def names(self) -> Set[str]:
-        """Accounts that somebody logged in as, by the log: they are there, though no list may have them."""
+        """Accounts that somebody logged in as, by the log: they exist, though the system may not list them."""
         return set(self._names)
 
     def _note_names(self, logins: Iterable[LoggedLogin]) -> None:
-        # Every account can write to syslog: there a name counts once somebody is seen to be in by it.
+        # Every account can write to syslog: there a name counts only with a live session.
         seen = self._sessions.live if login_log.is_anybodys(self._log) else logins
         new = {one.user for one in seen if account_problem(one.user) is None} - self._names
         if new:
-            # A new set, as another thread may read the old one; what is new takes no other's place.
+            # A new set, as another thread may read the old one. New names never displace older ones.
             self._names = {*self._names, *sorted(new)[: _MOST_NAMES - len(self._names)]}
 
     def _run(self) -> None:
@@ -158,32 +161,33 @@ class SessionWatch:
             self._awake.clear()
             try:
                 self.step()
-            except Exception as error:  # whatever it is, the next second may be better, and logins do not hang on it
+            except Exception as error:  # the watch must go on: the next step may succeed, and no login depends on it
                 self._say(f"sessions cannot be watched: {type(error).__name__}: {error}")
                 self._awake.wait(NO_ANSWER_SECONDS)
 
     def _judge(self, obeyed: InForce) -> bool:
-        """Note for each live session when it ends by what is in force; True when something is to be remembered."""
+        """Note for each live session when it ends by what is in force. Answers whether there is something to save."""
         now = time.monotonic()
         with self._lock:
             self._gone = {place: forget_at for place, forget_at in self._gone.items() if forget_at > now}
             gone = {(user, fingerprint_of(key)) for user, key in self._gone}
-        # By the whole document: a key that was dropped is one of it all the same, also after a restart.
+        # By the whole document: a key that was dropped while the service was silent still belongs to it, also after a
+        # restart.
         if self._judged is not obeyed:
             self._rights, self._counted = Rights(obeyed.document), Rights(obeyed.counted)
-        news = obeyed.document.mode == ENFORCE and self._sessions.mark_kept(self._rights, gone)
+        newly_kept = obeyed.document.mode == ENFORCE and self._sessions.mark_kept(self._rights, gone)
         self._ends = {session.id: _end_of(self._counted, session) for session in self._sessions.live}
         self._judged = obeyed
-        return news
+        return newly_kept
 
     def _end_due(self) -> int:
-        """End what is due; answers how many sessions."""
+        """End the sessions that are due; answers how many."""
         now = time.time()
         due = [session for session in self._sessions.live if self._ends.get(session.id, now) < now]
         for session in due:
             others = [other for other in self._sessions.live if other not in due]
             ended = termination.end(session, self._sessions.listeners, others)
-            if session.id not in self._said:  # one that does not end is tried again each second, and told once
+            if session.id not in self._said:  # one that does not end is tried again at each step, and logged once
                 self._said.add(session.id)
                 self._say(
                     f"ended the session of {session.user} from {session.address}, key {session.fingerprint or 'none'} "
@@ -192,12 +196,12 @@ class SessionWatch:
         return len(due)
 
     def _report(self) -> None:
-        """Tell who is in and what was used; again later where nobody listens."""
+        """Report sessions, logins and uses of keys; what is not received is reported again later."""
         taken = self._uses.take(self._most)
         batch = None
         if not (self._apart and taken):
             batch = self._unreported.batch(anybodys=login_log.is_anybodys(self._log), most=self._most)
-        tells_sessions = self._news and not (self._apart and (taken or batch))
+        tells_sessions = self._sessions_changed and not (self._apart and (taken or batch))
         report = Report(
             agent_version=__version__,
             machine=machine.facts(),
@@ -221,26 +225,26 @@ class SessionWatch:
             self._report_at += answer.retry_after or NO_ANSWER_SECONDS
             return
         if answer.status in NOT_AS_IT_IS:
-            if self._tells_less(report, taken):
+            if self._split_report(report, taken):
                 return
-            # An older service does not take such a report, and will not like it better the next time.
+            # An older service does not know such a report, and would refuse it again.
             if batch is not None:
                 self._unreported.leave_out()
-                self._report_at = 0.0  # those that it kept waiting go on soon
+                self._report_at = 0.0  # the logins behind it are reported soon
         else:
             if batch is not None:
                 self._unreported.answered()
             self._most = min(2 * self._most, last_uses.MOST)
             self._apart = False
         self._machine_at = time.monotonic() + MACHINE_SECONDS
-        self._news = self._news and not tells_sessions
+        self._sessions_changed = self._sessions_changed and not tells_sessions
         if batch is not None:
             self._remember()
 
-    def _tells_less(self, report: Report, taken: List[LoggedLogin]) -> bool:
-        """Whether there is less to tell at once than a report that was refused as it is; then it is told so soon.
+    def _split_report(self, report: Report, taken: List[LoggedLogin]) -> bool:
+        """Whether a refused report can be split into smaller ones; then the next one is smaller, and is sent soon.
 
-        A proxy may take less than a busy host has, and one thing that is refused must not take others with it.
+        A proxy may limit bodies to less than a busy host reports, and one refused part must not take others with it.
         """
         parts = [part for part in (report.last_used, report.logins, report.sessions) if part is not None]
         number = max(len(taken), len(report.logins["entries"]) if report.logins is not None else 0)
@@ -263,7 +267,7 @@ class SessionWatch:
             return {}
         if not isinstance(fields, dict):
             return {}
-        # Numbers of processes and logins begin anew with each boot; older files do not say which.
+        # Pids and start times begin anew with each boot. Files of older agents do not name the boot.
         if fields.get("boot", processes.boot_id()) != processes.boot_id():
             fields.pop("sessions", None)
         return fields
@@ -291,14 +295,14 @@ def _list(value: object) -> List[object]:
 
 
 def _opened(document: HostDocument) -> Set[Tuple[str, str]]:
-    """What a document opens: accounts with keys."""
+    """What a document lets in: pairs of an account and a key, frozen keys among them."""
     let_in = (*document.users.items(), *document.frozen.items())
     return {(user, key.public_key) for user, keys in let_in for key in keys}
 
 
 def break_glass_keys(document: HostDocument, before: Set[Tuple[str, str]]) -> Set[Tuple[str, str]]:
-    """Accounts with fingerprints of break-glass keys, by this document or by one before it: a login with such a
-    key is told as one, also where the service took the key away before it heard of the login.
+    """Pairs of an account and the fingerprint of a break-glass key, by this document or one before it: a login with
+    such a key is reported as break-glass, also where the service removed the key before it received the login.
     """
     now = {(user, fingerprint_of(key)) for user, some in document.break_glass.items() for key in some}
     others = {(user, fingerprint_of(key)) for user, key in _opened(document)} if before - now else set()
@@ -307,7 +311,7 @@ def break_glass_keys(document: HostDocument, before: Set[Tuple[str, str]]) -> Se
 
 
 def _end_of(rights: Rights, session: LoginSession) -> float:
-    """Until when a session may last: seconds since 1970. 0: no longer."""
+    """Until when a session may last, in seconds since 1970: 0 for no longer, infinity for no end."""
     document = rights.document
     if session.id in document.end_sessions:
         return 0.0

@@ -1,8 +1,8 @@
-"""Reads what an sshd was started with, as far as it changes what its files say; it asks and judges nothing.
+"""Reads the options that an sshd was started with, which override its settings files; it asks and judges nothing.
 
-RHEL 8 gives its sshd ciphers and key types there, EC2 Instance Connect a program that names keys, many hosts a port.
-From 8.2 on a listener writes a title over its command line, in which the words stand without their bounds: what belongs
-to one -o is taken to reach as far as the next option.
+RHEL 8 sets ciphers and key types there, EC2 Instance Connect a program that prints keys, many hosts a port. Since 8.2 a
+listening sshd overwrites its command line with a title, which does not show where an argument ends: all words up to the
+next option are taken as the value of an -o.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import Iterable, List, NamedTuple, Tuple
 _TITLE = re.compile(r"[^ ]+: (.*?)(?: \[listener\] [0-9]+ of [0-9]+-[0-9]+ startups)?", re.DOTALL)
 _WITH_VALUE = "CEbcfghkopu"  # of sshd's getopt(3)
 _OPTION = re.compile(r"-[A-Za-z46]")
-# What `sshd -T` can be asked with: settings, ports, families of addresses, host keys.
+# Options that are passed on to `sshd -T`: settings, ports, address families, host keys.
 _SETTINGS = ("o", "p", "4", "6", "h")
 _LARGEST = 1 << 20
 
 
 class CommandLine(NamedTuple):
-    """options: letter and value, in their order; program: as it was named, by which sshd starts itself anew;
-    perhaps_files: words behind AuthorizedKeysFile that may be files of it, as a title tells them not from options.
+    """The command line of an sshd. options: letter and value, in their order; program: argument 0, by which sshd
+    restarts itself; perhaps_files: words after -o AuthorizedKeysFile that may be more files of it or arguments of their
+    own, which a title does not tell apart.
     """
 
     options: Tuple[Tuple[str, str], ...] = ()
@@ -30,12 +31,12 @@ class CommandLine(NamedTuple):
 
     @property
     def config(self) -> str:
-        """The file of settings, as it is named there; empty where none is."""
+        """The settings file as it was given (-f); empty where none was."""
         return next((value for letter, value in reversed(self.options) if letter == "f"), "")
 
     @property
     def settings(self) -> Tuple[str, ...]:
-        """The arguments that have another sshd answer as this one would."""
+        """The arguments with which `sshd -T` answers by the same settings as this sshd."""
         arguments: List[str] = []
         for letter, value in self.options:
             if letter in _SETTINGS:
@@ -44,7 +45,7 @@ class CommandLine(NamedTuple):
 
 
 def of(pid: int) -> CommandLine:
-    """Of a process that runs; empty where that cannot be read."""
+    """The command line of a running process; an empty one where it cannot be read."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             data = os.fsdecode(file.read(_LARGEST))
@@ -59,7 +60,9 @@ def of(pid: int) -> CommandLine:
 
 
 def read(words: Iterable[str], *, bounded: bool = True) -> CommandLine:
-    """From the words behind the program's name. bounded: each is one argument, as it was given."""
+    """The command line from the words after the program's name. bounded: each word is one argument; False for the words
+    of a title.
+    """
     waiting = [word for word in words if bounded or word]
     options: List[Tuple[str, str]] = []
     perhaps: List[str] = []
@@ -83,7 +86,7 @@ def read(words: Iterable[str], *, bounded: bool = True) -> CommandLine:
 
 
 def as_written(settings: Iterable[str]) -> str:
-    """The same as lines of a file of settings."""
+    """These arguments (CommandLine.settings) as lines of a settings file."""
     words = list(settings)
     pairs = [(words[at], words[at + 1]) for at in range(len(words) - 1)]
     lines = [value for option, value in pairs if option == "-o"]
@@ -91,7 +94,7 @@ def as_written(settings: Iterable[str]) -> str:
 
 
 def _whole(value: str, waiting: List[str]) -> str:
-    """A setting of several words, of which the first is known."""
+    """The value of an -o in a title: its first word, and those of the following words that belong to it."""
     if waiting and "=" not in value:
         value = f"{value} {waiting.pop(0)}"
     while waiting and not _OPTION.match(waiting[0]):

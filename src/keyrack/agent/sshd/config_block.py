@@ -21,9 +21,8 @@ _BLOCK = re.compile(re.escape(BEGIN) + rb"(?:(?!" + re.escape(BEGIN) + rb").)*?"
 
 
 def is_used(sshd: Sshd, config: Optional[bytes]) -> bool:
-    """Whether the settings go into sshd's own file: where its sshd reads no other one, or they stand there already.
-
-    config: that file as it is.
+    """Whether the settings go into sshd_config itself: where the running sshd knows no Include, or where they stand
+    there already. config: the bytes of that file; None where there is none.
     """
     if config is not None and BEGIN in config:
         return True
@@ -31,7 +30,7 @@ def is_used(sshd: Sshd, config: Optional[bytes]) -> bool:
 
 
 def put(config: bytes, settings: Mapping[str, str], version: "tuple[int, int]") -> bytes:
-    """sshd's settings with these in front. version: of the sshd that is to read them."""
+    """The bytes of sshd_config with these settings in front. version: of the sshd that will read them."""
     config = without(config)
     if version < _FIRST_WITH_AUTH_INFO:
         settings = {keyword: value for keyword, value in settings.items() if keyword != "ExposeAuthInfo"}
@@ -44,7 +43,7 @@ def put(config: bytes, settings: Mapping[str, str], version: "tuple[int, int]") 
 
 
 def without(config: bytes) -> bytes:
-    """sshd's settings without them."""
+    """The bytes of sshd_config without Keyrack's settings."""
     return _BLOCK.sub(b"", config)
 
 

@@ -16,10 +16,10 @@ from keyrack.ssh.quotes import quote_setting
 HEADER = "# Written by Keyrack; changes here are lost. Ask Keyrack for a change, or: keyrack-agent uninstall\n"
 INCLUDE_REMARK = "# Keyrack; `keyrack-agent uninstall` takes this line away"
 
-# All that a document may ask of sshd; sshd itself judges the values.
+# The only settings that a document may change; sshd itself judges the values.
 SETTINGS = ("PasswordAuthentication", "PermitRootLogin", "UseDNS")
 _FOR_EVERYBODY_ONLY = ("UseDNS",)
-# Other ways by which sshd would take a key or a certificate: none of them is in the document.
+# Other ways by which sshd would take a key or a certificate that is not in the document.
 OTHER_WAYS = (
     "AuthorizedKeysCommand",
     "AuthorizedPrincipalsCommand",
@@ -29,9 +29,11 @@ OTHER_WAYS = (
 
 
 def wanted(keys_folder: str, revoked_keys: str, asked: Mapping[str, str], *, chain: bool = False) -> Dict[str, str]:
-    """The settings, keyword to value, that enforcing takes. chain: AuthorizedKeysCommand stays as this host has it."""
+    """The settings that enforcing needs, keyword to value. asked: the document's own settings; chain:
+    AuthorizedKeysCommand stays as this host has it.
+    """
     settings = {
-        # Invariant 4: at a login sshd reads files of root that lie here already, and nothing else.
+        # Invariant 4: at a login sshd reads only files that are on this host already and that root owns.
         "AuthorizedKeysFile": f"{keys_folder}/%u",
         "RevokedKeys": revoked_keys,
         "ExposeAuthInfo": "yes",
@@ -44,17 +46,17 @@ def wanted(keys_folder: str, revoked_keys: str, asked: Mapping[str, str], *, cha
 
 
 def chained_words(command: str) -> str:
-    """That others than the document let in, where this host's administrator wants it so."""
+    """Words for a host whose administrator keeps its AuthorizedKeysCommand: others than the document let people in."""
     return f"AuthorizedKeysCommand {command} lets in whom it names, as this host's administrator decided"
 
 
 def render(settings: Mapping[str, str]) -> bytes:
-    """The file with these settings."""
+    """The bytes of the file with these settings."""
     return HEADER.encode("ascii") + b"".join(lines(settings))
 
 
 def lines(settings: Mapping[str, str]) -> Tuple[bytes, bytes]:
-    """These settings for everybody, and the same below a Match of their own."""
+    """These settings as lines for everybody, and the same below a `Match all`."""
     for_all = "".join(f"{keyword} {quote_setting(value)}\n" for keyword, value in settings.items())
     below_match = "".join(
         f"    {keyword} {quote_setting(value)}\n"
@@ -65,17 +67,17 @@ def lines(settings: Mapping[str, str]) -> Tuple[bytes, bytes]:
 
 
 def include_line(path: str) -> bytes:
-    """The line for the top of sshd's settings."""
+    """The lines for the top of sshd_config that include the file."""
     return f"{INCLUDE_REMARK}\nInclude {quote_setting(path)}\n".encode()
 
 
 def without_include(text: bytes, path: str) -> bytes:
-    """sshd's settings without that line."""
+    """The bytes of sshd_config without those lines."""
     return text.replace(include_line(path), b"", 1)
 
 
 def has_include(text: bytes) -> bool:
-    """Whether these settings begin with that line, for whatever path."""
+    """Whether these settings begin with Keyrack's include lines, whatever their path."""
     return text.startswith(INCLUDE_REMARK.encode())
 
 
@@ -96,11 +98,11 @@ def is_read_first(config: bytes, path: str) -> bool:
 
 
 def missing(effective: Effective, settings: Mapping[str, str]) -> List[Tuple[str, str, str]]:
-    """What sshd does otherwise than wanted: keyword, wanted value, value."""
+    """The settings in which sshd differs from these: keyword, wanted value, sshd's value."""
     differing = []
     for keyword, value in settings.items():
         now = effective.one(keyword)
-        # Before 7.6 sshd knows no ExposeAuthInfo, and is not told of it (config_block.py).
+        # Before 7.6 sshd knows no ExposeAuthInfo, and config_block.put leaves it out.
         unknown = now == "" and (value == "none" or keyword == "ExposeAuthInfo")
         if now != value and not unknown:
             differing.append((keyword, value, now or "nothing"))
@@ -108,7 +110,7 @@ def missing(effective: Effective, settings: Mapping[str, str]) -> List[Tuple[str
 
 
 def default_path(config: str) -> str:
-    """Where the file goes beside these settings."""
+    """The usual path of the file for sshd settings at `config`."""
     return os.path.join(os.path.dirname(config), "sshd_config.d", "00-keyrack.conf")
 
 

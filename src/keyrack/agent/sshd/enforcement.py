@@ -1,10 +1,10 @@
-"""Switches enforcing on and off, keeps it on, and takes it back by itself; must lock nobody out for good.
+"""Switches enforcing on and off, keeps it on, and undoes it by itself; must lock nobody out for good.
 
-It begins only where a key of the document would really let somebody in (login_check.py), and counts only as far as
-the running sshd shows it (proof.py). From the first write until a minute after sshd read it, everything that was
-changed can be undone, and is, whatever fails: sshd would not start, does not do what was written, cannot be told,
-greets nobody; a file or a disk cannot be written; the service cannot be reached any more; the agent is killed in
-between. What is undone or did not begin stays off until the service asks for observing first.
+It begins only where a key of the document would really let somebody in (login_check.py), and it counts as on only where
+the running sshd shows that it obeys (proof.py). From the first write until a minute after sshd read the settings,
+every change is undone if anything fails: sshd would not start, does not do what was written, cannot be reloaded, or
+greets nobody; a file cannot be written; the service can no longer be reached; the agent is killed. Once it was undone
+or did not begin, enforcing stays off until the service asks for observing first.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from keyrack.ssh.public_key import fingerprint_of
 
 NOTE = "enforcement.json"
 TRIAL_SECONDS = 60.0
-LASTING_SECONDS = 600.0  # a key that ends sooner is nobody's way in
-NOBODY = "nobody"  # whom enforcing would shut out
-_BOUNDS = ("from", "command", "verify-required")  # options by which a key opens less than without them
-_MOST_LOSERS = 3  # named in words
-_MOST_ACCOUNTS = 500  # asked one by one, where rules are for single accounts
+LASTING_SECONDS = 600.0  # a key that ends sooner does not count as a way in
+NOBODY = "nobody"  # the answer of shuts_out() where enforcing would shut nobody out
+_BOUNDS = ("from", "command", "verify-required")  # options that restrict what a key opens
+_MOST_LOSERS = 3  # that are named in one sentence
+_MOST_ACCOUNTS = 500  # that sshd is asked about one by one, where Match rules may name single accounts
 
 OFF, TRYING, ON, UNDONE = "off", "trying", "on", "undone"
 
 
 class Record(NamedTuple):
-    """What is kept over a restart. why: words about state UNDONE; files: as they were before the first change;
-    step: as they were before the change that is not yet trusted, None: all are; folders: made on the way;
-    before: the AuthorizedKeysFile patterns that counted for somebody until then. begun: whether what is UNDONE
-    had begun at all.
+    """What is kept over a restart. state: OFF, TRYING, ON or UNDONE; why: the reason for UNDONE, in words; files: as
+    they were before the first change; step: as they were before a change that is still on trial, None where none is;
+    folders: those that the agent made; before: the AuthorizedKeysFile patterns that counted for any account before
+    enforcing; begun: for UNDONE, whether enforcing had begun at all.
     """
 
     state: str = OFF
@@ -60,7 +60,7 @@ class Record(NamedTuple):
     begun: bool = True
 
     def to_json(self) -> Dict[str, object]:
-        """For a note."""
+        """As JSON, for a note in the state folder."""
         step = None if self.step is None else [original.to_json() for original in self.step]
         files = [original.to_json() for original in self.files]
         return {**self._asdict(), "files": files, "step": step}
@@ -70,7 +70,7 @@ class _Broken(Exception):
     """A step that must be undone; the words say why."""
 
 
-# All that can keep a step from its end. Whatever it is, what was changed is put back.
+# All errors that a step may end with. After any of them the changes are undone.
 _FAILURES = (_Broken, OSError, FolderProblem, StateProblem, SshdProblem, ValueError)
 
 
@@ -96,7 +96,7 @@ class Enforcement:
         self._check = LoginCheck(self.sshd, enrolment.keys_folder)
         self._proof = SshdProof(self.sshd, enrolment, self._check)
         self._shown = NOT_OBSERVED
-        self._reloaded = True  # for all that is known an agent before this one has
+        self._reloaded = True  # an agent before this one may have done it
         self._reloaded_for: Tuple[object, ...] = ()
         self._words: List[str] = []
         self._unsaved = False
@@ -113,12 +113,12 @@ class Enforcement:
 
     @property
     def login_check(self) -> LoginCheck:
-        """What judges who gets in."""
+        """The check that judges who can log in."""
         return self._check
 
     @property
     def path(self) -> str:
-        """The file of settings that it writes, where sshd reads one beside its own."""
+        """The path of the settings file that it writes, where sshd can include one."""
         return self._path
 
     @property
@@ -128,39 +128,39 @@ class Enforcement:
 
     @property
     def why(self) -> str:
-        """Why it was undone."""
+        """Why it was undone, in words."""
         return self._record.why
 
     @property
     def begun(self) -> bool:
-        """Whether what was undone had begun."""
+        """For UNDONE: whether enforcing had begun at all."""
         return self._record.begun
 
     @property
     def shown(self) -> bool:
-        """Whether the running sshd showed, when it was last looked at, that it obeys."""
+        """Whether the running sshd showed at the last check that it obeys."""
         return self._shown.obeys is True
 
     @property
     def before(self) -> Tuple[str, ...]:
-        """The AuthorizedKeysFile patterns that counted before enforcing."""
+        """The AuthorizedKeysFile patterns that counted for any account before enforcing."""
         return self._record.before
 
     def note_contact(self, answered: bool) -> None:
-        """Whether the service answered just now."""
+        """Note whether the service answered just now."""
         self._silent = not answered
         if answered:
             self._answered_at = time.monotonic()
 
     def begin(self) -> None:
-        """After a start: what an earlier agent left unfinished is undone, because nobody saw that it works."""
+        """Called after a start: undo a step that an earlier agent did not finish, as nothing showed that it works."""
         if self._record.step is not None:
             self._undo("the agent was stopped before it was sure that logins work")
 
     def put(self, document: HostDocument, *, full: bool = True) -> List[str]:
-        """Make sshd's settings what the document says; answers in words what is not so.
+        """Make sshd's settings what the document says. Answers in words what could not be done.
 
-        full: also ask the running sshd whether it obeys, and judge who gets in; otherwise both stay as last judged.
+        full: also ask the running sshd whether it obeys, and judge who can log in; otherwise both stay as last judged.
         """
         try:
             if self._unsaved:
@@ -171,7 +171,7 @@ class Enforcement:
             return [f"sshd's settings: {_said(problem)}"]
 
     def off(self) -> List[str]:
-        """Give the host its own settings back, as they were; answers in words what could not be."""
+        """Restore the host's own settings as they were. Answers in words what could not be done."""
         if self._record.state in (OFF, UNDONE) and not self._record.files:
             self._note_left_behind()
         if self._record.state in (OFF, UNDONE) and not self._record.files:
@@ -183,7 +183,7 @@ class Enforcement:
             return problems
         untold = self._reload_own_settings()
         if untold:
-            # Not forgotten: sshd may still look for files of ours, which must stay until it does not.
+            # The record stays: sshd may still read Keyrack's files, which must not be removed before it stops doing so.
             return [untold]
         self._remove_folders()
         self._keep(Record())
@@ -193,20 +193,20 @@ class Enforcement:
         return []
 
     def settings(self, document: HostDocument) -> Dict[str, str]:
-        """What enforcing this document asks of sshd."""
+        """The settings of sshd that enforcing this document needs, keyword to value."""
         return drop_in.wanted(
             self._enrolment.keys_folder, self._enrolment.revoked_keys, document.sshd, chain=self._chain
         )
 
     def accounts(self) -> List[Optional[str]]:
-        """Whom to ask sshd about: None for everybody, and each account where a rule may be for it alone."""
+        """The accounts to ask sshd about: None for everybody, and each account where Match rules may differ by it."""
         if not any(line.keyword == "match" for line in self.sshd.lines()):
             return [None]
         return [None, *sorted({account.pw_name for account in pwd.getpwall()})[:_MOST_ACCOUNTS]]
 
     def shuts_out(self, document: HostDocument, keys: Sequence[ReportedKey]) -> str:
-        """Whom enforcing this document would shut out, in words; NOBODY where all who get in by a key still would, and
-        enforcing could begin. keys: the whole of a look for keys. May raise what asking sshd raises.
+        """Whom enforcing this document would shut out, or why it could not begin, in words; NOBODY where it shuts
+        nobody out. keys: all keys of a complete scan. Raises SshdProblem or OSError.
         """
         state = (document, tuple(keys), self.sshd.signature())
         if self._judged is None or self._judged[0] != state:
@@ -218,11 +218,11 @@ class Enforcement:
         return self._judged[1]
 
     def missing(self, settings: Mapping[str, str], config: Optional[str] = None) -> List[str]:
-        """What sshd would do otherwise than these settings say, in words. Raises SshdProblem."""
+        """Where sshd's settings (or those of another file, config) differ from these, in words. Raises SshdProblem."""
         differing: Dict[str, None] = {}
         accounts = self.accounts()
         if self.sshd.running.arguments():
-            # What stands below a Match counts more than a command line, for whoever it is.
+            # For an account, `sshd -T` applies Match blocks, which override the command line.
             accounts = ["root" if account is None else account for account in accounts]
         for account in accounts:
             for keyword, value, now in drop_in.missing(self.sshd.effective(account, config), settings):
@@ -257,7 +257,7 @@ class Enforcement:
             return self._start(document, settings, wanted)
         problems = self._step(document, settings, wanted)
         if problems:
-            # No answer is no fault of these settings: they are tried again at the next look.
+            # Where sshd did not answer, the settings may be good: they are tried again at the next check.
             if not self._unanswered:
                 self._failed = ((wanted, self.sshd.signature()), tuple(problems))
             return problems
@@ -265,7 +265,7 @@ class Enforcement:
         return self._check_running(document)
 
     def _start(self, document: HostDocument, settings: Mapping[str, str], wanted: bytes) -> List[str]:
-        """Begin, or refuse to: a wish that cannot be met ends, or it would come true when nobody expects it."""
+        """Begin enforcing, or refuse to. A refusal stays (UNDONE): it must not begin later, when nobody expects it."""
         try:
             why = self._cannot_begin(document, settings)
             if not why:
@@ -273,7 +273,7 @@ class Enforcement:
         except _FAILURES as problem:
             why = _said(problem)
         if why:
-            # What could not be put back stays noted with it, and is tried again at each look.
+            # Files that could not be put back stay in the record, and are tried again at each check.
             self._keep_for_later(self._record._replace(state=UNDONE, why=why, begun=False))
             self._say(self._undone_words())
             return [self._undone_words()]
@@ -287,11 +287,11 @@ class Enforcement:
             return f"sshd's settings have a fault, and nothing was changed: {fault}"
         if not self.missing(self._keys_only()):
             return ""  # these files are the only way in already
-        unwritable = self._files.unwritable(settings) or self.sshd.cannot_start_anew()
+        unwritable = self._files.unwritable(settings) or self.sshd.restart_problem()
         if unwritable:
             return f"nothing was changed: {unwritable}"
         if programs.find("ssh") is None:
-            # A host may have openssh-server alone; without the client nobody can ask sshd what it has read.
+            # A host may have only openssh-server; without the client the agent cannot ask sshd what it has read.
             return f"nothing was changed: {probe.NO_SSH}"
         with tried(self.sshd, settings, self._state_folder.folder.path) as copy:
             recent = recent_logins.read(self._state_folder, self.sshd)
@@ -303,16 +303,16 @@ class Enforcement:
         return f"nobody could log in: {'; '.join(whys) or keys}"
 
     def _on_command_line(self, settings: Mapping[str, str], config: str) -> str:
-        """What no file changes, as sshd was started with it; empty where that does not stand in the way."""
+        """Which settings sshd's command line overrides, in words; empty where it overrides none of these."""
         missing = self.missing(settings, config) if self.sshd.running.arguments() else []
         return f"nothing was changed: by its command line {'; '.join(missing)}" if missing else ""
 
     def _check_running(self, document: HostDocument) -> List[str]:
-        """What the running sshd shows now, and who gets in; answers in words what is not as it should be."""
+        """Ask the running sshd whether it obeys, and judge who can log in. Answers in words what is wrong."""
         verdicts = self._check.verdicts(document)
         shown = self._proof.show(verdicts)
         if shown.obeys is False and self._reloaded_for != self.sshd.listeners():
-            # Somebody may have started it with other settings than those that lie here now: once each time.
+            # It may have been started with other settings than those on disk now: reload it once per start.
             self.sshd.reload()
             self._reloaded_for = self.sshd.listeners()
             shown = self._check_reloaded(verdicts)
@@ -329,7 +329,7 @@ class Enforcement:
         return list(self._words)
 
     def _check_reloaded(self, verdicts: List[Verdict]) -> Observation:
-        """What an sshd shows that has just been told to read its settings."""
+        """What sshd shows after a reload; asked until it answers, GREETING_SECONDS at most."""
         deadline = time.monotonic() + GREETING_SECONDS
         while True:
             shown = self._proof.show(verdicts)
@@ -338,7 +338,7 @@ class Enforcement:
             time.sleep(0.2)
 
     def _step(self, document: HostDocument, settings: Mapping[str, str], wanted: bytes) -> List[str]:
-        """Write, have sshd judge, read and show it; undo all of it where one of them fails."""
+        """Write the settings, have sshd check, read and obey them; undo all if one fails, and say so."""
         fault = self.sshd.problem()
         if fault is not None and self._files.stand(settings):
             return [f"sshd's settings have a fault, and nothing was changed: {fault}"]
@@ -348,7 +348,7 @@ class Enforcement:
             in_force = first and not self.missing(self._keys_only())
             if first:
                 self._record = self._record._replace(before=self._patterns())
-            # What somebody else changed in sshd's settings is theirs to have read.
+            # Reload only for Keyrack's own changes: somebody else who changed the settings reloads sshd themselves.
             if self._write(settings, wanted):
                 self._reload(first=first)
             shown = self._check_reloaded(self._check.verdicts(document))
@@ -372,7 +372,7 @@ class Enforcement:
         return []
 
     def _reload(self, *, first: bool) -> None:
-        """Have sshd read its settings. Raises _Broken where it cannot be told, or where none runs to show anything."""
+        """Have sshd read its settings. Raises _Broken where that fails, or where no sshd runs at the first step."""
         reloaded = self.sshd.reload()
         self._reloaded = reloaded.done
         if reloaded.problem:
@@ -381,9 +381,9 @@ class Enforcement:
             raise _Broken("sshd is not running, so nothing shows that anybody could log in")
 
     def _write(self, settings: Mapping[str, str], wanted: bytes) -> bool:
-        """Write the settings where sshd reads them before all others.
+        """Write the settings where sshd reads them before all others. Answers whether that changed a file.
 
-        Answers whether that changed anything. Raises _Broken.
+        Raises _Broken where sshd would not take them.
         """
         if not self._files.in_config:
             self._make_folder(os.path.dirname(self._path))
@@ -392,7 +392,7 @@ class Enforcement:
         step = self._record.step or tuple(now)
         new = (original for original in now if original.path not in known)
         files = self._record.files + tuple(map(self._files.without_ours, new))
-        # Noted before the first write: an agent that is killed after it knows what to undo.
+        # Saved before the first write: if the agent is killed then, the next one knows what to undo.
         self._keep(self._record._replace(step=step, files=files))
         changed = self._files.write(settings)
         fault = self.sshd.problem()
@@ -405,7 +405,7 @@ class Enforcement:
         return bool(changed)
 
     def _watch(self, document: HostDocument) -> None:
-        """During the trial: undo when logins break; end it when the minute is over and all is well."""
+        """During the trial: undo enforcing where logins break; end the trial when its time is over and all is well."""
         if not self.sshd.greets(GREETING_SECONDS):
             self._undo("sshd greets nobody any more")
         elif time.monotonic() - self._tried_at >= self._trial:
@@ -426,12 +426,12 @@ class Enforcement:
             self._keep_for_later(self._record._replace(state=UNDONE, why=why))
 
     def _roll_back(self) -> List[str]:
-        """Undo the step that is not trusted; answers what could not be, which stays noted for another try."""
+        """Undo the step that is on trial. Answers in words what could not be undone, which is tried again later."""
         step = list(self._record.step or ())
         problems = originals.restore_all([self._as_edited(original) for original in step])
         if not problems and step:
             untold = self._reload_own_settings()
-            # An sshd that could not be told before either runs with its own settings as it did.
+            # If sshd could not be reloaded for the step either, it still runs with its own settings.
             problems = [untold] if untold and self._reloaded else []
         self._checked = None
         self._proof.forget()
@@ -447,16 +447,14 @@ class Enforcement:
         return []
 
     def _note_left_behind(self) -> None:
-        """Have what an agent left here whose folder is gone counted as this one's: in an image that was made of a host,
-        or beside a folder that somebody took away, the settings go on.
-        """
+        """Record Keyrack's settings that are here without a record: of an image, or a removed state folder."""
         state = self.sshd.signature()
         if state == self._clean:
             return
         try:
             now = self._files.read()
         except FolderProblem:
-            return  # where others may write, nothing of ours was ever written
+            return  # others may write there, so Keyrack never wrote anything there
         files = tuple(map(self._files.without_ours, now))
         if files != tuple(now):
             self._say("sshd has settings of an agent whose folder is gone; they are taken away")
@@ -465,8 +463,8 @@ class Enforcement:
             self._clean = state
 
     def _reload_own_settings(self) -> str:
-        """Have sshd read its own settings, which are what they were; answers why one that runs may go by ours still,
-        empty where none does.
+        """Have sshd read the host's own settings, which were restored. Answers why a running sshd may still obey
+        Keyrack's, empty where none does.
         """
         try:
             fault = self.sshd.problem()
@@ -474,7 +472,7 @@ class Enforcement:
             fault = str(problem)
         if fault is None:
             return self.sshd.reload().problem
-        # Told now, it would end, as it starts itself anew.
+        # A reload would end it, as sshd restarts itself and would refuse these settings.
         return f"sshd goes by Keyrack's settings until it can read its own: {fault}" if self.sshd.runs() else ""
 
     def _ended_state(self) -> str:
@@ -485,11 +483,11 @@ class Enforcement:
         return f"{what}: {self._record.why}; ask for observing, then for enforcing again"
 
     def _keys_only(self) -> Dict[str, str]:
-        """What enforcing takes where no other setting is asked for."""
+        """The settings that enforcing needs for a document without settings of its own."""
         return drop_in.wanted(self._enrolment.keys_folder, self._enrolment.revoked_keys, {}, chain=self._chain)
 
     def _patterns(self) -> Tuple[str, ...]:
-        """Every AuthorizedKeysFile that counts for somebody today."""
+        """Every pattern of AuthorizedKeysFile that counts for any account now."""
         patterns: Dict[str, None] = {}
         lines = self.sshd.lines()
         for account in self.accounts():
@@ -498,7 +496,7 @@ class Enforcement:
         return tuple(patterns)
 
     def _as_edited(self, original: Original) -> Original:
-        """A file as it was, or, where its administrator changed it since, with that change and without our line."""
+        """The file to restore: as it was, or, where somebody changed it since, as it is now without Keyrack's part."""
         now = originals.read(original.path)
         if original.data is None or now.data is None or original.path == os.path.realpath(self._path):
             return original
@@ -517,7 +515,7 @@ class Enforcement:
         Folder.open(path, PUBLIC_FOLDER, create=True).close()
 
     def _remove_folders(self) -> None:
-        """Those that were made on the way, where nobody else has put anything."""
+        """Remove the folders that the agent made, if they are empty."""
         for folder in reversed(self._record.folders):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
@@ -528,7 +526,7 @@ class Enforcement:
             self._record, self._unsaved = record, False
 
     def _keep_for_later(self, record: Record) -> None:
-        """Keep it even where it cannot be written down now: what was undone is not done again for that."""
+        """Keep a record even where it cannot be saved now: the state UNDONE must count all the same."""
         try:
             self._keep(record)
         except (OSError, StateProblem) as problem:
@@ -537,7 +535,7 @@ class Enforcement:
 
 
 def read(state: StateFolder) -> Record:
-    """What was kept. Raises StateProblem for a damaged note."""
+    """The saved record; a new one where there is none. Raises StateProblem for a damaged note."""
     fields = state.load(NOTE)
     if fields is None:
         return Record()
@@ -561,14 +559,14 @@ def read(state: StateFolder) -> Record:
 
 
 def observe_first(state: StateFolder) -> None:
-    """Enforce nothing before the service has said that this host observes: one that knows no modes never says it."""
+    """Let enforcing not begin before the service has said that this host observes; one without modes never says it."""
     if not read(state).files:
         why = "this host was enrolled for observing, and the service has not agreed yet"
         state.save(NOTE, Record(state=UNDONE, why=why, begun=False).to_json())
 
 
 def _stays(one: ReportedKey, document: HostDocument) -> bool:
-    """Whether what was found lets the same in when only the document counts."""
+    """Whether a key that was found still opens its account, and no less, when only the document counts."""
     if one.kind != KEY or one.username == EVERYBODY or not one.fingerprint:
         return False
     keys = document.users.get(one.username, ())
@@ -578,7 +576,7 @@ def _stays(one: ReportedKey, document: HostDocument) -> bool:
 
 
 def _bounds(key: AuthorizedKey) -> Set[Tuple[str, str]]:
-    """What keeps a key from opening its account for whoever has it, from anywhere, for ever and for all."""
+    """The restrictions of a key: those of its options that are in _BOUNDS, and its end."""
     options = {_bound(*split_option(option)) for option in key.options}
     ends = {_bound("expiry-time", None)} if key.expires_at is not None else set()
     return {bound for bound in options if bound[0] in _BOUNDS} | ends

@@ -1,7 +1,7 @@
-"""Says whose file of keys sshd cannot read, as it reads each with the rights of its account; it changes nothing.
+"""Says for which accounts sshd cannot read the key file, which it reads with the account's rights; it changes nothing.
 
-A folder that lets root alone pass, as after `chmod 700 /etc/ssh`, or a right that an access list (setfacl) takes away
-shuts out every account but root, though each file is as the document says.
+A folder that only root may enter (as after `chmod 700 /etc/ssh`), or an access list (setfacl) that denies access, shuts
+out every account but root, although the files are as the document says.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from keyrack.agent.system import lookup
 
 _RIGHTS = "system.posix_acl_access"
 _PASS, _READ = 0o011, 0o044  # of the group and of all others
-_LANE = -4  # of what is looked at for sshd (account_tasks.py)
+_LANE = -4  # the queue of this module's tasks (account_tasks.py)
 
 
 def hindrances(folder: str) -> Callable[[str], str]:
-    """For one look: says of an account why sshd cannot read its file in this folder; empty where it can."""
+    """A function that says for an account why sshd cannot read its file in this folder, empty where it can. It
+    remembers its answers: make a new one for each check.
+    """
     real = os.path.realpath(folder)
     is_open = all(_lets_all(place, _PASS) for place in _above(os.path.join(real, "name")))
     known: Dict[str, str] = {}
@@ -35,7 +37,7 @@ def hindrances(folder: str) -> Callable[[str], str]:
 
 
 def _asked(path: str, name: str) -> str:
-    """The same for one account, tried with its rights."""
+    """Try to read an account's file with its rights. Answers why that fails, empty where it does not."""
     account = lookup.account(name)
     if account is None or account.pw_uid == 0:
         return ""
@@ -50,7 +52,7 @@ def _asked(path: str, name: str) -> str:
 
 
 def _read(path: str) -> None:
-    """Raises PermissionError, with words for what stands in the way."""
+    """Open a file to read. Raises PermissionError that names the folder or file which denies it."""
     for place, inside in zip(_above(path), [*_above(path)[1:], path]):  # noqa: B905 - not in Python 3.9
         try:
             os.stat(inside)
@@ -71,7 +73,7 @@ def _above(path: str) -> List[str]:
 
 
 def _lets_all(path: str, rights: int) -> bool:
-    """Whether nobody is kept out there, by the mode alone. What is not there keeps nobody out."""
+    """Whether the mode gives these rights to everybody and no access list takes them away. True for a missing file."""
     try:
         if os.stat(path).st_mode & rights != rights:
             return False

@@ -1,5 +1,5 @@
-"""Asks the running sshd for its port and its host keys, so that nobody has to guess or to trust the first one that is
-shown; changes nothing.
+"""Asks the running sshd for its port and its host keys, so that people can check the host key at their first login;
+changes nothing.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ _MOST = 16
 
 
 class SshdHostKeys(NamedTuple):
-    """What sshd shows: the port on which it does, and its keys, by type and base64, in order."""
+    """The host keys that sshd shows on a port, as type and base64, sorted."""
 
     port: int
     keys: Tuple[str, ...]
 
 
 class HostKeyScan:
-    """The host keys of one sshd, asked for again when it was started anew, its settings changed, or after an hour."""
+    """The host keys of one sshd. It is asked again after a restart, a change of its settings, or ASK_AGAIN_SECONDS."""
 
     def __init__(self, sshd: Sshd) -> None:
-        self.port: Optional[int] = None  # where people reach it, whether or not it answered; None where nothing says it
+        self.port: Optional[int] = None  # where people reach it, whether it answered or not; None where that is unknown
         self._sshd = sshd
         self._asked: Optional[Tuple[Tuple[object, ...], Tuple[Listener, ...]]] = None
         self._asked_at = 0.0
         self._shown: Optional[SshdHostKeys] = None
 
     def keys(self) -> Optional[SshdHostKeys]:
-        """The host keys, as the running sshd shows them; None where that is not known."""
+        """The host keys that the running sshd shows; None where they are unknown."""
         signature = self._sshd.signature()
         if self._asked is not None and time.monotonic() - self._asked_at < ASK_AGAIN_SECONDS:
             before, listeners = self._asked
@@ -49,25 +49,25 @@ class HostKeyScan:
         for one in where if listeners else ():
             shown = ask(*one.near)
             if shown is not None:
-                # One that gives no answer now has not lost its keys: what it showed last stays.
+                # No answer keeps the keys that were shown last.
                 self._shown = shown
                 break
         return self._shown
 
     def ensure_port(self) -> None:
-        """Find the port where it is not known yet: quick, as nobody is asked for keys."""
+        """Find the port where it is not known yet; quick, as sshd is not asked for keys."""
         if self.port is None:
             self._note_port(self._sshd.listeners())
 
     def _note_port(self, listeners: Tuple[Listener, ...]) -> List[Listener]:
-        # What does not listen now has not moved. Where nobody can see who listens, its settings say where it should.
-        where = listening.as_people_come(listeners or (() if listening.can_be_seen() else self._sshd.configured()))
+        # While sshd does not listen, the last port stays. Where listening sockets cannot be seen, its settings tell.
+        where = listening.by_reachability(listeners or (() if listening.can_be_seen() else self._sshd.configured()))
         self.port = where[0].port if where else self.port
         return where
 
 
 def ask(host: str, port: int) -> Optional[SshdHostKeys]:
-    """The host keys that are shown at an address of this machine; None where none is."""
+    """The host keys that an sshd shows at an address of this machine; None where it shows none."""
     program = programs.find("ssh-keyscan")
     if program is None:
         return None
@@ -78,5 +78,5 @@ def ask(host: str, port: int) -> Optional[SshdHostKeys]:
         try:
             keys.add(public_key.parse(rest).canonical)
         except public_key.KeyProblem:
-            continue  # a comment, or a type that nobody can check
+            continue  # a comment, or an unknown type of key
     return SshdHostKeys(port, tuple(sorted(keys)[:_MOST])) if keys else None

@@ -1,6 +1,5 @@
-"""Judges one key of an account, check (3) of login_check.py: options, type, size, end, and lists of revoked keys.
-
-It asks sshd nothing and looks at no account; the account itself is login_check's.
+"""Judges one key of an account, check (3) of login_check.py: options, type, size, end, and lists of revoked keys; must
+not judge the account itself (login_check.py does) nor ask sshd.
 """
 
 from __future__ import annotations
@@ -17,16 +16,19 @@ from keyrack.protocol.host_document import AuthorizedKey
 from keyrack.ssh import line_options, public_key
 from keyrack.ssh.options import split_option
 
-_NO_WORK = ("git-shell", "rssh", "scponly", "sftp-server")  # shells that only carry files
+_NO_WORK = ("git-shell", "rssh", "scponly", "sftp-server")  # shells that only transfer files
 _RSA_SIGNATURES = ("ssh-rsa", "rsa-sha2-256", "rsa-sha2-512")
-_TELLS_SIGNATURES = (9, 6)  # OpenSSH's first that tells a client which signatures it takes, not all that it knows
+_TELLS_SIGNATURES = (9, 6)  # first OpenSSH that offers clients only the signature algorithms it accepts
 _VERIFY = "verify-required"
 Version = Callable[[], Tuple[int, int]]
-"""Of the sshd that runs; asked where it matters."""
+"""Answers the version of the sshd that runs; called only where it matters, as it may have to ask a program."""
 
 
 def problem(key: AuthorizedKey, effective: Effective, name: str, revoked: "set[str]", version: Version) -> str:
-    """What keeps one key from opening an account, wherever its owner comes from; empty where nothing does."""
+    """Why one key does not open an account, from whatever address; empty where it does.
+
+    effective: sshd's settings for the account; name: the account; revoked: revoked keys, as type and base64.
+    """
     return (
         _file_problem(name, version)
         or _key_problem(key, effective, name, revoked)
@@ -36,18 +38,18 @@ def problem(key: AuthorizedKey, effective: Effective, name: str, revoked: "set[s
 
 
 def sources(key: AuthorizedKey) -> str:
-    """From where alone a key may be used (`from`), as its line has it; empty: from anywhere."""
+    """The addresses that a key may be used from (its option `from`); empty for any."""
     return _value(key.options, "from")
 
 
 def command(key: AuthorizedKey) -> str:
-    """What runs in place of what its owner asks for (`command`); empty where they may ask for anything."""
+    """The command that runs instead of the client's (its option `command`); empty where the client may choose."""
     return _value(key.options, "command")
 
 
 def is_bound(effective: Effective, name: str) -> bool:
-    """Whether everybody there is kept to one command, such as carrying files, or shut in a folder, by sshd or the
-    account's shell: nothing of this host can be mended by that.
+    """Whether sshd or the account's shell restricts the account to one command (such as transferring files) or to a
+    folder, so that nobody can repair the host through it.
     """
     if any(effective.one(keyword) not in ("", "none") for keyword in ("forcecommand", "chrootdirectory")):
         return True
@@ -56,7 +58,9 @@ def is_bound(effective: Effective, name: str) -> bool:
 
 
 def must_verify(key: AuthorizedKey, effective: Effective) -> bool:
-    """Whether its security key must have checked its user (PIN), which nothing in its public half says it ever does."""
+    """Whether sshd requires that the key's security key verified its user (PIN); the public key does not tell whether
+    it can.
+    """
     if not key.public_key.startswith("sk-"):
         return False
     return _VERIFY in key.options or _VERIFY in effective.one("pubkeyauthoptions").replace(",", " ").split()
@@ -70,7 +74,7 @@ def _value(options: Iterable[str], name: str) -> str:
 
 
 def _options_problem(key: AuthorizedKey, version: Version) -> str:
-    """Why sshd refuses the whole line for what stands before the key, as one does that knows an option not yet."""
+    """Why sshd refuses the whole line because of an option, such as one that its version does not know yet."""
     if not key.options:
         return ""
     running = version()
@@ -84,7 +88,7 @@ def _options_problem(key: AuthorizedKey, version: Version) -> str:
 
 
 def _file_problem(name: str, version: Version) -> str:
-    """Why sshd does not read an account's file of Keyrack's: what stands for %u is a part of the pattern to it, too."""
+    """Why sshd does not read an account's file of Keyrack's: it takes the name put for %u as part of a glob pattern."""
     if "\\" in name and version() >= TAKES_PATTERNS:
         return (
             "sshd takes the \\ in its name for a part of a pattern since OpenSSH 10.0, and reads no file of this name"
@@ -93,7 +97,7 @@ def _file_problem(name: str, version: Version) -> str:
 
 
 def _key_problem(key: AuthorizedKey, effective: Effective, name: str, revoked: "set[str]") -> str:
-    """What keeps one key from opening an account by its type, size and end, and by lists of revoked keys."""
+    """Why one key does not open an account, by its type, size and end, and by lists of revoked keys."""
     parsed = public_key.read_canonical(key.public_key)
     if key.expires_at is not None and key.expires_at.timestamp() <= time.time():
         return "its end has come"
@@ -106,7 +110,7 @@ def _key_problem(key: AuthorizedKey, effective: Effective, name: str, revoked: "
     signatures = _RSA_SIGNATURES if parsed.type == "ssh-rsa" else (parsed.type,)
     if taken and not set(signatures) & set(taken.split(",")):
         return f"sshd does not take its type (PubkeyAcceptedAlgorithms has no {parsed.type})"
-    # Before 8.5, where the list was one of types of keys, ssh-rsa stood for newer signatures, too.
+    # Before 8.5 the list named key types, and ssh-rsa included the newer signatures.
     of_signatures = effective.one("pubkeyacceptedalgorithms").split(",")
     if "ssh-rsa" in of_signatures and not set(_RSA_SIGNATURES[1:]) & set(of_signatures) and parsed.type == "ssh-rsa":
         return "sshd takes it with SHA-1 alone, as no ssh since 8.8 signs (PubkeyAcceptedAlgorithms has no rsa-sha2)"
@@ -120,10 +124,10 @@ def _key_problem(key: AuthorizedKey, effective: Effective, name: str, revoked: "
 
 
 def _signature_problem(key: AuthorizedKey, effective: Effective, version: Version) -> str:
-    """What of sshd's list of signatures keeps a client from using an RSA key, though one of them would be taken.
+    """Why a client cannot use an RSA key although sshd accepts one of its signature algorithms.
 
-    A client signs once for a key, by the first of rsa-sha2-512 and rsa-sha2-256 that sshd tells it to know. From 9.6 on
-    sshd tells of what it takes, and of what the certificates that it takes are signed with.
+    A client signs once for a key, with the first of rsa-sha2-512 and rsa-sha2-256 that sshd offers. Since 9.6 sshd
+    offers only the algorithms that it accepts, and those of the certificates that it accepts.
     """
     taken = effective.one("pubkeyacceptedalgorithms").split(",")
     if "rsa-sha2-256" not in taken or "rsa-sha2-512" in taken or not key.public_key.startswith("ssh-rsa "):

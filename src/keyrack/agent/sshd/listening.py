@@ -1,8 +1,9 @@
 """Finds the processes that listen on sshd's ports, by the kernel's own tables; must signal and judge nothing.
 
-A listener is known by its process, that process's start and the socket's number: an sshd that reads its settings
-anew opens new sockets (sshd(8), SIGHUP), so another number means another start, whatever the process is called.
-Any account can listen, and call itself what it likes: only processes of root's or of our own account count.
+A listener is identified by its process, the process's start time and the socket's inode: an sshd that reads its
+settings again opens new sockets (sshd(8), SIGHUP), so another inode means another start, whatever the process is
+called. Any account can listen and choose its process's name: only processes of root or of the agent's own account
+count.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from keyrack.agent.system.sockets import listening_sockets
 
 DEFAULT_CONFIG = "/etc/ssh/sshd_config"
 
-# What OpenSSH's listener calls itself since 8.2, behind whatever name its file has.
+# The title of OpenSSH's listener since 8.2, after the name of its program.
 _LISTENER_TITLE = re.compile(r"\[listener\] [0-9]+ of [0-9]+-[0-9]+ startups")
 _PROGRAMS = ("sshd", "sshd-session")
 _SYSTEMD = 1
-_NOBODY_SECONDS = 1.0  # for which it is believed that nobody listens, while the same sockets are there
+_NOBODY_SECONDS = 1.0  # how long "nobody listens" is believed while the sockets stay the same
 _UNITS = ("ssh.socket", "sshd.socket")
 _STREAM = re.compile(r"(\S+):([0-9]{1,5}) \(Stream\)")
 
 
 class Listener(NamedTuple):
-    """One socket that somebody listens on. owners: processes as (number, start in ticks), those that may be seen."""
+    """A listening socket. owners: the processes that hold it, as (pid, start in ticks), as far as they can be seen."""
 
     address: str
     port: int
@@ -41,13 +42,13 @@ class Listener(NamedTuple):
 
     @property
     def near(self) -> Address:
-        """Where this machine itself reaches it."""
-        nobody_in_particular = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what sshd listens on, not we
-        return nobody_in_particular.get(self.address, self.address), self.port
+        """The address and port at which this machine itself reaches it."""
+        wildcards = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what sshd listens on, not we
+        return wildcards.get(self.address, self.address), self.port
 
     @property
     def sshds(self) -> Tuple[int, ...]:
-        """The numbers of the processes of sshd that hold it."""
+        """The pids of the sshd processes that hold it."""
         return tuple(pid for pid, _ in self.owners if is_sshd(pid))
 
     @property
@@ -61,15 +62,14 @@ def can_be_seen() -> bool:
     return os.path.exists("/proc/net/tcp") and os.path.isdir("/proc/self/fd")
 
 
-def as_people_come(listeners: Iterable[Listener]) -> List[Listener]:
-    """Listeners in the order in which they matter to who comes from elsewhere: those of this machine alone last."""
+def by_reachability(listeners: Iterable[Listener]) -> List[Listener]:
+    """Listeners in the order in which they matter to people on other machines: those on loopback last."""
     return sorted(listeners, key=lambda one: (one.address == "::1" or one.address.startswith("127."), one))
 
 
 class Listening(NamedTuple):
-    """Who listens, and among which sockets they were found: at these places, or at any where that is None.
-
-    at: when, on the clock that nobody sets.
+    """The answer of find(). places: the addresses searched, None for all; among: the sockets that were there at these
+    places; at: when, by time.monotonic().
     """
 
     listeners: Tuple[Listener, ...]
@@ -79,14 +79,14 @@ class Listening(NamedTuple):
 
 
 def find(addresses: Sequence[Address], config: Optional[str]) -> Listening:
-    """Who listens at these addresses; where nobody does, the sshds that were started with this file of settings.
+    """The listeners at these addresses; where there are none, those of sshds that were started with this settings file.
 
-    config: None for the usual file, of which also systemd's sockets for ssh count.
+    config: None for the default file, for which systemd's sockets for ssh count too.
     """
     at = time.monotonic()
     sockets = listening_sockets()
     wanted = frozenset((_plain(host), port) for host, port in addresses)
-    # Whether systemd listens for ssh elsewhere too is seen by another socket only.
+    # With the default file, any socket counts: a new one of systemd's for ssh may be at another address.
     places = None if config is None else wanted
     if config is None:
         wanted |= _of_units()
@@ -96,28 +96,28 @@ def find(addresses: Sequence[Address], config: Optional[str]) -> Listening:
         inodes -= _of_others(inodes - owners.keys())
     if not inodes:
         places = None
-        # Where no such sshd runs, as while it is stopped, nobody's open files have to be looked at.
-        runs = any(_is_ours(pid, config) for pid in processes.by_nearness()[0])
+        # While no such sshd runs, the open files of all processes need not be read.
+        runs = any(_is_ours(pid, config) for pid in processes.own_and_other_pids()[0])
         owners = _owners(set(sockets)) if runs else {}
-        # A port given on its command line stands in no file.
+        # A port that was given on the command line is not in the settings file.
         inodes = {inode for inode, pids in owners.items() if any(_is_ours(pid, config) for pid in pids)}
     listeners = []
     for inode in inodes:
         address, port = sockets[inode]
         known = [process for process in map(processes.read, owners.get(inode, ())) if process is not None]
-        # A connection's process has the socket for a moment too, until it closes it.
+        # A connection's process holds the listening socket for a moment too, until it closes it.
         parents = {process.pid for process in known} - {_SYSTEMD}
         owned = tuple(sorted((process.pid, process.started) for process in known if process.parent not in parents))
         listeners.append(Listener(address, port, inode, owned))
     return Listening(tuple(sorted(listeners)), places, _among(sockets, places), at)
 
 
-def finds_the_same(before: Listening) -> bool:
-    """Whether find() would say the same again, by the kernel's word on the same sockets and on their holders alone.
-    Cheap: to find who holds a socket takes a look at every file that every process has open.
+def is_unchanged(before: Listening) -> bool:
+    """Whether find() would answer the same again: it checks only the same sockets and the processes that hold them.
+    Much cheaper than find(), which reads the open files of all processes.
     """
     if not before.listeners:
-        # One that starts listens on a socket of its own, or on one that it was given: that is seen a moment later.
+        # An sshd that starts opens a new socket, or takes an existing one: the latter is seen after this time only.
         if time.monotonic() - before.at >= _NOBODY_SECONDS:
             return False
     elif not all(listener.owners for listener in before.listeners):
@@ -139,7 +139,7 @@ def _among(sockets: Dict[str, Address], places: Optional[FrozenSet[Address]]) ->
 
 
 def still(listeners: Iterable[Listener]) -> bool:
-    """Whether all of them listen as they did: the same sockets in the hands of the same processes. Cheap."""
+    """Whether these listeners are unchanged: the same sockets, held by the same processes. Cheap."""
     sockets = listening_sockets()
     for listener in listeners:
         if sockets.get(listener.inode) != (listener.address, listener.port):
@@ -152,15 +152,15 @@ def still(listeners: Iterable[Listener]) -> bool:
 
 
 def beside(known: Iterable[Listener]) -> Tuple[Listener, ...]:
-    """What other sshds of this machine listen on than the known ones; ports that sessions forward are none of it."""
+    """The listeners of this machine's other sshds than the known ones; without ports that sessions forward."""
     known = tuple(known)
     ours = {pid for listener in known for pid, _ in listener.owners}
-    # By place, too, as one that is started anew meanwhile is no other.
+    # By address too: a known sshd that restarted meanwhile is no other one.
     places = {(listener.address, listener.port) for listener in known}
     sockets = {inode: place for inode, place in listening_sockets().items() if place not in places}
     others = []
     own = processes.namespace(os.getpid())
-    for pid in processes.by_nearness()[0]:
+    for pid in processes.own_and_other_pids()[0]:
         process = processes.read(pid)
         if process is None or pid in ours or not _LISTENER_TITLE.search(processes.title(pid)):
             continue
@@ -171,7 +171,7 @@ def beside(known: Iterable[Listener]) -> Tuple[Listener, ...]:
 
 
 def is_sshd(pid: int) -> bool:
-    """Whether a process is OpenSSH's server, by its file, its name or its title."""
+    """Whether a process is OpenSSH's server, by its program file, name or title."""
     process = processes.read(pid)
     if process is None:
         return False
@@ -184,8 +184,8 @@ def is_sshd(pid: int) -> bool:
 
 
 def is_lone_connection(pid: int) -> bool:
-    """Whether a process is a connection's sshd that no listening sshd started: systemd or inetd starts each by itself
-    (sshd -i).
+    """Whether a process is a connection's sshd that no listening sshd started: systemd and inetd start one for each
+    connection (sshd -i).
     """
     process = processes.read(pid)
     if process is None or not _is_of_sshd(process):
@@ -196,7 +196,7 @@ def is_lone_connection(pid: int) -> bool:
 
 
 def _is_of_sshd(process: processes.Process) -> bool:
-    """Whether it is sshd or, from 9.8 on, a session's program of it."""
+    """Whether a process is sshd or, since 9.8, sshd-session."""
     with contextlib.suppress(OSError):
         file = os.readlink(f"/proc/{process.pid}/exe")
         if os.path.basename(file.replace(" (deleted)", "")) in _PROGRAMS:
@@ -215,10 +215,10 @@ def unit_of(pid: int) -> str:
 
 
 def _owners(inodes: Set[str]) -> Dict[str, List[int]]:
-    """Which processes of root's or ours hold which of these sockets."""
+    """The pids that hold each of these sockets (inodes), of root's processes and those of the agent's account."""
     owners: Dict[str, List[int]] = {}
     own = processes.namespace(os.getpid())
-    for pid in processes.by_nearness()[0]:
+    for pid in processes.own_and_other_pids()[0]:
         numbers = processes.sockets(pid) & inodes
         if numbers and processes.is_ours(pid) and processes.namespace(pid) in ("", own):
             for inode in numbers:
@@ -227,11 +227,11 @@ def _owners(inodes: Set[str]) -> Dict[str, List[int]]:
 
 
 def _of_others(inodes: Set[str]) -> Set[str]:
-    """Those of these sockets that other accounts' processes hold. Not asked where a process of ours holds each, as
-    others have much open: a database its files, a web server its connections.
+    """Those of these sockets (inodes) that other accounts' processes hold. Slow, as other processes may have many files
+    open, such as a database or a web server.
     """
     inodes_seen: Set[str] = set()
-    for pid in itertools.chain(*processes.by_nearness()) if inodes else ():
+    for pid in itertools.chain(*processes.own_and_other_pids()) if inodes else ():
         numbers = processes.sockets(pid) & inodes
         if numbers and not processes.is_ours(pid):
             inodes_seen |= numbers
@@ -243,12 +243,12 @@ def _is_ours(pid: int, config: Optional[str]) -> bool:
 
 
 def was_started_with(pid: int, config: Optional[str]) -> bool:
-    """Whether an sshd's command line names this file of settings; None: the usual one, named or not."""
+    """Whether an sshd was started with this settings file; None: the default one."""
     return os.path.realpath(config_of(pid)) == os.path.realpath(config or DEFAULT_CONFIG)
 
 
 def config_of(pid: int) -> str:
-    """The file of settings that an sshd was started with."""
+    """The path of the settings file that an sshd was started with."""
     given = command_line.of(pid).config or DEFAULT_CONFIG
     with contextlib.suppress(OSError):
         given = os.path.join(os.readlink(f"/proc/{pid}/cwd"), given)
@@ -256,7 +256,7 @@ def config_of(pid: int) -> str:
 
 
 def _of_units() -> FrozenSet[Address]:
-    """Where systemd listens for sshd."""
+    """The addresses at which systemd listens for sshd."""
     systemctl = programs.find("systemctl")
     if systemctl is None or not os.path.isdir("/run/systemd/system"):
         return frozenset()

@@ -1,16 +1,16 @@
-"""Judges whether a key of a document would really let somebody log in, and says which rule stands in the way.
+"""Judges whether a key of a document would really let somebody log in, and says which rule prevents it.
 
-What is looked at, for each account and then for each of its keys:
+What is checked, for each account and then for each of its keys:
 (1) the account exists, has not expired, is not locked for sshd or by nologin(5), need not change its password first,
     and its shell is there and lets one work;
-(2) sshd's own answer for it (`sshd -T -C user=…`): keys at all, this account, its groups, root, nothing beside a key,
-    sessions at all, and a folder to be shut in (ChrootDirectory) that sshd takes; and that sshd can read Keyrack's file
-    for it, with its rights (file_access.py);
-(3) the key (key_check.py): its type, size and options are taken, its end has not come, it is not revoked, by the
-    document or by a list of this host's own; and somebody can come from where it may be used (`from`).
-What is not looked at: the network beyond that, and what PAM's modules do.
+(2) sshd's own settings for it (`sshd -T -C user=…`) allow public keys, the account, its groups, root where it is root,
+    a login with nothing beside a key, and sessions; sshd takes its ChrootDirectory; and sshd can read Keyrack's file
+    with the account's rights (file_access.py);
+(3) the key (key_check.py): sshd takes its type, size and options, its end has not come, neither the document nor a list
+    of this host revokes it, and a login can come from where it may be used (`from`).
+Not checked: the network beyond that, and what PAM's modules do.
 
-It changes nothing, and one judgement serves enforcing, `plan`, `doctor` and what the service is told.
+It changes nothing. Enforcing, `plan`, `doctor` and reports all use this one judgement.
 """
 
 from __future__ import annotations
@@ -49,20 +49,21 @@ _PROGRAM = re.compile(r"/[A-Za-z0-9/._-]+")  # a path in which a shell would see
 _DAY = 86400
 _DATABASES, _DIRECTORY_SECONDS = ("passwd", "group", "shadow"), 600
 _USERS = ("allowusers", "denyusers")
-_LANE = -3  # of what is looked at for sshd (account_tasks.py)
+_LANE = -3  # the queue of this module's tasks (account_tasks.py)
 _UNANSWERED = "does not answer"
-# Below a Match, "none" is the name of a file to sshd, which it looks for in its folder, /.
+# Below a Match, sshd takes RevokedKeys "none" for the name of a file in its working folder, /.
 _NO_LIST, _FILE_OF_THAT_NAME = ("-o", "RevokedKeys=/nonexistent"), "/none"
 _ANYWHERE = Place(places.ASKING, places.ASKING)
 
 
 class _Judged(NamedTuple):
-    """What keeps everybody out of an account, wherever they come from or from some places only (why), or from all that
-    there are (everywhere); and, of that, what keeps sshd from taking any key for it.
+    """What is known of an account. exists: whether there is such an account; why: the rule that keeps everybody out,
+    from any address or from some only; everywhere: the same, from every address; no_key: the rule by which sshd takes
+    no key at all for it. All in words, empty where there is no such rule.
 
-    answers: what sshd does for who comes from usual places, this host first; open: for each place that keeps nobody
-    out; near: from which address of this host's own sshd takes a key, "": from any for questions (places.ASKING),
-    None: from none; exists: whether there was such an account.
+    answers: sshd's settings for logins from usual addresses, this host first; open: its settings for each address that
+    is not kept out; near: the address of this host from which sshd takes a key, "" for any that questions come from
+    (places.ASKING), None for none.
     """
 
     exists: bool
@@ -75,10 +76,10 @@ class _Judged(NamedTuple):
 
 
 class LoginCheck:
-    """Judges again and again, and asks sshd and the system only where something changed."""
+    """Judges accounts and keys again and again, and asks sshd and the system only where something changed."""
 
     def __init__(self, sshd: Sshd, keys_folder: Optional[str] = None) -> None:
-        """keys_folder: where Keyrack's files lie, for look(); None: whether sshd can read them is no question."""
+        """keys_folder: the folder of Keyrack's key files; None: do not check whether sshd can read them."""
         self._sshd = sshd
         self._keys_folder = keys_folder
         self._state: Tuple[object, ...] = ()
@@ -88,8 +89,8 @@ class LoginCheck:
     def verdicts(
         self, document: HostDocument, config: Optional[str] = None, recent: RecentLogins = NO_RECENT_LOGINS
     ) -> List[Verdict]:
-        """A verdict for each account that has a key in the document. config: other settings to judge by; recent: who is
-        known to have logged in.
+        """A verdict for each account that has a key in the document. config: another settings file to judge by; recent:
+        the recent logins.
 
         Raises SshdProblem when sshd does not answer.
         """
@@ -109,10 +110,11 @@ class LoginCheck:
         beside: Optional[Callable[[str, Effective], str]] = None,
         recent: RecentLogins = NO_RECENT_LOGINS,
     ) -> List[Verdict]:
-        """The same for these accounts and their keys, which may be none; revoked: keys that are refused here.
+        """A verdict for each of these accounts and their keys; accounts may have no keys. revoked: keys that this host
+        refuses; config, recent: as for verdicts().
 
-        everywhere: what keeps out those alone who come from some places keeps nobody out. beside: says, of an account
-        and of what sshd does for it, what else would keep everybody out.
+        everywhere: ignore rules that keep out logins from some addresses only. beside: a function that says, for an
+        account and sshd's settings for it, what else would keep everybody out; empty for nothing.
         """
         accounts = self._judged(users, config)
         refused = set(revoked)
@@ -125,7 +127,7 @@ class LoginCheck:
             if beside is not None and not why:
                 whys = [beside(name, answer) for answer in answers]
                 why = next(filter(None, whys), "") if not everywhere or all(whys) else ""
-                # Each key must be taken where nothing else keeps it out.
+                # Judge keys only by the settings where nothing else keeps everybody out.
                 answers = tuple(one for one, also in zip(answers, whys) if why or not also)  # noqa: B905 - Python 3.9
             named = {key_check.sources(key) for key in keys if key.options} - {""}
             sources, seen = dict.fromkeys(named, OpenPlaces((), why)), OpenPlaces((), why)
@@ -140,18 +142,18 @@ class LoginCheck:
         return verdicts
 
     def key_problem(self, name: str) -> str:
-        """Why sshd takes no key for this account, whatever comes of the login; empty where it does. Raises
+        """Why sshd takes no key for this account, in words; empty where it does, even if the login then fails. Raises
         SshdProblem.
         """
         return self._judged([name], None)[name].no_key
 
     def effective(self, name: str) -> Effective:
-        """What sshd does for this account. Raises SshdProblem."""
+        """sshd's settings for this account. Raises SshdProblem."""
         return self._judged([name], None)[name].answers[0]
 
     def near(self, name: str) -> Optional[str]:
-        """From which address of this host's own sshd takes a key for the account; empty: from any of those for
-        questions (places.ASKING); None: from none. Raises SshdProblem.
+        """The address of this host from which sshd takes a key for the account; "" for any that questions come from
+        (places.ASKING), None for none. Raises SshdProblem.
         """
         return self._judged([name], None)[name].near
 
@@ -160,7 +162,7 @@ class LoginCheck:
             known: Dict[str, _Judged] = {}
         else:
             stamps = [file_stamp.stamp(path) for path in (*_ACCOUNT_FILES, *_NOLOGIN_FILES)]
-            # Files tell of a change, a directory of accounts does not.
+            # A changed file shows by its stamp; a directory service does not announce changes.
             asks_others = any(map(account_names.directories, _DATABASES))
             lasts = _DIRECTORY_SECONDS if asks_others else _DAY
             state = (self._sshd.signature(), self._sshd.running.arguments(), int(time.time() // lasts), *stamps)
@@ -170,7 +172,7 @@ class LoginCheck:
             known = self._accounts
             for name in [name for name, one in known.items() if _UNANSWERED in one.why]:
                 del known[name]
-            if asks_others:  # which may be away, and there again
+            if asks_others:  # a directory service may have been away, or be away now
                 for name in [name for name, one in known.items() if one.exists != lookup.exists(name)]:
                     del known[name]
         missing = [name for name in names if name not in known]
@@ -185,7 +187,7 @@ class LoginCheck:
 
 
 class _Answers:
-    """What sshd says for accounts, asked as seldom as its rules allow."""
+    """sshd's settings for accounts; it is asked no more often than its Match rules require."""
 
     def __init__(self, sshd: Sshd, config: Optional[str]) -> None:
         self._sshd = sshd
@@ -203,8 +205,8 @@ class _Answers:
         self._all: Optional[Effective] = None
 
     def of(self, name: str, sources: str = "") -> List[Tuple[Place, Effective]]:
-        """For somebody who comes from this host first, then for every place that rules tell apart; sources: a list of
-        further places to be looked at (`from`).
+        """sshd's settings for an account: for a login from this host first, then for each address that rules tell
+        apart. sources: a list of further addresses to ask about (the option `from`).
         """
         users = [after for before, after in map(_parts, self._users()) if after and places.like(before, name)]
         if not self._by_place and not users and not sources:
@@ -215,7 +217,7 @@ class _Answers:
         )
 
     def from_addresses(self, name: str, addresses: Sequence[str]) -> List[Tuple[Place, Effective]]:
-        """For somebody who comes from one of these."""
+        """sshd's settings for an account, for logins from these addresses."""
         if not addresses:
             return []
         return self._of_places(
@@ -246,14 +248,16 @@ class _Answers:
             except SshdSilent:
                 raise
             except SshdProblem as problem:
-                # Settings that are sound may be none for one account: it then breaks off that connection (auth2.c).
+                # Valid settings may be invalid for one account: sshd then breaks off its connections (auth2.c).
                 return self._sshd.effective(None, self._config).broken(str(problem))
         if self._all is None:
             self._all = self._sshd.effective(None, self._config)
         return self._all
 
     def _with_its_list(self, name: str, place: Optional[Place], effective: Effective) -> Effective:
-        """With the list of revoked keys that sshd reads, which its answer does not tell from none below a Match."""
+        """The settings with the file of revoked keys that sshd really reads: below a Match, its answer is "none" both
+        for no file and for a file of this name.
+        """
         if not self._may_mean_a_file or effective.one("revokedkeys") != "none":
             return effective
         asked = self._sshd.effective(name, self._config, place, _NO_LIST)
@@ -265,7 +269,7 @@ class _Answers:
 
 
 def _judge(name: str, answers: Sequence[Tuple[Place, Effective]]) -> _Judged:
-    """One account, by what sshd does for it in several places."""
+    """Judge one account by sshd's settings for it, for logins from several addresses."""
     usual = tuple(dict.fromkeys(effective for place, effective in answers if place.usual))
     account = lookup.account(name)  # (1)
     if account is None:
@@ -274,7 +278,7 @@ def _judge(name: str, answers: Sequence[Tuple[Place, Effective]]) -> _Judged:
     rules = _Rules(account, name)
     no_key = next(filter(None, (rules.no_key(one, None) for one in usual)), "")
     why = no_key or next(filter(None, (rules.no_session(one) for one in usual)), "")
-    # Parallel to answers: what keeps sshd from taking a key there, and what ends a login there.
+    # Parallel to answers: why sshd takes no key from there, and why a login from there fails.
     no_keys = [rules.no_key(one, place) for place, one in answers]
     whys = [none or rules.no_session(one) for none, (_, one) in zip(no_keys, answers)]  # noqa: B905 - Python 3.9
     everywhere = whys[0] if all(whys) else ""
@@ -291,7 +295,7 @@ def _judge(name: str, answers: Sequence[Tuple[Place, Effective]]) -> _Judged:
 
 
 class _Rules:
-    """What keeps everybody out of one account, by each answer of sshd; the system is asked once for each."""
+    """The rules that keep everybody out of one account, by sshd's settings; remembered for each settings."""
 
     def __init__(self, account: pwd.struct_passwd, name: str) -> None:
         self._account = account
@@ -300,15 +304,15 @@ class _Rules:
         self._no_sessions: Dict[Effective, str] = {}
 
     def no_key(self, effective: Effective, place: Optional[Place]) -> str:
-        """What keeps sshd from taking a key for it, of checks (1) and (2). place: from where; None: from wherever rules
-        for users let somebody come.
+        """Why sshd takes no key for it, by checks (1) and (2), in words; empty where it does. place: where the login
+        comes from; None: from any address that AllowUsers and DenyUsers let in.
         """
         if effective not in self._no_keys:
             self._no_keys[effective] = _no_key(self._name, self._account, effective)
         return self._no_keys[effective] or _users_problem(self._account, effective, place)
 
     def no_session(self, effective: Effective) -> str:
-        """What ends a login though the key was taken, of checks (1) and (2)."""
+        """Why a login fails although sshd took the key, by checks (1) and (2), in words; empty where it does not."""
         if effective not in self._no_sessions:
             self._no_sessions[effective] = _no_session(self._account, effective)
         return self._no_sessions[effective]
@@ -320,7 +324,7 @@ def _open_places(
     sources: Optional[str],
     beside: Optional[Callable[[str, Effective], str]],
 ) -> OpenPlaces:
-    """The ways in from these places; sources: from those of them alone that this list of `from` names."""
+    """The ways in to an account from these addresses; sources: a list of `from`, to take only those that it names."""
     account = lookup.account(name)
     if account is None:
         return OpenPlaces((), lookup.absence(name))
@@ -345,7 +349,7 @@ def _open_places(
 
 def _no_key(name: str, account: pwd.struct_passwd, effective: Effective) -> str:
     if account.pw_name != name:
-        # A directory may find it by several names, or in any case; sshd reads the file of its own name (%u).
+        # A directory service may find it by several names, or ignore case; sshd reads the file of its own name (%u).
         return f"this host knows it as {account.pw_name}: give the key to that account"
     return (
         _shell_problem(account, effective)  # (1)
@@ -366,14 +370,14 @@ def _no_session(account: pwd.struct_passwd, effective: Effective) -> str:
 
 def _shell_problem(account: pwd.struct_passwd, effective: Effective) -> str:
     shell = account.pw_shell or "/bin/sh"
-    # auth.c, allowed_user: it lets nobody in whose shell is not there, but looks for none of whom it shuts in.
+    # auth.c, allowed_user: sshd refuses an account whose shell is missing, but with ChrootDirectory it does not check.
     is_shut_in = effective.one("chrootdirectory") not in ("", "none")
     if not is_shut_in and not (os.path.isfile(shell) and os.access(shell, os.X_OK)):
         return f"its shell {shell} is not there, or cannot be run"
     forced = effective.one("forcecommand")
     if forced.startswith("internal-sftp"):
         return ""
-    # sshd has the account's shell run a forced command.
+    # The account's shell runs the forced command.
     if _ends_at_once(shell):
         return f"its shell {shell} ends every login at once"
     first = forced.split(" ")[0] if forced not in ("", "none") else shell
@@ -385,14 +389,15 @@ def _shell_problem(account: pwd.struct_passwd, effective: Effective) -> str:
 
 
 def _ends_at_once(program: str) -> bool:
-    """Whether it is one of those that end every login, by its name or by what it leads to."""
+    """Whether a program is one of _NO_LOGIN, by its name or by that of the file it links to."""
     return bool({os.path.basename(program), os.path.basename(os.path.realpath(program))} & set(_NO_LOGIN))
 
 
 def _shadow_problem(name: str, effective: Effective, *, pam: bool) -> str:
-    """shadow(5): password, last change, minimum, maximum, warning, inactive, expire.
+    """Why an account's shadow entry prevents a login, in words; empty where it does not. Its fields (shadow(5)): name,
+    password, last change, minimum, maximum, warning, inactive, expire.
 
-    pam: what PAM says after the key was taken (pam_unix(8)), or what sshd says before it.
+    pam: True for the rules that PAM applies after the key was taken (pam_unix(8)), False for sshd's own before it.
     """
     if pam != (effective.one("usepam") == "yes"):
         return ""
@@ -424,7 +429,9 @@ def _shadow_problem(name: str, effective: Effective, *, pam: bool) -> str:
 
 
 def _chroot_problem(account: pwd.struct_passwd, effective: Effective) -> str:
-    """sshd(8) shuts nobody into a folder that somebody other than root could change, or that is not there."""
+    """Why sshd does not take the account's ChrootDirectory: only root may be able to change it, and it must exist
+    (sshd(8)). Empty where sshd takes it or none is set.
+    """
     path = effective.one("chrootdirectory")
     if path in ("", "none") or os.geteuid() != 0:
         return ""
@@ -434,7 +441,7 @@ def _chroot_problem(account: pwd.struct_passwd, effective: Effective) -> str:
     shell = "" if is_inside else account.pw_shell or "/bin/sh"
     if not may_hang(path):
         return _folder_problem(path, shell)
-    # Not here, where everything would wait for it.
+    # In a child process: it may hang.
     task = account_tasks.Task(0, 0, "root", lambda: _folder_problem(path, shell), may_hang=True, lane=_LANE)
     (answer,) = account_tasks.run([task])
     if answer.problem:
@@ -443,7 +450,7 @@ def _chroot_problem(account: pwd.struct_passwd, effective: Effective) -> str:
 
 
 def _folder_problem(path: str, shell: str) -> str:
-    """shell: what must be there in it; empty for none."""
+    """Why a folder cannot be a ChrootDirectory, in words. shell: the program that must exist in it; empty for none."""
     parts = [part for part in path.split("/") if part]
     for count in range(len(parts) + 1):
         folder = "/" + "/".join(parts[:count])
@@ -482,7 +489,7 @@ def _sshd_problem(account: pwd.struct_passwd, effective: Effective) -> str:
 
 
 def _users_problem(account: pwd.struct_passwd, effective: Effective, place: Optional[Place]) -> str:
-    """What sshd's lists of users and groups say of an account; check (2)."""
+    """Which of sshd's lists of users and groups refuses an account; empty where none does. Part of check (2)."""
     denied = _first_match(effective.all("denyusers"), account.pw_name, place, otherwise=False)
     if denied:
         return f"DenyUsers {denied}"
@@ -501,8 +508,8 @@ def _users_problem(account: pwd.struct_passwd, effective: Effective, place: Opti
 
 
 def _first_match(patterns: Sequence[str], name: str, place: Optional[Place], *, otherwise: bool) -> str:
-    """The first pattern of AllowUsers or DenyUsers for an account. otherwise: whether one that asks for a place counts,
-    where none is given.
+    """The first pattern of AllowUsers or DenyUsers that matches an account, empty where none does. otherwise: whether a
+    pattern with an address matches where `place` is None.
     """
     for pattern in patterns:
         user, where = _parts(pattern)
@@ -512,7 +519,9 @@ def _first_match(patterns: Sequence[str], name: str, place: Optional[Place], *, 
 
 
 def _parts(pattern: str) -> Tuple[str, str]:
-    """Of AllowUsers or DenyUsers: the account's pattern, and that of places, empty where it has none."""
+    """A pattern of AllowUsers or DenyUsers as (pattern of the account, pattern of addresses), the latter empty where it
+    has none.
+    """
     user, at, where = pattern.rpartition("@")
     return (user, where) if at else (pattern, "")
 
@@ -528,7 +537,7 @@ def _groups(account: pwd.struct_passwd) -> List[str]:
 
 
 def _shadow(name: str) -> Optional[List[str]]:
-    """The fields of an account's shadow entry; None where they may not be seen or there is none."""
+    """The nine fields of an account's shadow entry; None where it has none or only root may read it."""
     getent = programs.find("getent")
     if getent is None or os.geteuid() != 0:
         return None
@@ -537,7 +546,7 @@ def _shadow(name: str) -> Optional[List[str]]:
 
 
 def _is_in_shadow_alone(name: str) -> bool:
-    """Whether this host's own /etc/passwd says that an account's password is in /etc/shadow."""
+    """Whether this host's own /etc/passwd says that the account's password is in /etc/shadow."""
     try:
         with open("/etc/passwd", "rb") as file:
             return any(line.startswith(os.fsencode(name) + b":x:") for line in file)

@@ -1,7 +1,8 @@
-"""The verdict on one account of a document: whether keys open it, from where, and for how long; must ask nobody.
+"""The verdict on one account of a document: whether keys open it, from where, and for how long; must ask neither sshd
+nor the system.
 
-Enforcing needs more than a key that opens something: one that lets somebody work there, for long, who comes from where
-people come to this host.
+Enforcing needs more than a key that opens an account: the key must give a shell, for long enough, from an address that
+people log in from.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ _MOST_NAMED = 3  # keys and addresses in one sentence
 
 
 class KeyVerdict(NamedTuple):
-    """One key of an account. why: the rule that keeps it from opening the account; empty: it opens it."""
+    """One key of an account. why: the rule by which it does not open the account, in words; empty where it does."""
 
     key: AuthorizedKey
     why: str
 
     @property
     def fingerprint(self) -> str:
-        """As people see it."""
+        """The key's SHA256 fingerprint."""
         return public_key.fingerprint_of(self.key.public_key)
 
 
 class OpenPlaces(NamedTuple):
-    """Ways in from some places. open: those that no rule for the account closes, and what sshd does there; why: the
-    rule that closes the others, or that nobody can come from there.
+    """The ways in to an account from some addresses. open: those that no rule closes, each with sshd's settings for it;
+    why: the rule that closes the others, in words, or that no login can come from there.
     """
 
     open: Tuple[Tuple[Place, Effective], ...] = ()
@@ -42,8 +43,8 @@ class OpenPlaces(NamedTuple):
 
 
 class RecentLogins(NamedTuple):
-    """Who logged in lately, by this host's processes and log. addresses: from where, newest first; keys: fingerprints
-    of those that sshd took.
+    """The recent logins, by this host's processes and log. addresses: they came from, newest first; keys: the
+    fingerprints of the keys that sshd accepted.
     """
 
     addresses: Tuple[str, ...] = ()
@@ -54,9 +55,10 @@ NO_RECENT_LOGINS = RecentLogins()
 
 
 class Verdict:
-    """One account of a document. why: the rule that keeps everybody out of it, whatever the key; empty: none.
+    """One account of a document. why: the rule that keeps everybody out of it, whatever the key, in words; empty where
+    there is none.
 
-    Its keys are judged when they are asked for: most questions end with the first that opens the account.
+    Its keys are judged only when they are asked for: most callers stop at the first that opens the account.
     """
 
     def __init__(
@@ -72,9 +74,9 @@ class Verdict:
         sources: Mapping[str, OpenPlaces],
         seen: OpenPlaces = OpenPlaces(),  # noqa: B008 - a tuple
     ) -> None:
-        """answers: what sshd does for who comes from here, and from and to elsewhere; everywhere: whether a key is kept
-        out only by what keeps it out in all of them; version: of the sshd that runs, asked where it matters; sources:
-        the ways in from what each `from` of its keys names; seen: those from where people came.
+        """answers: sshd's settings for logins from this host, and from and to other addresses; everywhere: whether a
+        key counts as refused only where all of these refuse it; version: of the running sshd; sources: by each `from`
+        of the keys, the ways in from what it names; seen: the ways in from the addresses of recent logins.
         """
         self.username = username
         self.why = why
@@ -87,7 +89,7 @@ class Verdict:
         self._seen = seen
 
     def judged(self) -> Iterator[KeyVerdict]:
-        """Each of its keys."""
+        """A verdict on each of its keys."""
         return (self._judge(key) for key in self._keys)
 
     def opening(self) -> Iterator[AuthorizedKey]:
@@ -95,15 +97,15 @@ class Verdict:
         return iter(()) if self.why else (one.key for one in self.judged() if not one.why)
 
     def hindrances(self, until: float, recent: RecentLogins) -> Iterator[Tuple[AuthorizedKey, str]]:
-        """Each key that opens it, and why nobody can mend this host by it until then (seconds since 1970), for all that
-        is known of who came; empty where they can.
+        """Each key that opens it, and why nobody could repair this host with it until `until` (seconds since 1970);
+        empty where somebody could. recent: the recent logins.
         """
         for key in self.opening():
             yield key, self._binding(key, until, recent) or self._elsewhere(key, recent)
 
     @property
     def words(self) -> str:
-        """Why nobody gets in by it, in one line; empty where somebody does."""
+        """Why no key opens the account, in one line; empty where one does."""
         if next(self.opening(), None) is not None:
             return ""
         whys = "; ".join(sorted({one.why for one in self.judged()}))
@@ -118,7 +120,7 @@ class Verdict:
         source = key_check.sources(key)
         if source and not whys:
             return KeyVerdict(key, self._sources[source].why)
-        # For a key that names its places (from=) one that lets it in is enough, and where `everywhere` says so.
+        # A key with `from` needs only one address that lets it in; so does every key where `everywhere` is set.
         accepted = [not why for why in whys]
         opens = any(accepted) if self._everywhere or source else all(accepted)
         return KeyVerdict(key, "" if opens else next(filter(None, whys)))
@@ -147,7 +149,7 @@ class Verdict:
 
     def _elsewhere(self, key: AuthorizedKey, recent: RecentLogins) -> str:
         if not recent.addresses or not (self._seen.open or self._seen.why):
-            return ""  # from where people come is not known, or they cannot any more, whatever is done
+            return ""  # it is unknown where people log in from, or they no longer can in any case
         source = key_check.sources(key)
         whys = [self._seen.why] if self._seen.why else []
         for place, answer in self._seen.open:
@@ -166,15 +168,15 @@ class Verdict:
 
 
 def opens_for_long(verdicts: Sequence[Verdict], seconds: float, recent: RecentLogins = NO_RECENT_LOGINS) -> bool:
-    """Whether somebody gets a shell by one of them now and for some time: bound to no command, with no near end, and
-    from where people come, as far as that is known.
+    """Whether a key of these accounts gives a shell now and for so many seconds: with no forced command, no near end,
+    and from the addresses of recent logins, as far as these are known.
     """
     until = time.time() + seconds
     return any(not why for verdict in verdicts for _, why in verdict.hindrances(until, recent))
 
 
 def nobody_words(verdicts: Sequence[Verdict], seconds: float, recent: RecentLogins = NO_RECENT_LOGINS) -> List[str]:
-    """Why opens_for_long() says no: the accounts that no key opens, and what is wrong with the keys that open one."""
+    """Why opens_for_long() answers False: the accounts that no key opens, and what restricts the keys that open one."""
     until = time.time() + seconds
     hindered = (
         f"the key {public_key.fingerprint_of(key.public_key)} of {verdict.username}: {why}"
@@ -190,7 +192,7 @@ def nobody_words(verdicts: Sequence[Verdict], seconds: float, recent: RecentLogi
 
 
 def words_of(verdicts: Sequence[Verdict]) -> List[str]:
-    """Why nobody gets in, an account a line, for accounts that no key opens; not all of very many."""
+    """Why nobody can log in, one line for each account that no key opens; _MOST_WORDS accounts at most."""
     reasons = [words for words in (verdict.words for verdict in verdicts) if words]
     more = [f"and {len(reasons) - _MOST_WORDS} accounts more that no key opens"] if len(reasons) > _MOST_WORDS else []
     return reasons[:_MOST_WORDS] + more

@@ -1,5 +1,5 @@
-"""Keeps files of the host as they were before the agent changed them, and restores them to the byte; must decide
-nothing about when.
+"""Keeps files of the host as they were before the agent changed them, and restores them to the byte; must not decide
+when.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LARGEST = 1 << 20
 
 
 class Original(NamedTuple):
-    """One file as it was: bytes, mode, owner and times; data None: there was none."""
+    """One file as it was: bytes, mode, owner and times (nanoseconds since 1970). data: None where there was no file."""
 
     path: str
     data: Optional[bytes] = None
@@ -28,7 +28,7 @@ class Original(NamedTuple):
     changed_at: int = 0
 
     def to_json(self) -> Dict[str, Any]:
-        """For a note."""
+        """As JSON, for a note in the state folder."""
         data = None if self.data is None else base64.b64encode(self.data).decode("ascii")
         return {**self._asdict(), "data": data}
 
@@ -44,7 +44,7 @@ class Original(NamedTuple):
 
 
 def read(path: str) -> Original:
-    """A file as it is now; links in its path are followed. May raise OSError, also for what is no regular file."""
+    """A file as it is now; links in its path are followed. May raise OSError, also where it is no regular file."""
     real = os.path.realpath(path)
     try:
         folder = Folder.open(os.path.dirname(real), PUBLIC_FOLDER)
@@ -69,7 +69,7 @@ def read(path: str) -> Original:
 
 
 def put(path: str, data: bytes, mode: int, owner: Optional[Tuple[int, int]] = None) -> None:
-    """Write a file whole, durably; owner: user and group, where not ours.
+    """Write a file atomically and sync it. owner: user id and group id, where not the agent's own.
 
     Raises FolderProblem where others could write there, or OSError.
     """
@@ -82,8 +82,8 @@ def put(path: str, data: bytes, mode: int, owner: Optional[Tuple[int, int]] = No
 
 
 def restore(original: Original) -> None:
-    """Make a file what it was, with mode, owner and times; one that is so is left alone, for it may be one that
-    nobody can write. Raises FolderProblem or OSError.
+    """Restore a file's bytes, mode, owner and times. One that has not changed is not written, as it may be one that
+    cannot be written. Raises FolderProblem or OSError.
     """
     if read(original.path)._replace(read_at=original.read_at) == original:
         return
@@ -102,8 +102,8 @@ def restore(original: Original) -> None:
 
 
 def restore_all(files: List[Original]) -> List[str]:
-    """Make all of them what they were, the last changed first, and remove what a killed agent left unfinished beside
-    them; answers what could not be, in words.
+    """Restore all of these files, the last one first, and remove unfinished files that a killed agent left beside them.
+    Answers what could not be restored, in words.
     """
     problems = []
     for path in {os.path.dirname(original.path) for original in files}:

@@ -1,8 +1,9 @@
-"""Lists the addresses to judge logins from: those between which sshd's rules tell a difference; must ask nobody.
+"""Lists the addresses to judge logins from: at least one of each kind that sshd's rules tell apart; must ask neither
+sshd nor the DNS.
 
-Rules name places by addresses, networks and patterns (sshd_config(5): Match,
-AllowUsers, DenyUsers); of each, some addresses that it names stand for all, and some that no rule names for the rest.
-Only what can really come counts: to loopback nobody comes from another machine, and nobody by IPv6 to IPv4.
+Rules name addresses, networks and patterns (sshd_config(5): Match, AllowUsers, DenyUsers). A few addresses of each
+stand for all that it names, and a few that no rule names stand for the rest. Only possible connections count: none from
+another machine to loopback, and none by IPv6 to IPv4.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ ASKING = "127.83.71.3"  # one of asking_address()
 _NEAR, _NEAR_6 = (HERE, ASKING, "127.0.0.2"), ("::1",)
 _FAR = ("192.0.2.1", "198.51.100.77", "203.0.113.9", "192.88.99.2")  # of nobody (RFC 5737, RFC 7526)
 _FAR_6 = ("2001:db8::1", "2001:db8:ffff::77")  # of nobody (RFC 3849)
-_MOST = 64  # addresses and names that rules name are looked at
-_MOST_MORE = 256  # the same of what one key names (options.py takes so many)
+_MOST = 64  # of the addresses, and of the host names, that rules name
+_MOST_MORE = 256  # the same for those that one key names (options.py takes so many)
 _WHOLE = 4  # numbers of an IPv4 address
 
 
 class Place(NamedTuple):
-    """Somebody's way in. address: they come from; host: the name that sshd gives that; local, port: they come to, None:
-    the usual one. usual: it stands for all whom no rule names.
+    """A way in. address: the client's; host: the name that sshd has for it; local, port: the server's address and port,
+    None for the usual ones; usual: it stands for all addresses that no rule names.
     """
 
     address: str
@@ -40,7 +41,7 @@ class Place(NamedTuple):
 
 
 class _Endpoint(NamedTuple):
-    """Where somebody may come to, and by which families of addresses."""
+    """An address and port that sshd listens on, and the address families that reach it."""
 
     local: Optional[str]
     port: Optional[int]
@@ -49,8 +50,8 @@ class _Endpoint(NamedTuple):
 
 
 def asking_address() -> str:
-    """A loopback address of its own for one question to the running sshd: it shuts out addresses with failures
-    (PerSourcePenalties, from 9.8 on), and a question must neither be shut out with others nor shut them out.
+    """A random loopback address to ask the running sshd from. sshd refuses addresses with failed logins for a while
+    (PerSourcePenalties, since 9.8): a question must neither be refused for others' failures nor have others refused.
     """
     return f"127.83.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"
 
@@ -58,9 +59,9 @@ def asking_address() -> str:
 def ways_in(
     listeners: Iterable[Listener], named: Iterable[str], more: Iterable[str] = (), *, by_ends: bool, names_hosts: bool
 ) -> Tuple[Place, ...]:
-    """Every place worth asking about, this host itself first. named: the patterns by which rules name places; more:
-    others that are of interest; by_ends: whether a rule asks where somebody comes to; names_hosts: whether sshd asks
-    the DNS for names (UseDNS).
+    """Every way in worth asking about, those from this host first. named: the patterns of addresses in sshd's rules;
+    more: other patterns of interest; by_ends: whether a rule depends on the server's address or port; names_hosts:
+    whether sshd asks the DNS for names (UseDNS).
     """
     patterns, others = _parts(named), _parts(more)
     (addresses, hosts), wanted = _samples(patterns), _samples(others, _MOST_MORE)
@@ -79,7 +80,7 @@ def ways_in(
 def from_addresses(
     listeners: Iterable[Listener], addresses: Iterable[str], *, by_ends: bool, names_hosts: bool
 ) -> Tuple[Place, ...]:
-    """Ways in of those who come from these addresses; what the DNS calls one of them is not asked, and is ""."""
+    """The ways in from these client addresses; where sshd asks the DNS for their names, the host is left empty."""
     places: List[Place] = []
     for endpoint in _endpoints(listeners, by_ends=by_ends):
         for address in addresses:
@@ -89,14 +90,16 @@ def from_addresses(
 
 
 def may_name(pattern: str, place: Place) -> bool:
-    """As names() has it; where a place's name is not known, a list with names of hosts may name it."""
+    """Whether a list of patterns may name a place: as names(), and True where it has host names and the place's host is
+    unknown.
+    """
     if not place.host and any(not list(_of_pattern(part)) and part.strip("*?") for part in _parts([pattern])):
         return _listed(pattern, place.address, networks=True) >= 0
     return names(pattern, place)
 
 
 def names(pattern: str, place: Place) -> bool:
-    """Whether a pattern of AllowUsers or DenyUsers, or a list of them with commas, names a place (match.c,
+    """Whether a pattern of AllowUsers or DenyUsers, or a comma-separated list of them, names a place (match.c,
     match_host_and_ip).
     """
     by_address = _listed(pattern, place.address, networks=True)
@@ -105,7 +108,9 @@ def names(pattern: str, place: Place) -> bool:
 
 
 def near_among(places: Iterable[Place]) -> Optional[str]:
-    """From which of these places somebody on this host itself may come; empty: from any for questions; None: none."""
+    """The address of one of these places that this host itself can connect from; "" for any that questions come from
+    (asking_address), None where there is none.
+    """
     addresses = {place.address for place in places}
     if ASKING in addresses:
         return ""
@@ -113,7 +118,7 @@ def near_among(places: Iterable[Place]) -> Optional[str]:
 
 
 def match_key(patterns: Sequence[str], place: Place) -> Tuple[object, ...]:
-    """The same for two places that no Match with one of these values tells apart."""
+    """A key that is equal for two places unless a Match with one of these patterns tells them apart."""
     by_value = (
         (_listed(pattern, place.address, networks=True), _listed(pattern, place.host.lower(), networks=False))
         for pattern in patterns
@@ -122,12 +127,12 @@ def match_key(patterns: Sequence[str], place: Place) -> Tuple[object, ...]:
 
 
 def like(pattern: str, text: str) -> bool:
-    """ssh_config(5), PATTERNS: * and ? alone mean something."""
+    """Whether a pattern matches a text (ssh_config(5), PATTERNS: only * and ? are special)."""
     return re.fullmatch(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), text, re.DOTALL) is not None
 
 
 def _listed(patterns: str, text: str, *, networks: bool) -> int:
-    """1: one of them names it, -1: one with ! does, which ends the search; 0: none."""
+    """1 where a pattern of a comma-separated list matches, -1 where one with ! does (which ends the search), else 0."""
     verdict = 0
     for part in patterns.split(","):
         negated, part = part.startswith("!"), part[1:] if part.startswith("!") else part
@@ -149,14 +154,14 @@ def _endpoints(listeners: Iterable[Listener], *, by_ends: bool) -> Sequence[_End
     usual = {"0.0.0.0": None, "::": "::1"}  # noqa: S104 - what sshd listens on, not we
     for listener in listeners:
         is_4 = ":" not in listener.address
-        # A socket of systemd's for any address of IPv6 takes IPv4 too; sshd's own does not.
+        # systemd's socket for any IPv6 address takes IPv4 too; sshd's own does not.
         families: Tuple[int, ...] = (socket.AF_INET,) if is_4 else (socket.AF_INET6,)
         if listener.is_systemds and listener.address == "::":
             families = (socket.AF_INET, socket.AF_INET6)
         local, port = (usual.get(listener.address, listener.address), listener.port) if by_ends else (None, None)
         endpoint = _Endpoint(local, port, _is_near(listener.address), families)
         distinct[endpoint] = None
-    # The sequence is the same each time, loopback's own first as everywhere else.
+    # In a fixed order, loopback first.
     endpoints = sorted(
         distinct,
         key=lambda one: (one.local not in (None, HERE), one.families, one.port or 0, one.local or ""),
@@ -167,14 +172,12 @@ def _endpoints(listeners: Iterable[Listener], *, by_ends: bool) -> Sequence[_End
 def _client_addresses(
     endpoint: _Endpoint, addresses: Sequence[str], patterns: Sequence[str]
 ) -> Iterator[Tuple[str, bool]]:
-    """The addresses from which a client can reach an endpoint, each with whether it is one that stands for those whom
-    no rule names.
-    """
+    """Addresses from which a client can reach an endpoint, each with whether it stands for those that no rule names."""
     for family in endpoint.families:
         near, far = (_NEAR, _FAR) if family == socket.AF_INET else (_NEAR_6, _FAR_6)
         yield near[0], True
         for kind in (near[1:],) if endpoint.near_only else (near[1:], far):
-            # Where rules name all of them, the first stands for them.
+            # Where rules name all of these, the first is taken all the same.
             unnamed = (one for one in kind if not any(_names_closely(pattern, one) for pattern in patterns))
             usual = next(itertools.chain(unnamed, kind), None)
             if usual is not None:
@@ -197,14 +200,14 @@ def _parts(lists: Iterable[str]) -> List[str]:
 
 
 def _names_closely(pattern: str, address: str) -> bool:
-    """Whether a pattern names an address, but not all there are."""
+    """Whether a pattern names an address, but not all addresses."""
     if pattern in ("*", "0.0.0.0/0", "::/0"):
         return False
     return like(pattern, address) or _within(pattern, address)
 
 
 def _samples(patterns: Iterable[str], most: int = _MOST) -> Tuple[List[str], List[str]]:
-    """Some addresses that these patterns name, and some names of hosts."""
+    """Up to `most` addresses that these patterns name, and up to `most` host names."""
     addresses: Dict[str, None] = {}
     hosts: Dict[str, None] = {}
     for pattern in patterns:
@@ -244,7 +247,7 @@ def _is_near(address: str) -> bool:
 
 
 def _is_own(address: str) -> bool:
-    """Whether it is this machine's, so that somebody here may come from it to loopback; nothing is sent."""
+    """Whether an address is this machine's own, so that a connection to loopback can come from it; nothing is sent."""
     with contextlib.suppress(OSError), socket.socket(_family(address), socket.SOCK_DGRAM) as asking:
         asking.bind((address, 0))
         return True

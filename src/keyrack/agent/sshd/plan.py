@@ -27,7 +27,7 @@ _LONGEST = 300
 
 
 def plan(state: StateFolder, enrolment: Enrolment) -> Iterator[str]:
-    """The difference, line by line: who loses a way in, who gains one, what becomes of sshd's files and settings.
+    """The plan, line by line: which keys stop or start opening accounts, and what changes in sshd's files and settings.
 
     Raises StateProblem, SshdProblem, FolderProblem or OSError.
     """
@@ -52,8 +52,8 @@ def plan(state: StateFolder, enrolment: Enrolment) -> Iterator[str]:
 def as_reported(
     state: StateFolder, path: str, settings: Mapping[str, str], document: HostDocument, check: LoginCheck, sshd: Sshd
 ) -> Dict[str, Any]:
-    """What a report has of it: all but the keys, which stand in it already; {"revision", "sections"}, as as_object has
-    them, in bounds. path, settings: of the file that enforcing writes. Never raises what asking this host raises.
+    """The plan for a report, without the keys, which a report has already: {"revision": …, "sections": …}, the latter
+    as as_object() has them, bounded. path, settings: of the file that enforcing writes. Errors become a section.
     """
     title = f"What enforcing revision {document.revision} would change on this host:"
     try:
@@ -67,7 +67,7 @@ def as_reported(
 
 
 def _bounded(lines: List[str]) -> List[str]:
-    """So many lines as a report has, in characters that every reader takes, with a word on those left out."""
+    """Up to MOST_LINES lines of up to _LONGEST characters, in ASCII; the last one says how many were left out."""
     plain = [line.expandtabs(4)[:_LONGEST].encode("ascii", "backslashreplace") for line in lines[:MOST_LINES]]
     kept = [line.decode("ascii") for line in plain]
     if len(lines) > MOST_LINES:
@@ -89,7 +89,7 @@ def _beyond_keys(
 
 
 def as_object(lines: Iterable[str]) -> Dict[str, Any]:
-    """The same for programs: "title", and below "sections" the lines of each, by its heading."""
+    """The lines of plan() for programs: {"title": …, "sections": {heading: its lines}}."""
     title, *others = lines
     sections: Dict[str, List[str]] = {}
     for line in others:
@@ -145,7 +145,7 @@ def _keys(document: HostDocument, read: List[ReportedKey], chain: bool) -> Itera
 
 
 def _unseen(scanner: Scanner) -> Iterator[str]:
-    """What was not seen, and may lose its way in all the same."""
+    """The lines about keys that could not be seen, and that may stop opening accounts too."""
     if scanner.problem or scanner.cut:
         yield ""
         yield "Not seen, so keys there may lose their way in unsaid:"
@@ -156,7 +156,7 @@ def _unseen(scanner: Scanner) -> Iterator[str]:
 
 
 def _unbound(sshd: Sshd) -> Iterator[str]:
-    """What goes on letting in whom it does today."""
+    """The lines about other sshds, which enforcing does not change."""
     others = sshd.others()
     if others:
         yield ""
@@ -188,7 +188,7 @@ def _files(sshd: Sshd, path: str, settings: Mapping[str, str]) -> Iterator[str]:
 def _settings(
     state: StateFolder, sshd: Sshd, wanted: Mapping[str, str], document: HostDocument, check: LoginCheck
 ) -> Iterator[str]:
-    """What sshd itself says that it would do otherwise: its settings are tried from a copy."""
+    """The lines about sshd's settings and who could log in: sshd is asked about a copy of its files with Keyrack's."""
     with tried(sshd, wanted, state.folder.path) as copy:
         yield ""
         yield "What sshd would do otherwise:"

@@ -23,12 +23,12 @@ from keyrack.ssh.printable import printable
 NO_SSH = "the program ssh was not found; install OpenSSH's client (openssh-client)"
 ASK_SECONDS = 30.0
 _CONNECT_SECONDS = 10
-# An old ssh (seen with 7.6) names the key in a line of its own, one level further down.
+# An old ssh (seen with 7.6) names the key in a line of its own, at the next debug level.
 _ACCEPTED = re.compile(rf"(?:debug1: Server accepts key: .*|debug2: input_userauth_pk_ok: fp )({FINGERPRINT})")
 _WAS_ASKED = "debug1: Authentications that can continue"
 _RSA_BITS = 4096
 _MEMORY = ("/dev/shm", "/run")  # noqa: S108 - file systems in memory; mkstemp makes new files alone
-# No IdentityAgent, which ssh knows since 7.3: without SSH_AUTH_SOCK and a file of settings there is none.
+# No IdentityAgent, which ssh before 7.3 does not know: without SSH_AUTH_SOCK and a settings file there is none anyway.
 _OPTIONS = (
     "BatchMode=yes",
     "IdentitiesOnly=yes",
@@ -44,7 +44,9 @@ _OPTIONS = (
 
 
 class ProbeResult(NamedTuple):
-    """An sshd's answer. reached: whether it could be asked; words: why not; accepted: fingerprints that it takes."""
+    """An sshd's answer. reached: whether it could be asked; accepted: the fingerprints of keys that it accepts; words:
+    why it could not be asked.
+    """
 
     reached: bool
     accepted: FrozenSet[str] = frozenset()
@@ -52,9 +54,9 @@ class ProbeResult(NamedTuple):
 
 
 def ask(address: Tuple[str, int], username: str, keys: Sequence[str], source: str = "") -> ProbeResult:
-    """Offer these public keys (type and base64), in this order, as somebody who wants to log in as an account.
+    """Offer sshd these public keys (type and base64), in this order, for a login as an account.
 
-    source: an address of this machine to come from, where rules do not let everybody come.
+    source: an address of this machine to connect from, where sshd's rules need it; empty for any.
     """
     program = programs.find("ssh")
     if program is None:
@@ -70,7 +72,7 @@ def ask(address: Tuple[str, int], username: str, keys: Sequence[str], source: st
     descriptors: List[int] = []
     try:
         for key in keys:
-            # In memory, because a full disk must not keep us from knowing.
+            # In memory, so that it works with a full disk.
             descriptor = _file_in_memory()
             descriptors.append(descriptor)
             os.write(descriptor, f"{key}\n".encode("ascii"))
@@ -95,7 +97,7 @@ def ask(address: Tuple[str, int], username: str, keys: Sequence[str], source: st
 
 
 def _file_in_memory() -> int:
-    """A descriptor of a file that has no name. Raises OSError."""
+    """A descriptor of a new file in memory, without a name. Raises OSError."""
     with contextlib.suppress(AttributeError, OSError):
         return os.memfd_create("keyrack")
     # Linux before 3.17, as of RHEL 7.
@@ -106,9 +108,9 @@ def _file_in_memory() -> int:
 
 
 def key_without_owner(accepts_ed25519: bool) -> str:
-    """A public key of which no private half was ever made: random bytes in the form of one.
+    """A public key without a private key: random bytes in the form of one.
 
-    sshd compares such a key with those in its files, and does no arithmetic with it until somebody signs.
+    sshd only compares it with the keys in its files, and does not compute with it until a client signs.
     """
     if accepts_ed25519:
         kind, parts = b"ssh-ed25519", [secrets.token_bytes(32)]

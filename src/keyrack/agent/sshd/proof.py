@@ -1,10 +1,10 @@
-"""Shows that the running sshd obeys Keyrack's files: asks it, and judges by its answers alone; changes no setting.
+"""Shows that the running sshd obeys Keyrack's files: asks it, and judges only by its answers; changes no setting.
 
-Two public keys that nobody has (no private half was ever made) stand in a key file for the time of one question,
-and one of them is revoked for that time too; where ends are in local time, a third one whose end has passed. An sshd
-that has read Keyrack's settings takes the first and refuses the others; one that has not, or that runs with settings of
-its own, does not. An answer counts for as long as the same processes listen on the same sockets with the same settings
-on disk: an sshd reads its settings when it starts, and never in between. Now and then it is asked again all the same.
+For the time of one question, two public keys without private keys are put into a key file, and one of them into the
+file of revoked keys. Where ends are written in local time, a third key is added whose end has passed. An sshd that has
+read Keyrack's settings accepts the first and refuses the others; one that runs with other settings does not. The answer
+counts while the same processes listen on the same sockets and the settings on disk stay the same, as sshd reads them
+only when it starts. After ASK_AGAIN_SECONDS it is asked again all the same.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from keyrack.ssh.public_key import fingerprint_of
 ASK_AGAIN_SECONDS = 3600.0
 _LATER_SECONDS, _PASSED_SECONDS = 2 * 86400, 2
 _LARGEST_FILE = 64 * 1024 * 1024
-_MOST_KEYS = 50  # looked at for one without a place
+_MOST_KEYS = 50  # of an account, among which to find one without `from`
 _SHELLS = ("sh", "bash", "zsh")
-_MOST_ACCOUNTS = 3  # to ask with, one after the other, where one is refused
+_MOST_ACCOUNTS = 3  # to ask with, one after another, while sshd refuses
 
 
 class Observation(NamedTuple):
-    """obeys: whether the running sshd obeys, None where that could not be told; words: why not, for a person."""
+    """obeys: whether the running sshd obeys; None where that is unknown. words: why it does not, or is unknown."""
 
     obeys: Optional[bool]
     words: str = ""
@@ -48,7 +48,7 @@ NOT_OBSERVED = Observation(None, "it was not looked at yet")
 
 
 class SshdProof:
-    """What was shown of one sshd, and for which of its processes."""
+    """Asks one sshd whether it obeys, and remembers for which of its processes it was shown."""
 
     def __init__(self, sshd: Sshd, enrolment: Enrolment, check: LoginCheck) -> None:
         self._sshd = sshd
@@ -62,9 +62,9 @@ class SshdProof:
         self._shown = None
 
     def show(self, verdicts: Iterable[Verdict]) -> Observation:
-        """Whether the running sshd takes Keyrack's key files and its file of revoked keys. Raises SshdProblem.
+        """Whether the running sshd obeys Keyrack's key files and its file of revoked keys. Raises SshdProblem.
 
-        verdicts: of the document in force; a key that opens an account by them must be taken, too.
+        verdicts: of the document in force; sshd must also accept a key that opens an account by them.
         """
         if self._shown is not None:
             listeners, settings = self._shown
@@ -97,7 +97,7 @@ class SshdProof:
         return shown
 
     def _ask(self, place: Tuple[str, int], username: str, known: str) -> Observation:
-        """known: a key that the account must take now, or nothing."""
+        """Ask sshd at a place as an account. known: a key that it must accept for the account now; empty for none."""
         ed25519 = "ssh-ed25519" in (self._check.effective(username).one("pubkeyacceptedalgorithms") or "ssh-ed25519")
         taken, refused, ended = (probe.key_without_owner(ed25519) for _ in range(3))
         later, passed = self._ends()
@@ -106,7 +106,7 @@ class SshdProof:
             revoked = Folder.open(os.path.dirname(self._enrolment.revoked_keys), PUBLIC_FOLDER)
             try:
                 revoked_name = os.path.basename(self._enrolment.revoked_keys)
-                # Were somebody to have such a key after all, it would open nothing.
+                # If somebody had such a private key after all, it would still open nothing.
                 options = {taken: later, refused: later, **({ended: passed} if passed else {})}
                 lines = [
                     authorized_keys.key_line(key, ["restrict", 'command="false"', *end]) for key, end in options.items()
@@ -138,8 +138,9 @@ class SshdProof:
         return OBEYS
 
     def _ends(self) -> Tuple[List[str], List[str]]:
-        """Options for a key that lasts and for one that has ended, where sshd reads ends in its local time: only it can
-        say whether that is the time that we write. Raises ValueError where they cannot be made.
+        """The options for a key that ends later and for one that has ended, where sshd reads ends in its local time:
+        only sshd itself can show that it uses the time zone in which the agent writes them. Two empty lists elsewhere.
+        Raises ValueError where they cannot be written.
         """
         if form_of(self._sshd) is not EndForm.LOCAL:
             return [], []
@@ -153,11 +154,13 @@ class SshdProof:
         return later, passed
 
     def _accounts(self, verdicts: List[Verdict]) -> List[Tuple[str, str]]:
-        """Whom to ask with, and a key of theirs that must be taken: those whom the document lets in, if it does."""
+        """The accounts to ask with, each with a key that sshd must accept (or ""): accounts that the document lets in;
+        where it lets nobody in, others without a key.
+        """
         accounts: List[Tuple[str, str]] = []
         for verdict in verdicts:
             opening = list(itertools.islice(verdict.opening(), _MOST_KEYS))
-            # A directory that went away since then makes sshd refuse everybody of it.
+            # If a directory service no longer answers, sshd refuses all of its accounts.
             may = opening and len(accounts) < _MOST_ACCOUNTS and lookup.exists(verdict.username)
             if may and self._check.near(verdict.username) is not None:
                 free = [key.public_key for key in opening if not _asks_for_a_place(key.options)]
@@ -178,13 +181,13 @@ def _asks_for_a_place(options: Iterable[str]) -> bool:
 
 
 def _some_accounts() -> List[str]:
-    """Accounts that could be asked with, where nobody of the document can: the first with a shell of people."""
+    """Accounts to ask with where none of the document can be used: the first ones with a usual shell."""
     people = (account.pw_name for account in pwd.getpwall() if os.path.basename(account.pw_shell) in _SHELLS)
     return list(itertools.islice(people, _MOST_ACCOUNTS))
 
 
 def _places(listeners: Iterable[Listener]) -> List[Tuple[str, int]]:
-    """One place of each sshd: whoever has several has read its settings once."""
+    """One address of each sshd process: a process with several has read its settings once for all."""
     places: Dict[object, Tuple[str, int]] = {}
     for one in sorted(listeners, key=lambda one: not one.near[0].startswith("127.")):
         places.setdefault(one.owners or one.inode, one.near)

@@ -1,8 +1,8 @@
-"""Tells whether the running sshd has read its settings as they stand on disk; it asks files and the kernel alone.
+"""Tells whether the running sshd has read its settings as they are on disk; it asks only files and the kernel.
 
-sshd reads them when it starts and when it is told to (SIGHUP), and then it opens new sockets and writes its PidFile;
-one that systemd hands its socket is another process then. In between it goes on by what it read, connections included,
-whatever its files and `sshd -T` say.
+sshd reads them when it starts and at a reload (SIGHUP). Then it opens new sockets and writes its PidFile; an sshd that
+gets its socket from systemd is a new process instead. In between it keeps the settings that it read, for its
+connections too, whatever its files and `sshd -T` say.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ UNREAD = (
 
 
 class ReadSettings:
-    """What one sshd has read, as far as that was seen."""
+    """Watches whether one sshd has read its settings, from the first call of unread() on."""
 
     def __init__(self) -> None:
         self._listeners: Tuple[Listener, ...] = ()
@@ -32,37 +32,37 @@ class ReadSettings:
 
     @property
     def known(self) -> bool:
-        """Whether what the running sshd reads was looked at before its settings changed."""
+        """Whether the settings that the running sshd has read are known: they were seen before they changed on disk."""
         return not self._began_unread
 
     def unread(self, sshd: Sshd) -> bool:
-        """Whether it runs by other settings than stand on disk; False where that cannot be seen. sshd: always the same
-        one, by whichever object.
+        """Whether it runs with other settings than those on disk; False where that cannot be seen. sshd: the same one
+        at every call.
         """
         listeners = tuple(one for one in sshd.listeners() if one.sshds)
         if not listeners:
             self._listeners = ()
             return False
-        # Files first: one that changes meanwhile is seen the next time.
+        # The signature before the lines: a change in between shows at the next call.
         files = sshd.signature()
         if not _held_by_sshd(listeners) & _held_by_sshd(self._listeners):
             self._listeners, self._files, self._changed = listeners, files, False
             self._lines = tuple(sshd.lines())
             self._began_unread = changed_since_read(sshd, listeners)
         elif files != self._files:
-            # Other bytes, times or owners are no other settings.
+            # A changed file need not mean changed settings.
             self._files, self._changed = files, tuple(sshd.lines()) != self._lines
         return self._began_unread or self._changed
 
 
 def _held_by_sshd(listeners: Tuple[Listener, ...]) -> Set[Tuple[str, int]]:
-    """Each socket with each sshd that holds it: none is left once all have read their settings anew."""
+    """Pairs of a socket's inode and an sshd's pid that holds it; none of them stays after all sshds have reloaded."""
     return {(one.inode, pid) for one in listeners for pid in one.sshds}
 
 
 def changed_since_read(sshd: Sshd, listeners: Tuple[Listener, ...]) -> bool:
-    """Whether a file of settings was written after the sshd that listens read them, by the time of its PidFile, which
-    it writes then; False where that file is not its own.
+    """Whether a settings file was written after the listening sshd read it, by the time of its PidFile, which it writes
+    at that moment; False where the PidFile is not this sshd's.
     """
     with contextlib.suppress(SshdProblem, OSError, ValueError):
         path = sshd.effective().one("pidfile")

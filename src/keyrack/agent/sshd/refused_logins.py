@@ -1,8 +1,8 @@
-"""Tells the service for each account whether a key of Keyrack's would open it, and which rule stands in the way.
-
-The judgement is login_check's, the same as that of enforcing, `plan` and `doctor`. Only one thing is looked at beyond
-it: whether sshd reads Keyrack's file for the account, and can, where it is another's work to have it read. It changes
+"""Says for a report, for each account, whether a key of Keyrack's would open it, and which rule prevents it; it changes
 nothing.
+
+The judgement is login_check's, as for enforcing, `plan` and `doctor`. This module adds only whether sshd reads
+Keyrack's file for the account, and can read it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from keyrack.agent.system.mounts import Mounts
 from keyrack.protocol.host_document import HostDocument
 
 _UNKNOWN_TOKEN = re.compile(r"^(?:[^%]|%[%hUu])*%(?![%hUu])")
-MOST_ACCOUNTS, MOST_KEYS = 200, 50  # told of
+MOST_ACCOUNTS, MOST_KEYS = 200, 50  # reported at most; keys of each account
 
 
 def as_reported(
     check: LoginCheck, sshd: Sshd, document: HostDocument, reads: Optional[str] = None
 ) -> Dict[str, Dict[str, Any]]:
-    """An entry for each account that the document speaks of, and for root: `why` nobody gets in by any key, `keys`: by
-    fingerprint, why not by this one. Both are left out where nothing stands in the way.
+    """An entry for each account of the document, and for root: {"why": why no key opens it} or {"keys": {fingerprint:
+    why this key does not open it}}, or {} where all keys open it.
 
-    reads: the folder whose files sshd must read, where that is to be looked at. Raises SshdProblem.
+    reads: the folder whose files sshd must read; None where that is not to be checked. Raises SshdProblem.
     """
     users = {name: tuple(document.users.get(name, ())) for name in _names(document)}
     lines = sshd.lines() if reads is not None else ()
@@ -53,13 +53,13 @@ def as_reported(
 
 
 def unread(username: str, effective: Effective, lines: Iterable[SettingLine], folder: str) -> str:
-    """That sshd reads another file than Keyrack's for an account; empty where it reads it."""
+    """Words for an account whose file of Keyrack's sshd does not read; empty where it reads it."""
     account = lookup.account(username)
     if account is None:
-        return lookup.absence(username)  # gone since it was judged
+        return lookup.absence(username)  # removed since it was judged
     local = LocalAccount(username, account.pw_uid, account.pw_gid, account.pw_dir, account.pw_shell)
     patterns = effective.patterns("authorizedkeysfile", lines)
-    # As the file system has it: a folder may have several names.
+    # Compared with links resolved: a folder may have several names.
     named = f"{folder}/{username}"
     ours = os.path.realpath(named)
     mounts = Mounts()
@@ -67,7 +67,7 @@ def unread(username: str, effective: Effective, lines: Iterable[SettingLine], fo
         if _UNKNOWN_TOKEN.match(pattern):
             return f"sshd breaks off every login: AuthorizedKeysFile {pattern} has a token that it does not know"
         path = expand(pattern, local)
-        # Where a link's end may not be told for ever, none of ours is.
+        # A link whose target may hang is not resolved; it does not lead to Keyrack's folder.
         if path is not None and (path == named or (not mounts.may_hang(path) and os.path.realpath(path) == ours)):
             return ""
     return f"sshd does not read Keyrack's file (AuthorizedKeysFile {' '.join(patterns) or 'none'})"

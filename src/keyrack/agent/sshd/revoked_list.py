@@ -1,7 +1,7 @@
 """Says which keys a RevokedKeys file of the host's own refuses, as sshd would; it changes no file.
 
-sshd takes two kinds (sshd_config(5), RevokedKeys): keys a line, which are read here, and ssh-keygen's own (KRL), which
-ssh-keygen is asked about, so that both judge by the same code.
+sshd takes two kinds of file (sshd_config(5), RevokedKeys): one key a line, which is read here, and a KRL, about which
+ssh-keygen is asked, as it judges with sshd's own code.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from keyrack.ssh.line_key import USUAL_RULES, certified, is_certificate, read_ke
 
 _KRL = b"SSHKRL\n\0"  # how such a file begins (PROTOCOL.krl)
 _REVOKED = " REVOKED"
-_KEYS_ASKED = 4096  # of lists of ssh-keygen's own, an answer is a process
+_KEYS_ASKED = 4096  # answers about KRLs that are remembered, as each takes a process
 
 
 def unreadable(path: str) -> str:
-    """Why sshd takes no key at all because of this file; empty where it reads it, or none is set."""
+    """Why sshd takes no key at all because of this file; empty where it can read it, or no file is set."""
     return _read(path, file_stamp.stamp(path))[2] if _is_set(path) else ""
 
 
 def problem(path: str, public_key: str) -> str:
-    """Why a key (type, blank, base64) is refused by this file, or why that cannot be known; empty where it is not."""
+    """Why this file refuses a key (type and base64), or why that is unknown; empty where it does not refuse it."""
     if not _is_set(path):
         return ""
     keys, is_krl, _ = _read(path, file_stamp.stamp(path))
@@ -50,15 +50,15 @@ def _is_set(path: str) -> bool:
 
 
 def _words(path: str) -> str:
-    """That a key is refused by it."""
+    """Words for a key that this file refuses."""
     return f"it is revoked on this host (RevokedKeys {path})"
 
 
 @functools.lru_cache(maxsize=4)
 def _read(path: str, stamp: object) -> Tuple[FrozenSet[str], bool, str]:
-    """Its keys, each as type, blank, base64; whether it is ssh-keygen's own kind; why it cannot be read.
+    """A file's keys (each as type and base64), whether it is a KRL, and why it cannot be read (empty if it can).
 
-    stamp: changes with the file.
+    stamp: changes whenever the file does, and is only for the cache.
     """
     try:
         data = _bytes(path)
@@ -70,13 +70,13 @@ def _read(path: str, stamp: object) -> Tuple[FrozenSet[str], bool, str]:
         return frozenset(), True, ""
     keys: Set[str] = set()
     for number, raw in enumerate(data.split(b"\n"), start=1):
-        # As sshkey_in_file of authfile.c has it: C text ends at NUL, and the first line that is no key ends the search.
+        # As sshkey_in_file (authfile.c): C text ends at NUL, and the first line that is no key ends the search.
         line = raw.split(b"\0", 1)[0].lstrip(b" \t").decode("latin-1")
         if not line or line.startswith("#"):
             continue
         key = read_key(line, USUAL_RULES)
         if key is not None and is_certificate(key):
-            key = certified(key)  # whose key is revoked by it, as sshd compares keys alone (sshkey_equal_public)
+            key = certified(key)  # revokes the key inside: sshd compares only keys (sshkey_equal_public)
         if key is None or key.fingerprint is None:
             where = f"RevokedKeys {path} line {number}"
             return frozenset(keys), False, f"sshd takes no key because of {where}, which is neither a key nor a comment"
@@ -85,7 +85,7 @@ def _read(path: str, stamp: object) -> Tuple[FrozenSet[str], bool, str]:
 
 
 def _bytes(path: str) -> bytes:
-    """What a file holds. Raises OSError, also for what is no file: at a pipe sshd itself would wait for ever."""
+    """A file's bytes. Raises OSError, also where it is no regular file: at a pipe sshd itself would wait for ever."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode) and path != os.devnull:
@@ -97,10 +97,10 @@ def _bytes(path: str) -> bytes:
 
 
 def _asked(path: str, stamp: object, public_key: str) -> str:
-    """What ssh-keygen says of a key and a list of its own kind."""
+    """What ssh-keygen says about a key and a KRL, as problem() answers it."""
     program = programs.find("ssh-keygen")
     if program is None:
-        # Not kept: the program may be installed at any time.
+        # Not cached: the program may be installed at any time.
         return f"whether it is revoked cannot be known: RevokedKeys {path} is a KRL, and ssh-keygen was not found"
     try:
         return _answer(program, path, stamp, public_key)
@@ -109,13 +109,13 @@ def _asked(path: str, stamp: object, public_key: str) -> str:
 
 
 class _NoAnswer(Exception):
-    """Nothing that could be kept as one; the words say why."""
+    """ssh-keygen gave no answer that may be cached; the words say why."""
 
 
 @functools.lru_cache(maxsize=_KEYS_ASKED)
 def _answer(program: str, path: str, stamp: object, public_key: str) -> str:
-    """Raises _NoAnswer."""
-    # It ends with a status of its own kind for each fault, so its words count.
+    """Ask ssh-keygen. Raises _NoAnswer."""
+    # Its status is the same for a revoked key and for errors, so its output counts.
     ended = programs.run([program, "-Q", "-f", path, "/dev/stdin"], stdin=public_key.encode("ascii") + b"\n")
     if ended.status is None or ended.status < 0:
         raise _NoAnswer(ended.errors if ended.status is None else f"{program} was ended from outside")

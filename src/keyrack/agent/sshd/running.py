@@ -1,7 +1,8 @@
 """Finds the running sshd's version, command line and time zone; must judge nothing.
 
-What its files say may be of another time: a package is replaced while the old program runs on, a zone is set for one
-service alone. So the program that runs is asked for its version, and the zone is the one that it was started with.
+They may differ from what the files on disk suggest: a package may be replaced while the old program still runs, and a
+time zone may be set for one service only. So the running program itself is asked for its version, and the time zone is
+the one in the environment that sshd was started with.
 """
 
 from __future__ import annotations
@@ -22,32 +23,32 @@ from keyrack.agent.system import file_stamp, processes, programs
 Version = Tuple[int, int]
 UNKNOWN: Version = (0, 0)
 TAKES_PATTERNS: Version = (10, 0)
-"""OpenSSH's first to which a path of AuthorizedKeysFile, its tokens filled in, is a pattern (glob)."""
-LOCAL_TIME = ":/etc/localtime"  # what no TZ means (tzset(3))
+"""The first OpenSSH that takes a path of AuthorizedKeysFile, with its tokens filled in, for a glob pattern."""
+LOCAL_TIME = ":/etc/localtime"  # the meaning of an environment without TZ (tzset(3))
 
 _VERSION = re.compile(r"OpenSSH_(?:for_Windows_)?([0-9]{1,3})\.([0-9]{1,3})")
 _ZONE_FOLDERS = ("/usr/share/zoneinfo", "/etc/zoneinfo", "/usr/lib/zoneinfo")
 _ENVIRONMENT_FILE = re.compile(r"(/\S+) \(ignore_errors=")
 _DELETED = " (deleted)"
 _LARGEST_ENVIRONMENT = 1 << 20
-# Of a template there is no telling, so: of any one instance.
+# systemd tells nothing about a template itself, so any instance of it is named.
 _UNITS_OF_CONNECTIONS = ("ssh@keyrack.service", "sshd@keyrack.service")
 _UNITS = ("ssh.service", "sshd.service", *_UNITS_OF_CONNECTIONS)
 _ARGUMENTS = re.compile(r"argv\[\]=(.*?) ; ")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
-_TRIES = 30  # a busy host may run us too late for most of them; one takes some milliseconds
+_TRIES = 30  # on a busy host most tries come too late; one takes some milliseconds
 _CATCH_SECONDS = 2.0
 
 
 class TimeZone(NamedTuple):
-    """A zone as TZ names it; rules: changes whenever what it means does, as far as files of this host tell."""
+    """A time zone. tz: as the variable TZ names it; rules: changes whenever the zone's file on this host does."""
 
     tz: str
     rules: Tuple[object, ...] = ()
 
     @property
     def name(self) -> str:
-        """For a person."""
+        """The zone's name for people."""
         if self.tz != LOCAL_TIME:
             return f"TZ={self.tz}"
         path = os.path.realpath("/etc/localtime")
@@ -58,18 +59,18 @@ class TimeZone(NamedTuple):
 
 
 class RunningSshd:
-    """The sshd that listens now; asked anew only when other processes listen, or their program was replaced."""
+    """The sshd that listens now. It is asked again only when other processes listen or their program was replaced."""
 
     def __init__(self, find: Callable[[], Tuple[Listener, ...]]) -> None:
-        """find: who listens where this sshd should."""
+        """find: answers the listeners at this sshd's addresses."""
         self._find = find
         self._listeners: Tuple[Listener, ...] = ()
         self._zone: Optional[str] = None
         self._given: Optional[command_line.CommandLine] = None
 
     def version(self) -> Version:
-        """OpenSSH's version, such as (9, 2): the lowest where several run; where none does, that of the program that
-        would. UNKNOWN where nothing says it.
+        """OpenSSH's version, such as (9, 2): the lowest where several sshds run; that of the installed program where
+        none runs; UNKNOWN where it cannot be found out.
         """
         self._refresh()
         versions = [_version_of(*program) for program in map(_program_of, self._sshds()) if program is not None]
@@ -80,7 +81,7 @@ class RunningSshd:
         return min(known) if known else UNKNOWN
 
     def zone(self) -> TimeZone:
-        """The zone that it reads a time in which names none."""
+        """The zone in which it reads times that name no zone."""
         self._refresh()
         if self._zone is None:
             pids = self._sshds()
@@ -92,11 +93,13 @@ class RunningSshd:
         return TimeZone(self._zone, _rules(self._zone))
 
     def arguments(self) -> Tuple[str, ...]:
-        """What its command line says beside its files, as arguments for another sshd that is asked in its place."""
+        """The settings on its command line, as arguments for `sshd -T`."""
         return self._command_line().settings
 
     def perhaps_files(self) -> Tuple[str, ...]:
-        """Words of its command line that may be files of AuthorizedKeysFile, or options: nothing tells."""
+        """Words of its command line that may be files of AuthorizedKeysFile, or other arguments: its title does not
+        tell them apart.
+        """
         return self._command_line().perhaps_files
 
     def _command_line(self) -> command_line.CommandLine:
@@ -111,7 +114,7 @@ class RunningSshd:
         return self._given
 
     def _refresh(self) -> None:
-        """Forget what was known where others listen now. Called dozens of times a pass, so no more than that."""
+        """Forget what is known if other processes listen now. Called dozens of times a pass, so it is kept cheap."""
         if not self._listeners or not listening.still(self._listeners):
             self._listeners, self._zone, self._given = self._find(), None, None
 
@@ -120,20 +123,20 @@ class RunningSshd:
 
 
 def _program_of(pid: int) -> Optional[Tuple[str, Tuple[object, ...]]]:
-    """What a process runs, as something that can be run, and what changes with it."""
+    """The program of a process, as a path that can be run, and a stamp that changes whenever the program does."""
     running = f"/proc/{pid}/exe"
     try:
         file = os.readlink(running)
     except OSError:
         return None
     now = file[: -len(_DELETED)] if file.endswith(_DELETED) else ""
-    # It starts itself anew for each connection (sshd.c, rexec), by its name: then as what lies there now.
+    # It executes itself again by its path for each connection (sshd.c, rexec): a replaced file is what then runs.
     program = now if now and os.access(now, os.X_OK) else running
     return program, (file, file_stamp.stamp(program))
 
 
 class _NoAnswer(Exception):
-    """Nothing that could be kept as one."""
+    """The program gave no answer that may be cached."""
 
 
 def _version_of(program: str, stamp: Optional[Tuple[object, ...]]) -> Version:
@@ -145,8 +148,8 @@ def _version_of(program: str, stamp: Optional[Tuple[object, ...]]) -> Version:
 
 @functools.lru_cache(maxsize=16)
 def _said_version(program: str, stamp: Optional[Tuple[object, ...]]) -> Version:
-    """What it says of itself, once for each stamp. Raises _NoAnswer where it could not be asked."""
-    # Before 9.2 it knows no -V, and says its version with its usage.
+    """The version that a program prints; asked once for each stamp. Raises _NoAnswer where it could not be asked."""
+    # Before 9.2 sshd knows no -V, and prints its version with its usage.
     ended = programs.run([program, "-V"])
     if ended.status is None or ended.status < 0:
         raise _NoAnswer
@@ -155,10 +158,11 @@ def _said_version(program: str, stamp: Optional[Tuple[object, ...]]) -> Version:
 
 
 def _zone_of(pid: int, near: Address) -> Optional[str]:
-    """The TZ that a process was started with; None where there is none, or nothing tells. near: where it listens.
+    """The TZ that a listening sshd was started with; None where it had none, or that is unknown. near: its address.
 
-    From 8.2 on sshd writes its title over the environment that /proc shows. Then a process that it starts for a
-    connection shows it, as the same one is given on; else it is that of the unit, or of whoever started it.
+    Since 8.2 sshd overwrites the environment that /proc shows with its title. A process that it starts for a connection
+    inherits the environment and shows it for a moment. Otherwise the environment of its systemd unit is taken, or that
+    of a process that started it.
     """
     environment = _environment(pid)
     if environment is None:
@@ -179,12 +183,12 @@ def _zone_of(pid: int, near: Address) -> Optional[str]:
         environment = _environment(pid)
         if environment is not None:
             return _tz(environment)
-    # In a container everything has the environment of its first process, and so have we.
+    # In a container every process has the environment of the first one, and so has the agent.
     return None if has_systemd else os.environ.get("TZ")
 
 
 def _environment(pid: int) -> Optional[List[str]]:
-    """What a process was started with; None where that cannot be seen (any more)."""
+    """The environment that a process was started with, as NAME=value; None where it cannot be seen (any more)."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             data = file.read(_LARGEST_ENVIRONMENT)
@@ -195,7 +199,7 @@ def _environment(pid: int) -> Optional[List[str]]:
 
 
 def _environment_of_a_connection(listener: int, near: Address) -> Optional[List[str]]:
-    """What the process is started with that sshd starts for us: seen before it writes its own title over it."""
+    """The environment of the process that sshd starts for a connection of ours, read before its title overwrites it."""
     for _ in range(_TRIES):
         deadline = time.monotonic() + _CATCH_SECONDS
         source = (places.asking_address(), 0) if near[0].startswith("127.") else None
@@ -207,7 +211,7 @@ def _environment_of_a_connection(listener: int, near: Address) -> Optional[List[
                         if environment is not None:
                             return environment
                     if select.select([connection], [], [], 0)[0]:
-                        break  # it greets, so its title is written
+                        break  # it greets, so its title has been written
         except OSError:
             return None
     return None
@@ -222,7 +226,7 @@ def _tz_of_unit(unit: str) -> Optional[str]:
 
 
 def _environment_of_unit(unit: str) -> List[str]:
-    """What systemd starts a unit with, as far as files and settings of this host say."""
+    """The environment that systemd starts a unit with, as NAME=value, as far as its settings and files tell."""
     systemctl = programs.find("systemctl")
     if systemctl is None:
         return []
@@ -238,7 +242,7 @@ def _environment_of_unit(unit: str) -> List[str]:
 
 
 def _command_line_of_unit(unit: str) -> command_line.CommandLine:
-    """What systemd would start sshd with; a variable of its environment may stand for several words."""
+    """The command line with which a unit starts sshd, with its variables replaced, each by one or several words."""
     systemctl = programs.find("systemctl")
     if systemctl is None:
         return command_line.CommandLine()

@@ -1,7 +1,7 @@
-"""The host's own sshd: what it would do, whether its settings are sound, and to have it read them again.
+"""Asks the host's own sshd for its settings, checks that they are valid, and reloads it; must judge no account or key.
 
-It judges nothing; every answer is sshd's own (`sshd -T`, `sshd -t`) but for the text of the settings, which is
-read to learn of what no single `sshd -T` shows: rules for other accounts and addresses (sshd_config(5), Match).
+The answers are sshd's own (`sshd -T`, `sshd -t`). Only the text of the settings is read too, for what no single
+`sshd -T` shows: rules for other accounts and addresses (sshd_config(5), Match).
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from keyrack.agent.system import file_stamp, processes, programs
 from keyrack.ssh.printable import printable
 from keyrack.ssh.quotes import setting_word
 
-CONFIG_FOLDER = "/etc/ssh"  # where a relative Include begins
-PLACE_CRITERIA = ("address", "host", "localaddress", "localport", "rdomain")  # of a Match: all but the account's
+CONFIG_FOLDER = "/etc/ssh"  # which a relative path of Include is below
+PLACE_CRITERIA = ("address", "host", "localaddress", "localport", "rdomain")  # of a Match, beside those on accounts
 GREETING_SECONDS = 10.0
 RELOAD_SECONDS = 15.0
 _DEEPEST_INCLUDE = 16
 _PRIVILEGE_FOLDER = "/run/sshd"
 _LARGEST_CONFIG = 1 << 20
 _LINE = re.compile(r'[ \t\r]*("?)([A-Za-z][A-Za-z0-9]*)\1(?:[ \t\r]*=[ \t\r]*|[ \t\r]+)(.*)')
-_BEHIND_NUL = re.compile("\0[^\n]*\n?[ \t\r]*")  # sshd leaves it out, with the end of the line (load_server_config)
+_BEHIND_NUL = re.compile("\0[^\n]*\n?[ \t\r]*")  # sshd ignores this part of a line (load_server_config)
 _GLOB = re.compile(r"\\(.)|\[\^")
 _WITHOUT_VALUE = ("all", "canonical", "final", "invalid-user")  # criteria of a Match
 _NAME = re.compile(r"[a-z0-9_.@+-]+")  # of a user, with no pattern (*, ?, !) in it
-_ANSWER_SECONDS = 15.0  # for as long sshd is not asked the same again, while its settings are the same
-_MOST_ANSWERS = 16  # files of settings
-_PORT = re.compile(r"(?:[^:]*:|\[[^]]*\]:)?([0-9]{1,5})")  # alone, or behind an address
-# A greeting, or the words with which sshd turns away when it is under siege (sshd.c: MaxStartups; from 9.8 on
-# PerSourcePenalties): whoever makes logins fail on loopback must not make the agent believe that sshd is broken.
+_ANSWER_SECONDS = 15.0  # how long an answer of sshd is used again while its settings are unchanged
+_MOST_ANSWERS = 16  # settings files whose answers are remembered
+_PORT = re.compile(r"(?:[^:]*:|\[[^]]*\]:)?([0-9]{1,5})")  # alone, or after an address
+# A greeting, or sshd's words when it refuses connections (sshd.c: MaxStartups; since 9.8 PerSourcePenalties): an
+# account that makes logins from loopback fail must not make the agent believe that sshd is broken.
 _SIGNS_OF_LIFE = (b"SSH-", b"Exceeded MaxStartups", b"Not allowed at this time")
 
 
-# Both caches are the module's: an agent is one process on one host, and its parts ask the same of the same sshd.
-# Who listens, by the path of the settings, with the state of the settings that it was found by.
+# Both caches belong to the module: the agent's parts ask the same questions about the same sshd.
+# The listeners, by the path of the settings, with the state of the settings that they were found by.
 _found: Dict[str, Tuple[Tuple[object, ...], listening.Listening]] = {}
 # What sshd answered, by the path of the settings, with the state of the files that it answered by.
 _answers: "Dict[str, Tuple[Tuple[object, ...], Dict[Tuple[Optional[str], ...], Effective]]]" = {}
@@ -58,7 +58,7 @@ class SshdProblem(Exception):
 
 
 class SshdSilent(SshdProblem):
-    """sshd could not be started, did not end in time or was ended, which says nothing of its settings."""
+    """sshd could not be started, did not end in time or was killed, which says nothing about its settings."""
 
 
 class SettingLine(NamedTuple):
@@ -76,12 +76,12 @@ class Reloaded(NamedTuple):
 
 
 class Effective:
-    """What sshd would do for one account: the answer of `sshd -T`, keywords in lower case (from 10.6 on it writes them
-    as its manual does). Raises SshdProblem for what is no such answer.
+    """sshd's settings for one account: the answer of `sshd -T`, keywords in lower case (since 10.6 it writes them as
+    its manual does). Raises SshdProblem for output of another form.
     """
 
     def __init__(self, output: str, problem: str = "") -> None:
-        """problem: why sshd does nothing of this for whom it was asked about."""
+        """problem: why sshd breaks off the account's connections, whatever these settings; empty where it does not."""
         self.problem = problem
         self._output = output
         self._values: Dict[str, List[str]] = {}
@@ -89,16 +89,16 @@ class Effective:
             keyword, _, value = line.partition(" ")
             if keyword:
                 self._values.setdefault(keyword.lower(), []).append(value)
-        # Every sshd says these. Not to find them is no answer, and must not be taken for one.
+        # Every sshd prints these. Output without them must not be taken for an answer.
         if not {"authorizedkeysfile", "pubkeyauthentication"} <= set(self._values):
             raise SshdProblem("sshd's account of its settings (sshd -T) is in a form that this agent cannot read")
 
     def broken(self, problem: str) -> Effective:
-        """The same, and why sshd lets nobody in by it."""
+        """The same settings for an account whose connections sshd breaks off; problem: why."""
         return Effective(self._output, problem)
 
     def having(self, keyword: str, value: str) -> Effective:
-        """The same, and another value of a keyword."""
+        """The same settings with another value of a keyword."""
         return Effective(f"{keyword} {value}\n{self._output}", self.problem)
 
     def one(self, keyword: str) -> str:
@@ -111,8 +111,8 @@ class Effective:
         return tuple(self._values.get(keyword.lower(), ()))
 
     def patterns(self, keyword: str, lines: Iterable[SettingLine] = ()) -> Tuple[str, ...]:
-        """The files that a keyword names. lines: the settings as written, because `sshd -T` writes no quotes, so that
-        a name with blanks looks like several, and not all names are UTF-8.
+        """The files that a keyword names. lines: the settings as written: `sshd -T` prints no quotes, so that a name
+        with blanks is taken for several, and names need not be UTF-8.
         """
         patterns: Dict[str, None] = {}
         written: Dict[str, List[str]] = {}
@@ -126,7 +126,7 @@ class Effective:
 
 
 class Sshd:
-    """One sshd, known by its file of settings; None: the usual one. held: its sockets, where it is known by these."""
+    """One sshd. config: its settings file, None for the default one; held: its sockets, where it is known by them."""
 
     def __init__(self, config: Optional[str] = None, held: Tuple[Listener, ...] = ()) -> None:
         self.config = config or DEFAULT_CONFIG
@@ -134,7 +134,7 @@ class Sshd:
         self.running = RunningSshd(self.listeners)
 
     def problem(self) -> Optional[str]:
-        """Why sshd would not start with its settings, in its own words; None when it would. Raises SshdSilent."""
+        """Why sshd would not start with its settings, in its own words; None where it would. Raises SshdSilent."""
         program = programs.find("sshd")
         if program is None:
             return "sshd was not found; install OpenSSH's server (openssh-server)"
@@ -143,8 +143,8 @@ class Sshd:
         return None if ended.status == 0 else _said(ended)
 
     def runs(self) -> bool:
-        """Whether a process of it listens, by the kernel's word alone: also where sshd answers no question. True where
-        that cannot be seen.
+        """Whether a process of it listens, by the kernel's tables only, so also where sshd answers no question. True
+        where that cannot be seen.
         """
         if not listening.can_be_seen():
             return True
@@ -158,10 +158,10 @@ class Sshd:
         place: Optional[Place] = None,
         given: Tuple[str, ...] = (),
     ) -> Effective:
-        """What sshd would do, for everybody or for one account that comes from this host. Raises SshdProblem.
+        """sshd's settings for everybody, or for a login of one account from this host. Raises SshdProblem.
 
-        config: another file of settings to try; place: another way to come; given: arguments to try. What the running
-        sshd was given on its command line counts as it does there.
+        config: another settings file to ask about; place: another address to log in from; given: more arguments. The
+        running sshd's own command line counts too.
         """
         return self._ask(user, config, place, (*given, *self.running.arguments()))
 
@@ -182,7 +182,7 @@ class Sshd:
         named_users = matched_users(lines)
         if named_users is None:
             return _answer(command)
-        # One answer for all whom no rule names.
+        # One answer for all accounts that no rule names.
         user_asked = user if user is None or user.lower() in named_users else ""
         question = (*given, None, *spec, user_asked)
         known = _known_answers(file, state)
@@ -194,43 +194,43 @@ class Sshd:
         return known[question]
 
     def lines(self) -> List[SettingLine]:
-        """Every setting as written, those of the running sshd's command line first, those of included files where they
+        """Every setting as written: those of the running sshd's command line first, those of included files where they
         are included. Unreadable files are left out.
         """
         return [*read_lines(command_line.as_written(self.running.arguments())), *_lines(self.config, 0)]
 
     def large(self) -> List[str]:
-        """The files of settings of which lines() has only the beginning, because they are too large."""
+        """The settings files of which lines() has only the beginning, because they are too large."""
         return [path for path in [self.config, *_included(self.config, 0)] if _is_large(path)]
 
     def names_hosts(self, config: Optional[str] = None) -> bool:
-        """Whether it asks the DNS for the name of whoever comes (UseDNS)."""
+        """Whether it asks the DNS for the names of clients (UseDNS)."""
         return _names_hosts(
             [*read_lines(command_line.as_written(self.running.arguments())), *_lines(config or self.config, 0)]
         )
 
     def keys_commands(self) -> List[str]:
-        """The programs that its settings name to be asked for keys, whoever they are for, as written."""
+        """The programs of every AuthorizedKeysCommand in its settings, as written."""
         said = (" ".join(line.values) for line in self.lines() if line.keyword == "authorizedkeyscommand")
         return sorted({command for command in said if command not in ("", "none")})
 
     def signature(self) -> Tuple[object, ...]:
-        """Something that changes whenever a file of settings does, or the program: another version reads and does other
-        things by the same files.
+        """A value that changes whenever a settings file or the program does, as another version may understand the same
+        files differently.
         """
         program = programs.find("sshd")
         return (program, file_stamp.stamp(program) if program is not None else None, *_signature(self.config))
 
     def files_changed_at(self) -> List[int]:
-        """When each file of settings that is there was written, in nanoseconds since 1970."""
+        """When each existing settings file was written, in nanoseconds since 1970."""
         files = filter(os.path.isfile, [self.config, *_included(self.config, 0)])
         return [stamp[3] for stamp in map(file_stamp.stamp, files) if stamp is not None]
 
     def reload(self) -> Reloaded:
-        """Have a running sshd read its settings, and see that it did; open sessions go on.
+        """Have a running sshd read its settings, and wait until it has; open sessions go on.
 
-        It did when other sockets listen than before, or other processes. Where systemd alone listens, the next
-        connection reads them.
+        It has when other sockets or other processes listen than before. Where only systemd listens, the sshd of the
+        next connection reads them.
         """
         before = self.listeners()
         if not before:
@@ -243,7 +243,7 @@ class Sshd:
             return Reloaded(
                 done=False, problem=f"what listens at {_places(before)} is no sshd that can be told (process {who})"
             )
-        gone = self.cannot_start_anew()
+        gone = self.restart_problem()
         if gone:
             return Reloaded(done=False, problem=f"sshd was not told to read its settings: {gone}")
         for pid in signalled:
@@ -261,14 +261,14 @@ class Sshd:
             time.sleep(0.05)
         return Reloaded(done=False, problem="sshd was told to read its settings and did not")
 
-    def cannot_start_anew(self) -> str:
-        """Why an sshd that listens would be gone for good if it were told to read its settings, in words: it starts
-        itself anew then, by the name of its program (sshd(8), SIGHUP), which somebody may have replaced or removed.
+    def restart_problem(self) -> str:
+        """Why a listening sshd would not survive a reload, in words; empty where it would: it executes its program
+        again by its path (sshd(8), SIGHUP), which somebody may have replaced or removed.
         """
         for pid in sorted({pid for one in self.listeners() for pid in one.sshds}):
             given = command_line.of(pid)
             program = f"/proc/{pid}/root{given.program}"
-            # Only what sshd itself can start: the name is absolute, or it began without one (then it tells nobody).
+            # Only an absolute path: sshd cannot execute itself again by another name.
             if not given.program.startswith("/") or not processes.is_ours(pid):
                 continue
             if not os.access(program, os.X_OK):
@@ -283,7 +283,7 @@ class Sshd:
             if not by_systemd:
                 os.kill(pid, signal.SIGHUP)
                 return ""
-            # A signal would have it open its port anew, while systemd keeps the one that people come by.
+            # After a signal it would open its own port, while systemd keeps the socket that clients connect to.
             unit, systemctl = listening.unit_of(pid), programs.find("systemctl")
             if unit and systemctl is not None:
                 ended = programs.run([systemctl, "restart", unit], seconds=60.0)
@@ -294,7 +294,7 @@ class Sshd:
         return ""
 
     def _reload_unseen(self) -> Reloaded:
-        """Where nobody listens, or this system does not show who."""
+        """A reload where no process listens, or where the system does not show which one."""
         if listening.can_be_seen():
             return Reloaded(done=False)
         try:
@@ -305,24 +305,24 @@ class Sshd:
         return Reloaded(done=True)
 
     def listeners(self) -> Tuple[Listener, ...]:
-        """Who listens where this sshd should, by the kernel's word; nobody where that cannot be seen."""
+        """The listeners at this sshd's addresses, by the kernel's tables; none where they cannot be seen."""
         if self._held:
             return self._held if listening.still(self._held) else ()
         if not listening.can_be_seen():
             return ()
         settings = (DEFAULT_CONFIG, *self.signature())
         known = _found.get(self.config)
-        if known is None or known[0] != settings or not listening.finds_the_same(known[1]):
+        if known is None or known[0] != settings or not listening.is_unchanged(known[1]):
             config = None if os.path.realpath(self.config) == os.path.realpath(DEFAULT_CONFIG) else self.config
             known = _found[self.config] = settings, listening.find(self._addresses(), config)
         return known[1].listeners
 
     def others(self) -> str:
-        """Where other sshds of this machine listen, in words; empty where none does, or this is not the usual one."""
+        """Where other sshds of this machine listen, in words; empty where none does, or this is not the default one."""
         return _places(self._beside())
 
     def beside(self) -> List[Sshd]:
-        """Those others, each with its own settings and command line."""
+        """The other sshds of this machine, each with its own settings and command line."""
         by_settings: Dict[Tuple[object, ...], List[Listener]] = {}
         for one in self._beside():
             pid = one.owners[0][0]
@@ -336,11 +336,11 @@ class Sshd:
         return listening.beside(known) if known else ()
 
     def configured(self) -> List[Listener]:
-        """Where it should listen, by its settings; whether somebody does is not looked at."""
+        """Where it should listen, by its settings, whether a process does or not."""
         return [Listener(host, port, "") for host, port in self._addresses()]
 
     def greets(self, seconds: float = 0.0) -> bool:
-        """Whether somebody who connects is greeted by an SSH server, at once or within some seconds."""
+        """Whether an SSH server greets a new connection, at once or within so many seconds."""
         deadline = time.monotonic() + seconds
         while True:
             places = [one.near for one in self.listeners() or self.configured()]
@@ -352,7 +352,7 @@ class Sshd:
 
     def _addresses(self) -> List[Tuple[str, int]]:
         try:
-            # Who listens is found by this, and what it was given only then.
+            # Without its command line, which is known only once the listeners are found by these addresses.
             listening = self._ask(None, None, None, ()).all("listenaddress")
         except SshdProblem:
             return []
@@ -400,7 +400,7 @@ def _signature(config: str) -> Tuple[object, ...]:
             stamps.append((path, None))
             continue
         if stat.S_ISDIR(status.st_mode):
-            # Which files it has, not when it changed: a key file beside the settings changes with each key.
+            # The names in a folder, not its time of change: a key file beside the settings changes with each key.
             stamps.append((path, tuple(sorted(name for name in os.listdir(path) if not name.startswith(".")))))
         else:
             stamps.append((path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
@@ -425,7 +425,7 @@ def split_values(text: str) -> Tuple[str, ...]:
     return tuple(values)
 
 
-# A look reads the same few files dozens of times.
+# A scan reads the same few files dozens of times.
 @functools.lru_cache(maxsize=32)
 def read_lines(text: str) -> Tuple[SettingLine, ...]:
     """The settings in one text."""
@@ -451,8 +451,8 @@ def match_keywords(lines: Iterable[SettingLine]) -> Set[str]:
 
 
 def matched_users(lines: Iterable[SettingLine]) -> Optional[Set[str]]:
-    """The users whom some Match names, in lower case; None where one may tell users apart otherwise (patterns,
-    groups, or what is not known here).
+    """The users that Match rules name, in lower case; None where a rule may tell users apart in other ways (patterns,
+    groups, or unknown criteria).
     """
     users: Set[str] = set()
     for keyword, value in (pair for line in lines if line.keyword == "match" for pair in criteria(line.values)):
@@ -465,16 +465,16 @@ def matched_users(lines: Iterable[SettingLine]) -> Optional[Set[str]]:
 
 
 def matched_sources(lines: Iterable[SettingLine]) -> List[str]:
-    """What every Match asks of address and host, each once: lists of addresses, networks, names and patterns."""
+    """The values of address and host of every Match, each once: lists of addresses, networks, names and patterns."""
     asked = (pair for line in lines if line.keyword == "match" for pair in criteria(line.values))
     return list(dict.fromkeys(value for keyword, value in asked if keyword in ("address", "host")))
 
 
 def _connection_spec(lines: Sequence[SettingLine], user: Optional[str], place: Optional[Place]) -> List[str]:
-    """What -C says of a connection beside its user (sshd(8)), such as ["host=localhost", "addr=127.0.0.1", …].
+    """The words of -C for a connection, beside its user (sshd(8)), such as ["host=localhost", "addr=127.0.0.1", …].
 
-    lines: the settings, by which it is known what some Match asks for: where that is not said, sshd refuses to answer,
-    or takes the rule for one that does not apply. user: None where no connection is asked about but for its port.
+    lines: the settings: what a Match in them asks for must be given, or sshd refuses to answer or ignores the rule.
+    user: None for a question about everybody, which names at most a port.
     """
     spec = []
     if user is not None:
@@ -483,7 +483,7 @@ def _connection_spec(lines: Sequence[SettingLine], user: Optional[str], place: O
         local = place.local or (HERE if place.address == HERE else _own_address())
         spec += [f"host={place.host}", f"addr={place.address}", f"laddr={local}"]
         if "rdomain" in match_keywords(lines):
-            spec.append("rdomain=")  # of none; without it sshd says that no such rule applies
+            spec.append("rdomain=")  # in no routing domain; without it sshd ignores such a rule
     if place is not None and place.port is not None:
         return [*spec, f"lport={place.port}"]
     return [*spec, *_local_port(lines)]
@@ -495,7 +495,7 @@ def _names_hosts(lines: Iterable[SettingLine]) -> bool:
 
 
 def _local_port(lines: Sequence[SettingLine]) -> List[str]:
-    """What -C must say of the port where a rule asks for it: without that, sshd does not answer at all."""
+    """The word of -C for the port, where a rule asks for it: without it sshd does not answer at all."""
     if "localport" not in match_keywords(lines):
         return []
     said = [
@@ -506,8 +506,8 @@ def _local_port(lines: Sequence[SettingLine]) -> List[str]:
 
 
 def _lines(path: str, depth: int, rule: Tuple[str, ...] = ()) -> Iterator[SettingLine]:
-    """rule: the Match that the file is included below. What the file opens itself asks for that too, and ends with it:
-    then the other one is said again.
+    """The settings of a file. rule: the criteria of the Match that the file is included below: a Match in the file
+    applies only within it, and ends with the file, so the outer one is repeated after it.
     """
     here = rule
     for line in read_lines(_text(path)):
@@ -543,15 +543,15 @@ def _matches(patterns: Sequence[str]) -> List[str]:
 
 
 def _as_here(match: "re.Match[str]") -> str:
-    """What glob(3) knows and Python's does not: a backslash before a letter that means itself, and [^…] for [!…]."""
+    """Translate what glob(3) knows and Python's glob does not: a backslash that escapes a character, and [^…]."""
     return "[!" if match.group(1) is None else glob.escape(match.group(1))
 
 
 def _text(path: str) -> str:
     try:
-        # O_NONBLOCK: a pipe that somebody put there has us wait for nobody.
+        # O_NONBLOCK: opening a pipe that somebody put there must not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        # As the bytes are: other ends of lines are none to sshd, and a name need not be UTF-8.
+        # Unchanged: to sshd only \n ends a line, and a name need not be UTF-8.
         with open(descriptor, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return file.read(_LARGEST_CONFIG) if stat.S_ISREG(os.fstat(descriptor).st_mode) else ""
     except OSError:
@@ -572,7 +572,7 @@ def _greets(address: Tuple[str, int]) -> bool:
 
 
 def _own_address() -> str:
-    """Where somebody from elsewhere reaches this machine; nothing is sent to find out."""
+    """The address of this machine that others reach; nothing is sent to find it out."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
             asking.connect(("192.0.2.1", 9))  # of nobody (RFC 5737)
@@ -582,7 +582,7 @@ def _own_address() -> str:
 
 
 def _make_privilege_folder() -> None:
-    """What Debian's sshd wants before it says a word; its own unit makes it when sshd starts, which may be later."""
+    """Make the folder that Debian's sshd needs even for `sshd -T`; its unit makes it only when sshd starts."""
     if os.geteuid() == 0 and os.path.isfile("/etc/debian_version") and not os.path.exists(_PRIVILEGE_FOLDER):
         with contextlib.suppress(OSError):
             os.mkdir(_PRIVILEGE_FOLDER, 0o755)

@@ -1,7 +1,7 @@
-"""Puts Keyrack's settings into the files that the running sshd reads; what was there before is originals.py's to keep.
+"""Puts Keyrack's settings into the files that the running sshd reads; must not keep the originals (originals.py does).
 
-Where sshd knows Include they are in a file of their own, and sshd_config has at most one line more (drop_in.py); before
-8.2 they stand in sshd_config itself (config_block.py).
+Where sshd knows Include, the settings are in a file of their own, which sshd_config includes (drop_in.py). Before 8.2
+they are in sshd_config itself (config_block.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from keyrack.agent.system.folder import PUBLIC_FILE
 
 
 class SettingsFiles:
-    """The files of one sshd. path: of the file of our own, where sshd reads such a one."""
+    """The settings files of one sshd. path: of Keyrack's own file, for an sshd that knows Include."""
 
     def __init__(self, sshd: Sshd, path: str) -> None:
         self._sshd = sshd
@@ -30,12 +30,14 @@ class SettingsFiles:
         return config_block.is_used(self._sshd, originals.read(self._sshd.config).data)
 
     def read(self) -> List[Original]:
-        """All that write() may change, as it is now; sshd_config is the last. May raise OSError."""
+        """All files that write() may change, as they are now; sshd_config is the last. May raise OSError."""
         config = originals.read(self._sshd.config)
         return [config] if self.in_config else [originals.read(self._path), config]
 
     def write(self, settings: Mapping[str, str]) -> List[str]:
-        """Make them so; answers the paths that were not. Raises SshdProblem where sshd finds fault, or OSError."""
+        """Write the settings. Answers the paths of files that changed. Raises SshdProblem where sshd refuses them, or
+        OSError.
+        """
         config = originals.read(self._sshd.config)
         if config.data is None:
             raise SshdProblem(f"{config.path} is missing")
@@ -60,7 +62,7 @@ class SettingsFiles:
         return changed
 
     def stand(self, settings: Mapping[str, str]) -> bool:
-        """Whether they are there as write() would leave them, or not at all."""
+        """Whether the settings are in the files exactly as write() would write them, or not at all."""
         config = originals.read(self._sshd.config).data or b""
         if self.in_config:
             put = config_block.put(config, settings, self._sshd.running.version())
@@ -68,11 +70,11 @@ class SettingsFiles:
         return originals.read(self._path).data in (None, drop_in.render(settings))
 
     def without(self, data: bytes) -> bytes:
-        """sshd_config without what is ours in it."""
+        """The bytes of sshd_config without Keyrack's part."""
         return config_block.without(drop_in.without_include(data, self._path))
 
     def without_ours(self, original: Original) -> Original:
-        """One of the files of read() as it is without what is ours."""
+        """A file of read() as it would be without Keyrack's part."""
         if original.data is None:
             return original
         if original.path != os.path.realpath(self._sshd.config):
@@ -80,7 +82,7 @@ class SettingsFiles:
         return original._replace(data=self.without(original.data))
 
     def unwritable(self, settings: Mapping[str, str]) -> str:
-        """Why write() would fail, found out before anything is changed; empty where nothing is known to keep it."""
+        """Why write() would fail, checked before anything is changed; empty where no reason is known."""
         config = originals.read(self._sshd.config)
         data = config.data or b""
         paths = [] if self.in_config else [os.path.realpath(self._path)]
@@ -92,7 +94,7 @@ class SettingsFiles:
 
 
 def _unwritable(path: str) -> str:
-    """What keeps root from replacing a file: a disk that is only read, or a mark on the file or its folder."""
+    """Why root cannot replace a file: a read-only file system, or an immutable file or folder; empty where it can."""
     try:
         if os.path.exists(path):
             os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))

@@ -1,4 +1,4 @@
-"""sshd's settings as they would be with Keyrack's, in a copy to ask sshd about; it changes no real file."""
+"""Makes a copy of sshd's settings with Keyrack's added, to ask sshd about; it changes no real file."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Names the accounts of this host, those too that no list has; it looks at no file of theirs.
+"""Names the accounts of this host, also those that the system does not list; it reads no file of theirs.
 
-Not listed is not absent: a directory of accounts (SSSD, LDAP, winbind) answers for a name and need not list its names.
+An account that is not listed may still exist: a directory service (SSSD, LDAP, winbind) answers for a name and need not
+list its names.
 """
 
 from __future__ import annotations
@@ -24,25 +25,25 @@ from keyrack.ssh.names import account_problem
 
 SECONDS = 20.0
 HOMES_SECONDS = 10.0  # of these, for one folder of homes
-_NAMED_SECONDS = 8.0  # of these, for whoever is only named: by somebody, then by a group or a file
-_LANE = -4  # of lists of accounts (account_tasks.py); that of a folder of homes is below it
+_NAMED_SECONDS = 8.0  # of these, for accounts known only by name: first those asked for, then those of groups and files
+_LANE = -4  # the queue of this module's tasks (account_tasks.py); those of folders of homes are below it
 _FIRST_OF_PEOPLE = 1000
 _MOST_HOMES = 20_000
 _MOST_OWNERLESS = 1000
 _MOST_APART = 200
-_MOST_SAID = 5  # of what was not listed, each by itself
-_NOBODY = -1  # the number of nobody
+_MOST_SAID = 5  # problems that are named one by one
+_NOBODY = -1  # a user id that no account has
 _LARGEST_FILE = 1 << 22
 _MOST_DOMAINS = 100
 _FILES_OF_ACCOUNTS = ("authorizedkeysfile", "authorizedprincipalsfile")
 _EACH = {"%u": "(?P<u>.+)", "%U": "(?P<U>[0-9]{1,10})"}
-_NSSWITCH = ("/etc/nsswitch.conf", "/usr/etc/nsswitch.conf")  # the second where a distribution has it (openSUSE)
+_NSSWITCH = ("/etc/nsswitch.conf", "/usr/etc/nsswitch.conf")  # the second is openSUSE's
 _NO_SHELLS = ("nologin", "false")
 _LISTED = ("files", "compat", "systemd", "altfiles", "db")
 
 
 class LocalAccount(NamedTuple):
-    """An account as pwd has it."""
+    """An account, with the fields of the module pwd."""
 
     name: str
     uid: int
@@ -52,13 +53,13 @@ class LocalAccount(NamedTuple):
 
     @property
     def may_log_in(self) -> bool:
-        """Whether its shell is one to work with."""
+        """Whether its shell is not one that ends every login."""
         return os.path.basename(self.shell) not in _NO_SHELLS
 
 
 class AccountList(NamedTuple):
-    """accounts: root first, then those who can log in; ownerless: homes whose owner nobody knows now; problem: why
-    somebody may be missing, in words, empty where all accounts are listed.
+    """The accounts of this host. accounts: root first, then those that can log in; ownerless: homes whose owner is
+    unknown now; problem: why accounts may be missing, in words; empty where all are listed.
     """
 
     accounts: Tuple[LocalAccount, ...] = ()
@@ -67,9 +68,10 @@ class AccountList(NamedTuple):
 
 
 def find(names: Iterable[str], lines: Iterable[SettingLine]) -> AccountList:
-    """All that are listed, own a home, are in a group, or are named: `names`, and by sshd's settings (`lines`).
+    """All accounts that the system lists, that own a home, or that are named: by `names`, by sshd's settings (`lines`)
+    or in a group.
 
-    Where this may not be waited for, nobody is known and the problem says so.
+    Where the system does not answer in time, the list is empty and its problem says so.
     """
     lines = list(lines)
     by_files, numbers, problems = _named_by_files(lines)
@@ -93,8 +95,8 @@ def find(names: Iterable[str], lines: Iterable[SettingLine]) -> AccountList:
 
 
 def _named_by_files(lines: Iterable[SettingLine]) -> Tuple[Set[str], List[int], List[str]]:
-    """Names and numbers that files of keys in folders of their own have (AuthorizedKeysFile /etc/ssh/keys/%u), as an
-    account of a directory may have no home; and which folder did not answer, in words.
+    """Account names and user ids by which files are named in folders of key files (AuthorizedKeysFile
+    /etc/ssh/keys/%u), as a directory service's account may have no home; and which folders did not answer, in words.
     """
     patterns = {value for line in lines if line.keyword in _FILES_OF_ACCOUNTS for value in line.values}
     folders = sorted({place for place in map(_folder_of_accounts, patterns) if place is not None})
@@ -125,7 +127,9 @@ def _named_by_files(lines: Iterable[SettingLine]) -> Tuple[Set[str], List[int], 
 
 
 def _folder_of_accounts(pattern: str) -> Optional[Tuple[str, str]]:
-    """The folder in which a pattern has an entry for each account, and an expression for the entry; None: in none."""
+    """The folder in which a pattern has an entry for each account, and a regular expression for the entry; None where
+    there is no such folder.
+    """
     parts = pattern.split("/")
     number = next((number for number, part in enumerate(parts) if re.search("%[uU]", part.replace("%%", ""))), None)
     folder = "/".join(parts[: number or 0])
@@ -144,7 +148,7 @@ def _folder_of_accounts(pattern: str) -> Optional[Tuple[str, str]]:
 
 
 def _entries(folder: str) -> List[str]:
-    """In a process of its own, as it may not answer."""
+    """The names in a folder. Called in a child process, as the folder may not answer."""
     try:
         with os.scandir(folder) as entries:
             return [entry.name for entry in itertools.islice(entries, _MOST_HOMES + 1) if entry.name.isprintable()]
@@ -153,8 +157,8 @@ def _entries(folder: str) -> List[str]:
 
 
 def _add_owners_of_homes(accounts: Dict[str, LocalAccount]) -> Tuple[List[str], List[str]]:
-    """Add those who own a home, or whose name one has; answers homes whose owner nobody knows, and what did not answer,
-    in words.
+    """Add the accounts that own a home or have a home's name. Answers the homes whose owner is unknown, and which
+    folders did not answer, in words.
     """
     mounts = Mounts()
     homes = {one.home.rstrip("/") for one in accounts.values()}
@@ -165,10 +169,10 @@ def _add_owners_of_homes(accounts: Dict[str, LocalAccount]) -> Tuple[List[str], 
     silent: List[str] = []
     while waiting:
         several = waiting is places
-        looks = [functools.partial(_owners, one, several, folders, homes, names, numbers, mounts) for one in waiting]
+        scans = [functools.partial(_owners, one, several, folders, homes, names, numbers, mounts) for one in waiting]
         tasks = [
-            account_tasks.Task(os.geteuid(), os.getegid(), "", look, mounts.may_hang(folder), _lane(folder))
-            for folder, look in zip(waiting, looks)  # noqa: B905 - not in Python 3.9
+            account_tasks.Task(os.geteuid(), os.getegid(), "", scan, mounts.may_hang(folder), _lane(folder))
+            for folder, scan in zip(waiting, scans)  # noqa: B905 - not in Python 3.9
         ]
         answers = account_tasks.run(tasks, one=HOMES_SECONDS, everything=SECONDS)
         apart: List[str] = []
@@ -181,7 +185,7 @@ def _add_owners_of_homes(accounts: Dict[str, LocalAccount]) -> Tuple[List[str], 
             ownerless += answer.value["ownerless"]
             apart += answer.value["apart"]
             silent += answer.value["missed"]
-        # Each by itself: one that does not answer must not keep the others from being seen.
+        # Each in a task of its own: one that does not answer must not hide the others.
         waiting = [path for path in apart if path not in folders]
         if len(waiting) > _MOST_APART:
             homes_left = count(len(waiting) - _MOST_APART, "home")
@@ -196,12 +200,12 @@ def _lane(folder: str) -> int:
 
 
 def named(lines: Iterable[SettingLine]) -> Set[str]:
-    """Whom sshd's settings name, without wildcards; also those whom a rule leaves out (!)."""
+    """The accounts that sshd's settings name without wildcards, also those that a rule excludes (!)."""
     accounts: Set[str] = set()
     for line in lines:
         values: List[str] = []
         if line.keyword in ("allowusers", "denyusers"):
-            # sshd_config(5): what follows the last @ is a place; an account's own name may have one before it.
+            # sshd_config(5): after the last @ stands an address; an account's name may contain another @ before it.
             whole = [value.lstrip("!") for value in line.values]
             values = [name for value in whole for name in (value, value.rpartition("@")[0])]
         elif line.keyword == "match":
@@ -212,7 +216,7 @@ def named(lines: Iterable[SettingLine]) -> Set[str]:
 
 
 def groups_named(lines: Iterable[SettingLine]) -> Set[str]:
-    """The groups that sshd's settings name, without wildcards."""
+    """The groups that sshd's settings name without wildcards."""
     groups: Set[str] = set()
     for line in lines:
         if line.keyword in ("allowgroups", "denygroups"):
@@ -224,11 +228,13 @@ def groups_named(lines: Iterable[SettingLine]) -> Set[str]:
 
 
 def _ask(names: Sequence[str], groups: Sequence[str], by_files: Sequence[str], numbers: Sequence[int]) -> Any:
-    """In a process of its own: a directory of accounts may not answer."""
+    """The accounts that the system lists, and those of these names, groups and user ids. Called in a child process, as
+    a directory service may not answer.
+    """
     known: Dict[str, pwd.struct_passwd] = {one.pw_name: one for one in pwd.getpwall()}
     until = time.monotonic() + _NAMED_SECONDS
     for name in names:
-        # A directory that answers slowly must not cost all that is known by now.
+        # A slow directory service must not lose what is known by now.
         if name not in known and time.monotonic() < until:
             _note(known, lambda name=name: pwd.getpwnam(name))
     late = time.monotonic() >= until
@@ -256,11 +262,13 @@ def _owners(
     numbers: Set[int],
     mounts: Mounts,
 ) -> Any:
-    """Who owns a folder's homes, and those in its folders of domains; in a process of its own, as it may not answer.
+    """The owners of a folder's homes, and of those in its folders of domains. Called in a child process, as it may not
+    answer.
 
-    several: homes are known to lie in it, whoever owns it, as a file system of a network may say otherwise; else it may
-    be a home itself. homes, names, numbers: of accounts that are known; folders: all that are looked at. apart: folders
-    that are to be looked at by themselves, each of which may be somebody's home; missed: what was not seen, in words.
+    several: the folder is known to hold homes, whoever owns it (a network file system may misreport its owner); else it
+    may be a home itself. homes, names, numbers: of known accounts; folders: all that are scanned. Answers accounts,
+    ownerless (homes whose owner is unknown), apart (folders to scan in tasks of their own, each possibly a home) and
+    missed (what was not seen, in words).
     """
     accounts: Dict[str, pwd.struct_passwd] = {}
     numbers = set(numbers)
@@ -299,8 +307,8 @@ def _owners(
 
 
 def _members(groups: Sequence[str]) -> List[str]:
-    """Whom groups name: those of this host's own file, as an administrator puts somebody of a directory into one, and
-    these. A directory's are not listed, which may take it long.
+    """The members of all groups in this host's own /etc/group, where an administrator may put a directory service's
+    account, and of these groups. Other groups of a directory service are not listed: that may take long.
     """
     members: Dict[str, None] = {}
     with contextlib.suppress(OSError), open("/etc/group", encoding="utf-8", errors="replace") as file:
@@ -315,8 +323,8 @@ def _members(groups: Sequence[str]) -> List[str]:
 
 
 def _of_domains(folder: str, homes: Set[str], mounts: Mounts) -> Set[str]:
-    """Folders in those of homes that are root's, and so nobody's home: a directory's often lie in one for each domain
-    (SSSD: /home/%d/%u, winbind: /home/%D/%U). Links are not followed: what they lead to may not answer.
+    """Folders of root's in a folder of homes: they are no homes, but may hold a domain's homes (SSSD: /home/%d/%u,
+    winbind: /home/%D/%U). Links are not followed: their targets may not answer.
     """
     inside = (os.path.join(folder, name) for name, owner in _homes(folder, homes, mounts, []) if owner == 0)
     return set(itertools.islice((path for path in inside if not os.path.islink(path)), _MOST_DOMAINS))
@@ -332,12 +340,12 @@ def _note(known: Dict[str, pwd.struct_passwd], ask: Any) -> bool:
 
 
 def _homes(folder: str, known: Set[str], mounts: Mounts, missed: List[str]) -> List[Tuple[str, Optional[int]]]:
-    """The names of homes in a folder, and the numbers of their owners; a folder such as / has none of its own. A home
-    may be a link to where it lies, which is not followed.
+    """The names of homes in a folder, each with its owner's user id. Folders such as / have none. A home may be a link,
+    which is not followed.
 
-    One on a file system of its own that may not answer is not asked for its owner (None), as the others would not be
-    seen either; nor is one of the known homes. One that does not say it has nobody's number. missed: gets in words
-    what was not seen.
+    The owner is None, as it is not asked for, where the home is known already, or lies on a file system of its own that
+    may hang and would hide the other homes. It is _NOBODY where it cannot be read. missed: a list that gets what was
+    not seen, in words.
     """
     if folder in ("", "/", "/usr", "/var", "/etc", "/run", "/dev", "/proc", "/sys"):
         return []
@@ -355,7 +363,7 @@ def _homes(folder: str, known: Set[str], mounts: Mounts, missed: List[str]) -> L
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as problem:
-        # Whom others' homes are is no matter of an agent that is not root's.
+        # An agent that does not run as root need not know the owners of others' homes.
         if os.geteuid() == 0:
             missed.append(f"the homes in {folder} were not all listed: {problem.strerror}")
     return [one for one in homes if one[1] != 0 or one[0] != "lost+found"]
@@ -365,13 +373,15 @@ def _owner(entry: "os.DirEntry[str]") -> int:
     try:
         return entry.stat(follow_symlinks=False).st_uid
     except FileNotFoundError:
-        return 0  # it went meanwhile, and is nobody's home
+        return 0  # removed meanwhile
     except OSError:
-        return _NOBODY  # the others are seen all the same
+        return _NOBODY  # the other homes must still be seen
 
 
 def directories(database: str) -> List[str]:
-    """What this host asks beside its own files for accounts or groups (nsswitch.conf: "passwd", "group", "shadow")."""
+    """The directory services that this host asks for accounts or groups beside its own files. database: "passwd",
+    "group" or "shadow", as in nsswitch.conf.
+    """
     text = ""
     for path in _NSSWITCH:
         with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:

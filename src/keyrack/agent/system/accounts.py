@@ -1,8 +1,8 @@
 """Creates and removes accounts of this host as a document asks, where its administrator allows that; never others.
 
-Only what this agent created it removes again; an account that was there before is left as it is, and the home of
-a removed one stays, because what lies there is not ours. A password's hash goes to chpasswd through its standard
-input, since arguments can be read by every account.
+It removes only accounts that it created itself. An account that was there before is left as it is, and the home of
+a removed account stays, because its files are not Keyrack's. A password's hash goes to chpasswd through its standard
+input, since every account can read arguments.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from keyrack.ssh.digest import sha256
 
 NOTE = "accounts.json"
 _SHELLS = ("/bin/bash", "/bin/sh")
-_KEY_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")  # what git and ssh find by themselves
+_KEY_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")  # which git and ssh use by default
 
-PATIENCE_SECONDS = 0.3  # what the main work waits for a key pair
+PATIENCE_SECONDS = 0.3  # how long the main loop waits for a key pair
 
 NOT_ALLOWED = "this host does not let the service create or change accounts; allow it in local.json, or do it by hand"
 
 
 class _Making(threading.Thread):
-    """The making of one account's key pair; what came of it counts once the thread has ended."""
+    """Makes one account's key pair. key and problem may be read only when the thread has ended."""
 
     def __init__(self, account: pwd.struct_passwd) -> None:
         super().__init__(name="key pair", daemon=True)
@@ -39,7 +39,7 @@ class _Making(threading.Thread):
         self.problem = ""
 
     def run(self) -> None:
-        """Make it."""
+        """Make the key pair."""
         try:
             self.key = deployment_key(self._account)
         except (as_account.AccountProblem, OSError) as problem:
@@ -57,15 +57,15 @@ class Accounts:
         try:
             noted = state.load(NOTE) or {}
         except StateProblem as problem:
-            # Keys are obeyed all the same.
+            # Keys of the document still come into force.
             self._damage = f"accounts are left alone: {problem}"
         created, passwords = noted.get("created"), noted.get("passwords")
         self._created: List[str] = [str(name) for name in created] if isinstance(created, list) else []
         self._passwords: Dict[str, str] = dict(passwords) if isinstance(passwords, dict) else {}
-        # Of those that were created: whoever makes one of the same name by hand mostly gets another number.
+        # The user ids of created accounts: one of the same name that is made by hand mostly gets another id.
         numbers = noted.get("numbers")
         self._numbers: Dict[str, int] = dict(numbers) if isinstance(numbers, dict) else {}
-        # Names that a directory of accounts had, whatever it says now.
+        # Names that a directory service had once, even if it does not answer for them now.
         elsewhere = noted.get("elsewhere")
         self._elsewhere: List[str] = [str(name) for name in elsewhere] if isinstance(elsewhere, list) else []
         self._keys: Dict[str, str] = {}
@@ -74,11 +74,13 @@ class Accounts:
 
     @property
     def waiting(self) -> bool:
-        """Whether key pairs are being made, of which there is soon more to tell."""
+        """Whether key pairs are being made."""
         return bool(self._making)
 
     def put(self, wanted: Mapping[str, DesiredAccount]) -> List[str]:
-        """Make accounts what is wanted; answers in words what is not so. May raise OSError for the agent's folder."""
+        """Create, change and remove accounts as wanted. Answers in words what was not done. May raise OSError for the
+        agent's folder.
+        """
         self._refused = {}
         if not self._damage:
             self._remember(wanted)
@@ -87,14 +89,14 @@ class Accounts:
             if not problem and self._local.allow_accounts:
                 try:
                     problem = self._put_one(name, account) if account.present else self._remove(name)
-                except KeyError:  # a directory went away meanwhile
+                except KeyError:  # a directory service stopped answering meanwhile
                     problem = lookup.absence(name)
             if problem:
                 self._refused[name] = problem
         return list(dict.fromkeys(self._refused.values()))
 
     def _not_allowed(self, name: str, account: DesiredAccount) -> str:
-        """Why this host's administrator keeps the service from what it asks for an account; empty where not."""
+        """Why this host's administrator does not allow what is wanted for an account; empty where it is allowed."""
         if not self._local.allow_accounts:
             if account.present and not lookup.exists(name):
                 return self._not_made(name) or NOT_ALLOWED
@@ -105,7 +107,7 @@ class Accounts:
         return ""
 
     def _remember(self, wanted: Mapping[str, DesiredAccount]) -> None:
-        """Note whose account is a directory's, before that is away."""
+        """Remember which of these accounts come from a directory service, for when it does not answer."""
         names = (name for name in wanted if name not in self._elsewhere and name not in self._created)
         new = [name for name in names if lookup.exists(name) and lookup.is_of_a_directory(name)]
         if new:
@@ -113,8 +115,8 @@ class Accounts:
             self._note(self._created, self._passwords)
 
     def _not_made(self, name: str) -> str:
-        """Why an account that is not known now must not be made here: a directory may have it, and one of this host's
-        own would stand in front of that for good. Empty where nothing is in the way.
+        """Why an account that does not exist now must not be created here; empty where it may be. A directory service
+        may have it, and a local account would hide that one for good.
         """
         if name in self._elsewhere:
             return (
@@ -126,7 +128,7 @@ class Accounts:
         return ""
 
     def facts(self, wanted: Mapping[str, DesiredAccount]) -> Dict[str, Dict[str, Any]]:
-        """What the service is told about the accounts it asked for."""
+        """What a report has of the wanted accounts: by name, exists, refused (words) and deployment_key."""
         facts: Dict[str, Dict[str, Any]] = {}
         for name in wanted:
             facts[name] = {"exists": lookup.exists(name)}
@@ -150,7 +152,7 @@ class Accounts:
         return ""
 
     def _make_key(self, name: str) -> str:
-        """Have the account make its key pair; how long that takes is in its hands, so nobody waits for it."""
+        """Have the account make its key pair on a thread, as the account can make that slow. Answers why it failed."""
         making = self._making.get(name)
         if making is None:
             making = _Making(pwd.getpwnam(name))
@@ -170,13 +172,13 @@ class Accounts:
         if problem is not None:
             return f"this host has no account {name}, and none of that name is made: {problem}"
         shell = next((path for path in _SHELLS if os.path.exists(path)), "/bin/sh")
-        # An account made anew has neither the password nor the key pair of the one before.
+        # A new account has neither the password nor the key pair of the former one of its name.
         self._keys.pop(name, None)
         self._numbers.pop(name, None)
         passwords = {other: mark for other, mark in self._passwords.items() if other != name}
-        # Noted first: what a killed agent created is its own to remove later.
+        # Saved first: an account that a killed agent created may be removed later.
         self._note([*(other for other in self._created if other != name), name], passwords)
-        # "*": no password opens it, and sshd does not take it for locked, as it would "!" (sshd(8)).
+        # "*": no password fits, and unlike "!" it does not make sshd take the account for locked (sshd(8)).
         problem = _run(["useradd", "-m", "-s", shell, "-p", "*", "--", name])
         if problem:
             self._note([other for other in self._created if other != name], self._passwords)
@@ -186,7 +188,7 @@ class Accounts:
         return ""
 
     def _set_password(self, name: str, hashed: str) -> str:
-        # Once for each new wish: who changes the own password later keeps it.
+        # Once for each new hash: a user who changes their password later keeps it.
         mark = sha256(f"{name}:{hashed}".encode()).hex()
         if self._passwords.get(name) == mark:
             return ""
@@ -208,7 +210,7 @@ class Accounts:
                 return f"the account {name} could not be removed: {problem}"
         elif name not in self._created:
             return ""
-        # Also where somebody else removed it: an account that gets the name after that is theirs.
+        # Also where somebody else removed it: a later account of this name is not Keyrack's.
         self._keys.pop(name, None)
         self._numbers.pop(name, None)
         others = {other: mark for other, mark in self._passwords.items() if other != name}
@@ -216,7 +218,7 @@ class Accounts:
         return ""
 
     def _has_created(self, name: str) -> bool:
-        """Whether the account that has this name now is the one that this agent created."""
+        """Whether the account of this name is the one that this agent created."""
         return name in self._created and self._numbers.get(name) in (None, pwd.getpwnam(name).pw_uid)
 
     def _note(self, created: List[str], passwords: Dict[str, str]) -> None:
@@ -226,9 +228,9 @@ class Accounts:
 
 
 def deployment_key(account: pwd.struct_passwd) -> str:
-    """The public half of the account's own key pair, made now if it has none. Raises AccountProblem.
+    """The public key of the account's own key pair, which is made now if it has none. Raises AccountProblem.
 
-    The account makes it itself; its private half never leaves its home.
+    It is made with the account's rights; the private key never leaves its home.
     """
     ssh_keygen = programs.find("ssh-keygen")
     if ssh_keygen is None:

@@ -1,10 +1,10 @@
-"""Keeps two agents with folders of their own from minding the same files of a host; it reads and writes none of these.
+"""Keeps two agents with different state folders from managing the same files of a host; it must not touch these files.
 
-Each would undo what the other did, again and again. The lock of an agent's own folder does not show it, as the other
-one has another folder. So each place has a lock of its own, in a folder that a reboot empties. They are record locks
-(fcntl(2), F_SETLK): a child has none of them, so what a killed agent had begun does not hold them against the next
-one. The process lets go of such a lock where it closes any descriptor of its file: nothing else may open it there.
-An agent that ends takes its files away; what a killed one left goes when the next one begins.
+Each would undo what the other did, again and again. The lock of a state folder does not prevent that, as the other
+agent has another one. So each managed place has a lock file, in a folder that a reboot empties. They are record locks
+(fcntl(2), F_SETLK), which a child process does not inherit: children of a killed agent do not hold them. A process
+loses such a lock when it closes any descriptor of the file, so nothing else in this process may open it. An agent that
+ends removes its lock files; the next agent removes those of a killed one.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from keyrack.agent.system.folder import PRIVATE_FILE, PRIVATE_FOLDER, Folder, Fo
 from keyrack.ssh.digest import sha256
 
 _FOLDER = "/run/keyrack-agent"
-_OF_AN_ACCOUNT = "/run/user/{}/keyrack-agent"  # the files of a folder are minded by the account that owns it
+_OF_AN_ACCOUNT = "/run/user/{}/keyrack-agent"  # for an agent that does not run as root
 _TRIES = 50
 _PAUSE = 0.02  # seconds
 _LARGEST_NOTE = 8192
-_MOST_LEFT = 1000  # files of others that are looked at
-_HELD: Dict[str, int] = {}  # by path: descriptors, open until the process ends
+_MOST_LEFT = 1000  # lock files of other agents that are checked
+_HELD: Dict[str, int] = {}  # descriptors by path, open until the process ends
 
 
 def hold(state: StateFolder, enrolment: Enrolment, decided: local.Local) -> None:
-    """Be the only agent that minds these places until the process ends. Raises StateProblem where another one does.
+    """Be the only agent that manages these places until the process ends. Raises StateProblem where another one does.
 
-    Where there is no room for locks, nothing is held.
+    Where lock files cannot be written, nothing is locked.
     """
     if not _HELD:
-        # The process's own, not that of its children, which may end in the same way.
+        # With the pid, as children may run the same exit handlers.
         atexit.register(leave, os.getpid())
         _sweep()
     for place in places(enrolment, decided):
@@ -61,7 +61,7 @@ def hold(state: StateFolder, enrolment: Enrolment, decided: local.Local) -> None
 
 
 def places(enrolment: Enrolment, decided: local.Local) -> Tuple[str, ...]:
-    """What an agent so enrolled changes on its host and another one might change, too; links resolved."""
+    """The paths that an agent so enrolled changes and another one might change too, with links resolved."""
     paths = [enrolment.keys_folder, enrolment.revoked_keys]
     if decided.drop_in is not None:
         paths.append(enrolment.sshd_config or DEFAULT_CONFIG)
@@ -69,7 +69,7 @@ def places(enrolment: Enrolment, decided: local.Local) -> Tuple[str, ...]:
 
 
 def leave(process: int) -> None:
-    """Take away what the locks that are held lie in, for an agent that ends. process: who holds them."""
+    """Remove the lock files that are held, for an agent that ends. process: the pid of the process that holds them."""
     if process != os.getpid():
         return
     for path, descriptor in _HELD.items():
@@ -81,7 +81,7 @@ def leave(process: int) -> None:
 
 
 def _sweep() -> None:
-    """Take away the files of agents that were killed: nobody holds their locks."""
+    """Remove the lock files of agents that were killed: nobody holds these locks."""
     folder = os.path.dirname(_path(""))
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for path in [entry.path for entry in itertools.islice(entries, _MOST_LEFT)]:
@@ -95,14 +95,16 @@ def _sweep() -> None:
 
 
 def _unlink_own(path: str, descriptor: int) -> None:
-    """Unlink a file whose lock is ours; another one of its name may be another's."""
+    """Unlink a file whose lock this process holds, unless its name is another file's by now."""
     with contextlib.suppress(OSError):
         if os.path.samestat(os.fstat(descriptor), os.stat(path)):
             os.unlink(path)
 
 
 def keeper(place: str) -> str:
-    """The folder of the agent that minds a place now; empty where none does. Not for an agent that holds one itself."""
+    """The state folder of the agent that manages a place now; empty where none does, "?" where it is unknown. Not for
+    an agent that holds locks itself.
+    """
     try:
         with open(_path(place), "rb") as file:
             try:
@@ -119,10 +121,12 @@ def _by_whom(folder: str) -> str:
 
 
 def _locked(place: str) -> Optional[int]:
-    """An open file whose lock is ours; None where it is another's. Raises FolderProblem or OSError."""
+    """A descriptor of the lock file of a place, locked; None where another agent holds it. Raises FolderProblem or
+    OSError.
+    """
     path = _path(place)
     for _ in range(_TRIES):
-        # Again each time: an agent that ends takes the folder away, too.
+        # At each try: an agent that ends removes the folder too.
         Folder.open(os.path.dirname(path), PRIVATE_FOLDER, create=True).close()
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_FILE)
@@ -130,11 +134,11 @@ def _locked(place: str) -> Optional[int]:
             continue
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever held it may have taken it away as it went.
+            # The agent that held it may have removed the file when it ended.
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
         except BlockingIOError:
-            time.sleep(_PAUSE)  # somebody may only be looking whose it is
+            time.sleep(_PAUSE)  # it may only be a call of keeper()
         except FileNotFoundError:
             pass
         except BaseException:

@@ -1,9 +1,8 @@
-"""Does a small piece of work as another account of this host, in a process that can never be root again.
+"""Does a small piece of work as another account of this host, in a child process that can never be root again.
 
-Whoever owns a folder decides what lies in it, so root neither writes there nor follows its links. Whoever runs a
-process can stop it, so nobody waits for this one longer than was said: its parent kills it, and does not wait for one
-that even then does not end (on a file system that does not answer); until it did, nothing more is begun for that
-account.
+The owner of a folder controls what is in it, so root neither writes there nor follows its links. An account can stop
+its processes, so the parent waits only for a given time and then kills the child. A child that does not end even then
+(on a file system that does not answer) is left, and nothing more is started for that account until it has ended.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ import time
 from typing import Callable, Dict, List, NoReturn, Optional, Tuple
 
 SECONDS = 5
-MOST_LEFT = 8  # processes that do not end; with so many, nothing more is begun that may not end either
-_MOST_AT_ALL = 2 * MOST_LEFT  # with so many, nothing is begun for anybody
+MOST_LEFT = 8  # with so many children that do not end, no more work is started that may hang
+_MOST_AT_ALL = 2 * MOST_LEFT  # with so many, no more work is started at all
 REAP_SECONDS = 0.5
 NOT_ENDED = "what was begun for this account before has not ended yet"
 TOO_MUCH = "too much of what was begun before has not ended yet"
 _LARGEST_ANSWER = 4 * 1024 * 1024
 _DONE, _FAILED = b"+", b"-"
-_FORKING = threading.Lock()  # so that no child holds the pipe of another
-_LEFT: Dict[int, int] = {}  # a process that did not end when it was killed, and its account's number
+_FORKING = threading.Lock()  # so that no child inherits the pipe of another
+_LEFT: Dict[int, int] = {}  # the pids of killed children that have not ended, and their accounts' user ids
 
 
 class AccountProblem(Exception):
@@ -38,14 +37,14 @@ class NoEnd(AccountProblem):
 
 
 class Child:
-    """A process that does some work and writes its answer; `account` is the number of the one it works as just now, or
-    another (below 0) for what keeps no account waiting.
+    """A child process that does some work and writes its answer. account: the user id that it works as just now, or a
+    lane below 0 (account_tasks.py).
 
-    Raises AccountProblem where too much of before has not ended yet, or this host can begin nothing more.
+    Raises AccountProblem where too many earlier children have not ended, or the host cannot start another process.
     """
 
     def __init__(self, account: int, work: Callable[[int], None]) -> None:
-        """work: gets the descriptor to write to, and never returns into our own affairs: the process ends after it."""
+        """work: called in the child with the descriptor to write to; the child ends after it."""
         self.account = account
         reap()
         if account in _LEFT.values():
@@ -60,7 +59,7 @@ class Child:
             try:
                 self._pid = os.fork()
             except OSError as problem:
-                # Whoever has an account may have used up all processes there may be.
+                # An account may have used up all processes that the host allows.
                 os.close(self.reading)
                 os.close(writing)
                 raise AccountProblem(f"no process could be begun: {problem.strerror}") from None
@@ -69,7 +68,9 @@ class Child:
             os.close(writing)
 
     def read(self, deadline: float, most: int = 1 << 16) -> Optional[bytes]:
-        """What it wrote; empty at its end, None when time.monotonic() is at the deadline before."""
+        """What the child wrote, up to `most` bytes; empty at its end, None where nothing came before the deadline (by
+        time.monotonic()).
+        """
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
@@ -80,7 +81,7 @@ class Child:
                 return os.read(self.reading, most)
 
     def end(self) -> None:
-        """Kill it, whatever it does. It is waited for only for a moment."""
+        """Kill the child, and wait REAP_SECONDS for it at most."""
         os.close(self.reading)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
@@ -93,13 +94,13 @@ class Child:
 
 
 def run(account: pwd.struct_passwd, work: Callable[[], bytes], *, seconds: float = SECONDS) -> bytes:
-    """What `work` answers when `account` does it: at most 4 MiB, within `seconds`. Raises AccountProblem.
+    """What `work` answers when it runs as `account`: at most 4 MiB, within `seconds`. Raises AccountProblem.
 
-    As another account than root, only one's own work can be done.
+    Only root can work as another account.
     """
     if account.pw_uid != os.geteuid() and os.geteuid() != 0:
         raise AccountProblem(f"only root can do this as {account.pw_name}")
-    # Asked before the fork: a child of one thread must not wait for what another one holds.
+    # Before the fork: the child must not wait for a lock that another thread holds.
     groups = os.getgrouplist(account.pw_name, account.pw_gid)
     deadline = time.monotonic() + seconds
     child = Child(account.pw_uid, lambda writing: _as_account(account, groups, work, writing))
@@ -109,26 +110,26 @@ def run(account: pwd.struct_passwd, work: Callable[[], bytes], *, seconds: float
         child.end()
     if answer is None:
         raise NoEnd(f"no end within {seconds:g} seconds")
-    # A process that was ended from outside says nothing at its end.
+    # A child that was killed writes no mark at the end.
     if answer.endswith(_DONE):
         return answer[:-1]
     raise AccountProblem(answer[:-1].decode("utf-8", "replace")[:300] or "it failed")
 
 
 def reap() -> None:
-    """Let go of killed processes that have ended since."""
+    """Forget killed children that have ended since."""
     for pid in list(_LEFT):
         if _is_reaped(pid):
             _LEFT.pop(pid, None)
 
 
 def words(error: OSError) -> str:
-    """What went wrong, and with which file."""
+    """An error in words, with its file."""
     return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of it."""
+    """Write all bytes."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
@@ -156,19 +157,19 @@ def _read_all(child: Child, deadline: float) -> Optional[bytes]:
 
 
 def _work(work: Callable[[int], None], writing: int) -> NoReturn:
-    """All that happens in the child."""
+    """The whole work of the child; it never returns."""
     global _FORKING
     try:
-        _FORKING = threading.Lock()  # ours is held just now, and nobody lets go of it here
+        _FORKING = threading.Lock()  # the parent's lock is held, and nobody would release it here
         _LEFT.clear()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
-        # A process that does not end must not keep our lock, or the service's connection.
+        # A child that does not end must not keep the agent's lock files or connections open.
         _close_all_but(writing)
         work(writing)
-    except BaseException:  # nothing of the parent's may run here, and there is nobody to tell
+    except BaseException:  # nothing of the parent's code may run here
         os._exit(1)
-    # Not sys.exit: nothing that the parent prepared for its own end may run here.
+    # Not sys.exit: the parent's exit handlers must not run here.
     os._exit(0)
 
 
@@ -187,7 +188,7 @@ def _close_all_but(kept: int) -> None:
 
 
 def _as_account(account: pwd.struct_passwd, groups: List[int], work: Callable[[], bytes], writing: int) -> None:
-    """Give up every right of root, for good, and only then work."""
+    """In the child: give up root for good, do the work, and write its answer with a mark."""
     answer, mark = b"", _FAILED
     try:
         if os.geteuid() == 0:
@@ -199,11 +200,11 @@ def _as_account(account: pwd.struct_passwd, groups: List[int], work: Callable[[]
         os.environ.clear()
         os.environ.update({"PATH": os.defpath, "HOME": account.pw_dir, "LC_ALL": "C"})
         answer, mark = work()[:_LARGEST_ANSWER], _DONE
-    except BaseException as error:  # a child has nobody to raise to: its parent hears it
+    except BaseException as error:  # sent to the parent, which raises it
         answer = (words(error) if isinstance(error, OSError) else str(error)).encode("utf-8", "replace")
     write_all(writing, answer + mark)
 
 
 def left() -> Tuple[int, ...]:
-    """The numbers of the accounts for which something has not ended."""
+    """The accounts (user ids, or lanes below 0) whose killed children have not ended."""
     return tuple(_LEFT.values())

@@ -1,4 +1,4 @@
-"""Tells whether a file is still the one that was read; it opens none."""
+"""Tells whether a file has changed since it was read; it opens none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Optional, Tuple
 
 
 def stamp(path: str) -> Optional[Tuple[int, ...]]:
-    """Changes with a file, and with what a link leads to; None where there is none."""
+    """A value that changes whenever the file does, also through a link; None where there is no file."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

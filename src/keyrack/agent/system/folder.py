@@ -1,7 +1,7 @@
-"""A folder that only its owner can change, and files in it that are old or new; it knows nothing of keys.
+"""A folder that only its owner can change, with files that are replaced atomically; it knows nothing of keys.
 
-Every name is resolved below one open descriptor of the folder, and no link is ever followed, so that nobody
-who can write elsewhere on the host can turn a write of ours to another place.
+Every name is resolved below one open descriptor of the folder, and no link is ever followed, so that an account
+that can write elsewhere on the host cannot redirect a write of the agent.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ PUBLIC_FOLDER, PRIVATE_FOLDER = 0o755, 0o700
 PUBLIC_FILE, PRIVATE_FILE = 0o644, 0o600
 _EVERYBODYS = 0o055
 
-# What the agent calls a file until it is complete. An account cannot have this name, so sshd never reads one.
+# The name of a file until it is complete. No account can have this name, so sshd never reads such a file.
 _TEMPORARY = re.compile(r"\.keyrack-[0-9a-f]{16}")
-# Room that is taken while there is some: on a full disk this file becomes the one that must be written.
+# A file that reserves space: on a full disk it is used for the file that must be written.
 _RESERVE = ".keyrack-reserve"
 _RESERVE_STEP = 16 * 1024
 _NEW_BYTES = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _GET_FLAGS = 2 << 30 | struct.calcsize("l") << 16 | ord("f") << 8 | 1  # FS_IOC_GETFLAGS (ioctl_iflags(2))
 _APPEND_ONLY = 0x20
-# The kernel's marks of what a file holds, which is another file's (evm, ima).
+# Extended attributes that sign a file's bytes (evm, ima), and so must not be copied to another file.
 OF_THE_BYTES = {"security.evm", "security.ima"}
 
 
@@ -38,12 +38,12 @@ class FolderProblem(Exception):
 
 
 def unsafe_because(path: str, *, sticky_is_fine: bool = False, itself: bool = False) -> Optional[str]:
-    """Why somebody else could change what lies at `path`, in words with what to do; None when nobody can.
+    """Why another account could change what is at `path`, in words with what to do; None where none can.
 
     The rule is that of sshd's StrictModes for key files (sshd_config(5)): the path, with links resolved, and
-    every folder above it belong to root or to us, and no group or other account may write to them.
-    sticky_is_fine: folders above, not `path` itself, may be like /tmp, which sshd refuses but which is no
-    danger to files that sshd does not read; itself: `path` may be like /tmp too.
+    every folder above it belong to root or to the agent's account, and no group or other account may write to them.
+    sticky_is_fine: folders above `path` may be sticky like /tmp, which sshd refuses but which is safe for files that
+    sshd does not read; itself: `path` may be sticky too.
     """
     ours = {0, os.geteuid()}
     resolved = os.path.realpath(path)
@@ -54,6 +54,8 @@ def unsafe_because(path: str, *, sticky_is_fine: bool = False, itself: bool = Fa
             return f"{current} belongs to account number {status.st_uid}; it must belong to root or to this account"
         if status.st_mode & 0o022:
             sticky = sticky_is_fine and (itself or current != resolved) and status.st_mode & stat.S_ISVTX
+            if not sticky and status.st_mode & stat.S_ISVTX:
+                return f"everybody may write to {current}, as is meant for it; take a folder that lies elsewhere"
             if not sticky:
                 return f"other accounts may write to {current}; take that right away: chmod go-w {current}"
         if current == os.path.dirname(current):
@@ -62,7 +64,9 @@ def unsafe_because(path: str, *, sticky_is_fine: bool = False, itself: bool = Fa
 
 
 def is_append_only(path: str) -> bool:
-    """Whether nothing that is there can be replaced, by root neither (chattr +a); no where that cannot be known."""
+    """Whether a file or folder is append-only (chattr +a), so that not even root can replace it or anything in it;
+    False where that cannot be found out.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -74,7 +78,7 @@ def is_append_only(path: str) -> bool:
 
 
 def mount_point(path: str) -> str:
-    """Where the file system of a path is mounted."""
+    """The mount point of the file system of a path."""
     current = os.path.realpath(path)
     while not os.path.ismount(current):
         current = os.path.dirname(current)
@@ -117,7 +121,7 @@ class Folder:
         os.close(self._descriptor)
 
     def names(self) -> List[str]:
-        """What is in the folder, without unfinished files of ours."""
+        """The names in the folder, sorted, without the agent's own unfinished files."""
         entries = os.listdir(self._descriptor)
         return sorted(name for name in entries if name != _RESERVE and not _TEMPORARY.fullmatch(name))
 
@@ -132,7 +136,7 @@ class Folder:
             return _read_all(descriptor, largest)
 
     def holds(self, name: str, data: bytes, mode: int) -> bool:
-        """Whether a file has these bytes, this mode, our owner, and no second name elsewhere."""
+        """Whether a file has these bytes and this mode, belongs to the agent's account, and has no hard link."""
         try:
             with self._opened(name) as descriptor:
                 status = os.fstat(descriptor)
@@ -159,12 +163,12 @@ class Folder:
         keep_attributes: bool = False,
         reserve: Optional[Folder] = None,
     ) -> None:
-        """Put a file in place whole: it has its old bytes or these, whatever happens. Call sync() afterwards.
+        """Write a file atomically: it has its old bytes or these, whatever happens. Call sync() afterwards.
 
-        durable False: for what may be lost with a power cut. owner: user and group, where not ours; times: of the last
-        reading and the last change, in nanoseconds. keep_attributes: it gets the extended attributes (labels, access
-        lists) of the file that it replaces. reserve: the folder of the same file system whose reserve (keep_reserve) is
-        used where there is no room. Nobody finds the file under its name before it has all of that.
+        durable: False where it may be lost in a power cut; owner: user id and group id, where not the agent's own;
+        times: of the last access and the last change, in nanoseconds; keep_attributes: copy the extended attributes
+        (labels, access lists) of the file that it replaces; reserve: a folder of the same file system whose reserve
+        (keep_reserve) is used on a full disk. The file appears under its name only with all of that.
         """
         # Invariant 6: a file is old or new, never partial, never emptied by an error.
         self._check_replaces()
@@ -172,7 +176,7 @@ class Folder:
         reserved = False
         replaces = name if keep_attributes else None
         try:
-            # In here, because a signal may end the agent at any moment.
+            # Within this try, because a signal may end the agent at any moment.
             try:
                 self._fill(temporary, os.O_CREAT | os.O_EXCL, data, mode, durable, owner, times, replaces)
             except OSError as error:
@@ -189,12 +193,12 @@ class Folder:
                 os.unlink(temporary, dir_fd=self._descriptor)
             raise
         if reserve is not None and reserved:
-            # Of what the replaced file took, before something else takes it.
+            # From the space of the replaced file, before something else takes it.
             reserve.keep_reserve(len(data))
 
     def _check_replaces(self) -> None:
-        """Raises OSError where an unfinished file could neither take a name here nor be taken away again: each try
-        would leave one more.
+        """Raise OSError for an append-only folder: an unfinished file could be neither renamed nor removed there, and
+        each try would leave one more.
         """
         if _is_append_only(self._descriptor):
             raise OSError(errno.EPERM, f"{self.path} is append-only (chattr -a {self.path})", self.path)
@@ -229,7 +233,7 @@ class Folder:
             os.close(descriptor)
 
     def keep_reserve(self, largest: int) -> None:
-        """Take room for a file of `largest` bytes and some more, as far as there is any."""
+        """Reserve space for a file of `largest` bytes and some more, as far as there is any."""
         wanted = (largest // _RESERVE_STEP + 2) * _RESERVE_STEP
         with contextlib.suppress(OSError):
             try:
@@ -240,17 +244,17 @@ class Folder:
                 flags = os.O_CREAT | os.O_APPEND | _NEW_BYTES
                 descriptor = os.open(_RESERVE, flags, PRIVATE_FILE, dir_fd=self._descriptor)
                 try:
-                    _write_all(descriptor, bytes(wanted - has))  # no hole: a hole has no room
+                    _write_all(descriptor, bytes(wanted - has))  # not a sparse file, which reserves nothing
                 finally:
                     os.close(descriptor)
 
     def drop_reserve(self) -> None:
-        """Give the room back, for an agent that goes."""
+        """Remove the reserve, when the agent is uninstalled."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(_RESERVE, dir_fd=self._descriptor)
 
     def _take_reserve(self, reserve: Folder, name: str, size: int) -> bool:
-        """Have a folder's reserve under a name here; False where there is none that has this size."""
+        """Move a folder's reserve to a name here. Answers False where there is none of at least this size."""
         try:
             status = os.stat(_RESERVE, dir_fd=reserve._descriptor, follow_symlinks=False)
             if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or status.st_size < size:
@@ -261,7 +265,7 @@ class Folder:
         return True
 
     def _copy_attributes(self, name: str, descriptor: int) -> None:
-        """Give an open file the extended attributes of the one that has a name here; there may be none."""
+        """Copy the extended attributes of the file of this name, if there is one, to an open file."""
         if not hasattr(os, "listxattr"):
             return
         try:
@@ -279,10 +283,11 @@ class Folder:
 
     @contextlib.contextmanager
     def instead(self, name: str, data: bytes, mode: int) -> Iterator[None]:
-        """For as long as the block lasts a file has these bytes; then it is what it was, which takes no space.
+        """Within the block a file has these bytes; after it, it is the same file as before, or none where there was
+        none.
 
-        Where there was none there is none again. The bytes are on the disk before anybody finds them: a power cut would
-        else leave an empty file, and an empty one of revoked keys revokes nothing.
+        Restoring it needs no space. The bytes are synced before the file has its name: otherwise a power cut could
+        leave an empty file, and an empty file of revoked keys revokes nothing.
         """
         self._check_replaces()
         kept = f".keyrack-{os.urandom(8).hex()}"
@@ -296,7 +301,7 @@ class Folder:
             yield
         finally:
             if kept:
-                # Two names of one file stay two by a rename (rename(2)), where nothing was written in between.
+                # If the file was not replaced, both names are one file, and the rename keeps both (rename(2)).
                 os.rename(kept, name, **here)
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(kept, dir_fd=self._descriptor)
@@ -305,11 +310,11 @@ class Folder:
                     os.unlink(name, dir_fd=self._descriptor)
 
     def remove(self, name: str) -> None:
-        """Take a file, link or pipe away; not a folder. Call sync() afterwards."""
+        """Remove a file, link or pipe; not a folder. Call sync() afterwards."""
         os.unlink(name, dir_fd=self._descriptor)
 
     def let_pass(self) -> bool:
-        """Let every account look into the folder; whether that had to be done."""
+        """Let every account list and enter the folder. Answers whether that changed its mode."""
         mode = stat.S_IMODE(os.fstat(self._descriptor).st_mode)
         if mode & _EVERYBODYS == _EVERYBODYS:
             return False
@@ -343,10 +348,10 @@ class Folder:
 
 
 def _make(path: str, mode: int, *, sticky_is_fine: bool) -> None:
-    """Make a folder and those above it where nobody else can lead us elsewhere; those above are for everyone to read.
+    """Make a folder, and missing ones above it with PUBLIC_FOLDER, where no other account can redirect it.
 
-    Judged before anything is made: what a link or another account's folder leads to is never touched. Raises
-    FolderProblem or OSError.
+    Each parent is checked before anything is made in it, so that nothing is made below a link or folder of another
+    account. Raises FolderProblem or OSError.
     """
     path = os.path.abspath(path)
     if os.path.isdir(path):
@@ -364,14 +369,14 @@ def _make(path: str, mode: int, *, sticky_is_fine: bool) -> None:
         os.mkdir(os.path.basename(path), 0o700, dir_fd=above)
         made = os.open(os.path.basename(path), flags, dir_fd=above)
         try:
-            # Where others may write, another folder may lie there by now.
+            # Where others may write, they may have put another folder there by now.
             if os.fstat(made).st_uid != os.geteuid():
                 raise FolderProblem(f"{path} belongs to another account")
             # Not left to the umask: sshd reads key files as the user who logs in.
             os.fchmod(made, mode)
         finally:
             os.close(made)
-        # What is made in it later is safe only where it is itself.
+        # Files in it survive a power cut only if the folder itself does.
         os.fsync(above)
     except FileExistsError:
         if not os.path.isdir(path):

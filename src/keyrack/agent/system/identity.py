@@ -1,8 +1,9 @@
-"""Says which machine this is and which run of the agent asks, so that a copy of both is told apart; it decides nothing.
+"""Identifies this machine and this run of the agent, so that the service notices copies of a machine; it decides
+nothing.
 
-An agent proves itself by a secret in a folder, and folders are copied with machines. So each question carries, beside
-the secret: the run (random, anew with each start), the boot, marks of the machine's id and of its host keys, how often
-an agent was started with this folder, and a number that rises with each question of a lane (a connection of its own).
+An agent proves itself by a secret in its state folder, and the folder is copied with a machine. So each request has,
+beside the secret: the run (random, new at each start), the boot, hashes of the machine's id and of its host keys, how
+often an agent was started with this folder, and a number that rises with each request of a lane (a connection).
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ _LARGEST_FILE = 64 * 1024
 
 
 class Identity:
-    """Of one machine and one run of the agent; may be asked from several threads."""
+    """The identity of one machine and one run of the agent; safe to use from several threads."""
 
     def __init__(self, state: StateFolder, etc: str = "/etc") -> None:
-        """Notes one start more. etc: of another place than /etc, in tests."""
+        """Counts a start. etc: the folder to use instead of /etc, in tests."""
         self._state_folder = state
         self._lock = threading.Lock()
         self._numbers: Dict[str, int] = {}
@@ -52,16 +53,16 @@ class Identity:
         self.renew()
 
     def renew(self) -> None:
-        """Be another run: somebody else goes by this one's name, as when a machine was copied while it ran."""
+        """Become another run: another agent uses this one's name, as after a copy of a running machine."""
         with self._lock:
             self.run = secrets.token_hex(8)
             self._numbers = {}
-        # A folder that is full or takes nothing is said elsewhere; it must not keep the agent from its work.
+        # A full or read-only folder is reported elsewhere, and must not stop the agent.
         with contextlib.suppress(OSError):
             self._state_folder.save(NOTE, {"starts": self.starts, "run": self.run}, durable=False)
 
     def header(self, lane: str) -> str:
-        """The value for the next question of a lane."""
+        """The header's value for the next request of a lane."""
         with self._lock:
             number = self._numbers[lane] = self._numbers.get(lane, 0) + 1
             run = self.run
@@ -79,7 +80,7 @@ class Identity:
 
 
 def machine_mark(etc: str = "/etc") -> str:
-    """Of the machine's id, which itself is told to nobody (machine-id(5)); empty where it has none."""
+    """A hash of the machine's id, as the id itself must not be sent (machine-id(5)); empty where it has none."""
     for path in (os.path.join(etc, "machine-id"), *_MACHINE_ID[1:]):
         machine_id = _read(path).strip()
         if machine_id:
@@ -88,7 +89,7 @@ def machine_mark(etc: str = "/etc") -> str:
 
 
 def host_key_mark(etc: str = "/etc") -> str:
-    """Of the public host keys in the usual place, comments left out; empty where there are none."""
+    """A hash of the public host keys in /etc/ssh, without comments; empty where there are none."""
     keys = []
     for path in sorted(glob.glob(os.path.join(etc, os.path.relpath(_HOST_KEYS, "/etc")))):
         words: Tuple[bytes, ...] = tuple(_read(path).split()[:2])

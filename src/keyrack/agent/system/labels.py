@@ -1,8 +1,8 @@
-"""Gives files the label that the host's SELinux policy has for their place, where it has one; it knows no policy.
+"""Gives files the label that the host's SELinux policy has for their path; it knows no policy itself.
 
-A file is made beside the one it replaces, and so has the label of its folder. Below /etc/ssh that is one that sshd may
-read (etc_t in the policies of Fedora and Red Hat); restorecon(8) sees to other places, and to folders that were brought
-from elsewhere with labels of their own. It does nothing where SELinux is off.
+A new file gets the label of its folder. Below /etc/ssh sshd may read that label (etc_t in the policies of Fedora and
+Red Hat). For other paths, and for folders that were copied from elsewhere with other labels, restorecon(8) sets it. It
+does nothing where SELinux is off.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _MOST = 500  # paths on one command line
 
 
 def restore(paths: Sequence[str]) -> str:
-    """Label these files; answers in words what went wrong, as they are in place all the same."""
+    """Label these files. Answers in words what went wrong, empty for nothing."""
     restorecon = programs.find("restorecon") if paths else None
     if restorecon is None:
         return ""

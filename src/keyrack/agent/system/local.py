@@ -1,4 +1,4 @@
-"""What this host's own administrator decided: stronger than anything a document says; it is read, never guessed."""
+"""Reads what this host's own administrator decided, which overrides every document; must never guess it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ _LAST_GOOD = "local-last-good.json"
 
 
 class Local(NamedTuple):
-    """The file local.json in the agent's folder, made at enrolment and free to be edited.
+    """The file local.json in the agent's state folder, which enrolment writes and administrators may edit.
 
-    allow_accounts: accounts may be created and removed; only: the accounts that the service may speak for, None:
-    all; drop_in: the file for sshd's settings, None: sshd's settings are left alone; trial_seconds: how long
-    enforcing is watched before it counts as safe; chain_keys_command: while enforcing, whoever sshd's own
-    AuthorizedKeysCommand names is let in too, but for revoked keys; boot_seconds: how long sshd waits at boot for the
-    service's first answer.
+    allow_accounts: the service may create and remove accounts; only: the accounts that it may decide about, None for
+    all; drop_in: the file for sshd's settings, None where the agent must not change them; trial_seconds: how long
+    enforcing stays on trial; chain_keys_command: while enforcing, sshd's own AuthorizedKeysCommand still lets people
+    in, except with revoked keys; boot_seconds: how long sshd waits at boot for the service's first answer.
     """
 
     allow_accounts: bool = False
@@ -41,21 +40,24 @@ class Local(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """The decisions that count; problem: words where those of the file cannot, and the last good ones do."""
+    """The decisions that count. problem: why local.json cannot be used and the last good one counts, in words."""
 
     local: Local
     problem: str = ""
 
 
 def read(state: StateFolder) -> Local:
-    """The decisions that count; the most careful ones where nothing was decided. Raises StateProblem for none."""
+    """The decisions that count; the defaults, which allow least, where there is no file. Raises StateProblem where the
+    file cannot be used and there is no earlier one.
+    """
     return read_with_problem(state).local
 
 
 def read_with_problem(state: StateFolder) -> Decided:
-    """The decisions of the file, or, where it cannot be used, the last that could. Raises StateProblem for none.
+    """The decisions of the file, or, where it cannot be used, those of the last good one. Raises StateProblem where
+    there is neither.
 
-    An agent that stopped here would take no key away any more, and nobody is told at night what to mend.
+    An agent that stopped because of a broken file would no longer remove revoked keys.
     """
     try:
         return Decided(_read(state, FILE))
@@ -67,7 +69,7 @@ def read_with_problem(state: StateFolder) -> Decided:
 
 
 def remember(state: StateFolder) -> Decided:
-    """As read_with_problem(), and keep what the file says for when it cannot be read. For the agent that runs."""
+    """The same as read_with_problem(), and save a good file as the last good one. For the running agent only."""
     decided = read_with_problem(state)
     if not decided.problem:
         with contextlib.suppress(OSError):
@@ -104,13 +106,13 @@ def _read(state: StateFolder, name: str) -> Local:
 
 
 def write(state: StateFolder, local: Local) -> None:
-    """Keep the decisions. May raise OSError."""
+    """Save the decisions. May raise OSError."""
     state.save(FILE, local._asdict())
     state.save(_LAST_GOOD, local._asdict())
 
 
 def account_names(text: Optional[str]) -> Optional[Tuple[str, ...]]:
-    """Names with commas between them; None for no text. Raises ValueError for what cannot be an account's name."""
+    """The names in a comma-separated list; None for no text. Raises ValueError for one that no account can have."""
     if not text:
         return None
     accounts = tuple(name.strip() for name in text.split(","))

@@ -1,7 +1,7 @@
-"""Looks an account up by its name, and tells "there is none" from "nobody answers"; it changes nothing.
+"""Looks an account up by its name, and tells "there is none" from "no answer"; it changes nothing.
 
-getpwnam of Python does not tell them apart, and some directories (SSSD without its server, or as Fedora builds it)
-answer a plain no while they are away. So a no of a host that asks a directory is never more than "not now".
+Python's getpwnam does not tell them apart, and some directory services (SSSD without its server, or as Fedora builds
+it) answer a plain no while they are away. So on a host with a directory service, a no only means "not now".
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LARGEST_FILE = 1 << 26
 
 
 def account(name: str) -> Optional[pwd.struct_passwd]:
-    """The account that this host knows by this name now, or None."""
+    """The account of this name that this host knows now, or None."""
     try:
         return pwd.getpwnam(name)
     except KeyError:
@@ -33,7 +33,7 @@ def exists(name: str) -> bool:
 
 
 def absence(name: str) -> str:
-    """What is to be said where account() answered None."""
+    """Words for an account for which account() answered None."""
     sources = directories("passwd")
     if not sources:
         return "this host has no such account"
@@ -44,21 +44,21 @@ def absence(name: str) -> str:
 
 
 def is_unanswered(name: str) -> bool:
-    """Whether a directory that may have this account did not answer. No is not sure: see above."""
+    """Whether a directory service that may have this account did not answer. False may be wrong: see above."""
     if not directories("passwd"):
         return False
     try:
         getpwnam = ctypes.CDLL(None, use_errno=True).getpwnam_r
     except (OSError, AttributeError):
         return False
-    # All that is wanted is the status, so struct passwd is room enough and no more.
+    # Only the status is used, so the record is just a buffer that is large enough for struct passwd.
     record, strings, result = ctypes.create_string_buffer(512), ctypes.create_string_buffer(1 << 16), ctypes.c_void_p()
     status = getpwnam(os.fsencode(name), record, strings, ctypes.c_size_t(len(strings)), ctypes.byref(result))
     return not result.value and status not in (*_NONE, errno.ERANGE)
 
 
 def is_of_a_directory(name: str) -> bool:
-    """Whether an account that exists is not in this host's own file."""
+    """Whether an existing account comes from a directory service: it is not in this host's own /etc/passwd."""
     if not directories("passwd"):
         return False
     try:

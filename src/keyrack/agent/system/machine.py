@@ -1,4 +1,4 @@
-"""What the machine is and how it fares: kernel, processor, state, disk, load; it changes nothing."""
+"""Facts about the machine: kernel, processor, memory, disk, load, uptime; it changes nothing."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ PROC = "/proc"
 
 
 def facts(proc: str = PROC) -> Dict[str, Any]:
-    """What can be known, None for the rest. Sizes in bytes, uptime in seconds, load of the last minute.
+    """The facts that can be found out, None for the others. Sizes in bytes, uptime in seconds, load of the last minute.
 
-    The processor's name, memory and uptime are of proc(5); free state is what can be had without swapping; the
-    disk is the one that / is on, and free is what is free for others than root.
+    The processor's name, memory and uptime come from proc(5). Free memory is what can be had without swapping. The
+    disk is the one that / is on; its free space is that for other accounts than root.
     """
     state = _fields(os.path.join(proc, "meminfo"))
     disk = _known(lambda: os.statvfs("/"))

@@ -1,7 +1,8 @@
-"""Says on which paths no answer may come, and which homes a login opens, by what is mounted; it looks into none.
+"""Says which paths may hang, and which homes are only mounted by a login, by the table of mounts; it opens none of
+them.
 
-A server of files that is away has even root wait without end (nfs(5), hard), and a process that waits so cannot always
-be ended. What lies on a disk of this machine answers.
+A file server that is away keeps even root waiting without end (nfs(5), hard), and a process that waits for it cannot
+always be killed. Paths on a disk of this machine do not hang.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import AbstractSet, Dict, List, Tuple
 
 _TABLE = "/proc/self/mountinfo"
 _LARGEST = 1 << 24
-# Of this machine's disks and memory. Whatever else there is may have to ask another machine, or a program.
+# File systems on this machine's disks and in memory. All others may have to ask another machine or a program.
 _OWN = re.compile(
     "bcachefs|btrfs|cgroup2?|devpts|devtmpfs|erofs|exfat|ext[234]|f2fs|iso9660|jfs|msdos|nilfs2|ntfs3|overlay|proc|ramfs|"
     "reiserfs|rootfs|securityfs|squashfs|sysfs|tmpfs|udf|vfat|xfs|zfs"
@@ -23,13 +24,13 @@ _VOLUME = re.compile(r"<volume\b[^>]*\smountpoint=\"([^\"]*)\"")
 
 
 class Mounts:
-    """The mounts as they are at one moment."""
+    """The mounts at the moment when this is made."""
 
     def __init__(self) -> None:
         self._kinds = _read()
 
     def may_hang(self, path: str) -> bool:
-        """Whether an absolute path lies where no answer may come. Links are not followed."""
+        """Whether an absolute path is on a file system that may not answer. Links are not followed."""
         path = os.path.normpath(path)
         while path not in self._kinds and path != os.path.dirname(path):
             path = os.path.dirname(path)
@@ -37,15 +38,15 @@ class Mounts:
 
 
 def may_hang(path: str) -> bool:
-    """The same for one path."""
+    """Whether one absolute path is on a file system that may not answer, by the mounts now."""
     return Mounts().may_hang(path)
 
 
 def opened_by_login(home: str) -> bool:
-    """Whether a home is mounted when its account logs in, or by this host's table of file systems, and is not now: what
-    is in it cannot be known. By eCryptfs, systemd-homed, fstab(5) and pam_mount(8), as each is usually set up.
+    """Whether a home is not mounted now but is mounted by a login or by fstab(5), so that its files cannot be seen.
+    Knows eCryptfs, systemd-homed, fstab(5) and pam_mount(8), as each is usually set up.
 
-    Only in a process that does nothing else: it reads the tables once, and a link on the way may not answer.
+    Only in a child process that does nothing else: it caches the tables, and a link on the way may hang.
     """
     mounted, tables, volumes = _tables()
     home = os.path.normpath(home)
@@ -60,7 +61,7 @@ def opened_by_login(home: str) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _tables() -> Tuple[AbstractSet[str], AbstractSet[str], List[str]]:
-    """Where something is mounted, where something is to be, and what pam_mount says of that."""
+    """The mount points, those of fstab(5), and those of pam_mount(8)."""
     lines = (line.split() for line in _text("/etc/fstab").split("\n") if not line.lstrip().startswith("#"))
     points = {_unescaped(fields[1]) for fields in lines if len(fields) > 1}
     return set(_read()), points, _VOLUME.findall(_text("/etc/security/pam_mount.conf.xml"))
@@ -79,7 +80,7 @@ def _unescaped(text: str) -> str:
 
 
 def _read() -> Dict[str, str]:
-    """Where something is mounted, and of which kind; where several are, the last one counts. Empty: nobody knows."""
+    """The type of file system by mount point; of several at one point the last. Empty where it cannot be read."""
     mounts: Dict[str, str] = {}
     for line in _text(_TABLE).split("\n"):
         mount, _, kind = line.partition(" - ")

@@ -1,7 +1,7 @@
-"""Reads Linux's /proc: which processes there are, what they belong to; it signals and judges nothing.
+"""Reads Linux's /proc: which processes there are, and what they belong to; it signals and judges nothing.
 
-Everything here races with processes that come and go: what vanished in the meantime is left out. A process is
-known by its number together with its start time, because numbers are used again (proc(5)).
+Processes may end at any moment: one that has ended meanwhile is left out. A process is identified by its pid together
+with its start time, because pids are used again (proc(5)).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Set, T
 
 from keyrack.agent.system.sockets import far_ends
 
-NO_AUDIT_SESSION = "4294967295"  # the kernel's word for: never logged in
+NO_AUDIT_SESSION = "4294967295"  # the kernel's value for a process that belongs to no login
 
 _LOGIN_SCOPE = re.compile(r"/session-[^/]+\.scope(?:/|$)")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -31,7 +31,7 @@ class Process(NamedTuple):
 
 
 def read(pid: int) -> Optional[Process]:
-    """A process, or None when it is gone or a zombie, which holds nothing any more."""
+    """A process; None where it has ended or is a zombie."""
     try:
         text = _text(pid, "stat")
         # The name stands in brackets and may hold anything, brackets too.
@@ -45,13 +45,13 @@ def read(pid: int) -> Optional[Process]:
 
 
 def everything() -> Dict[int, Process]:
-    """All processes that can be seen."""
+    """All processes that can be seen, by pid."""
     readable = (read(int(name)) for name in os.listdir("/proc") if name.isdigit())
     return {process.pid: process for process in readable if process is not None}
 
 
 def children(pid: int) -> FrozenSet[int]:
-    """The numbers of the processes that a process started: one small read where the kernel lists them."""
+    """The pids of a process's children: one small read where the kernel lists them."""
     try:
         pids: Set[int] = set()
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -67,7 +67,7 @@ def children(pid: int) -> FrozenSet[int]:
 
 
 def below(roots: Iterable[int], processes: Dict[int, Process]) -> Set[int]:
-    """These processes and all that they started, as far as the line of parents is unbroken."""
+    """The pids of these processes and all their descendants, as far as the line of parents is unbroken."""
     by_parent: Dict[int, List[int]] = {}
     for process in processes.values():
         by_parent.setdefault(process.parent, []).append(process.pid)
@@ -82,7 +82,7 @@ def below(roots: Iterable[int], processes: Dict[int, Process]) -> Set[int]:
 
 
 def above(pid: int, processes: Dict[int, Process]) -> Set[int]:
-    """A process and those it descends from."""
+    """The pids of a process and its ancestors."""
     pids: Set[int] = set()
     while pid in processes and pid not in pids:
         pids.add(pid)
@@ -99,16 +99,16 @@ def title(pid: int) -> str:
 
 
 def user(pid: int) -> Optional[int]:
-    """The number of the account that started a process. Not the owner of its files here: those are root's where a
-    process asks for that (prctl(2), PR_SET_DUMPABLE).
+    """The user id of the account that started a process; None where it is gone. Not the owner of its files in /proc:
+    these belong to root where a process asks for that (prctl(2), PR_SET_DUMPABLE).
     """
     numbers = _users(pid)
     return numbers[0] if numbers else None
 
 
 def is_ours(pid: int) -> bool:
-    """Whether a process is root's or our own account's through and through: what it is called, what it was started with
-    and what it holds open is then no other account's word. Whoever starts a setuid program chooses all of these.
+    """Whether all user ids of a process are root's or the agent's, and its program is not setuid. Only then are its
+    name, arguments and open files not chosen by another account.
     """
     numbers = _users(pid)
     if not numbers or not set(numbers) <= {0, os.geteuid()}:
@@ -122,7 +122,7 @@ def is_ours(pid: int) -> bool:
 
 
 def _users(pid: int) -> List[int]:
-    """Real, effective, saved and of files (proc(5), status)."""
+    """A process's user ids: real, effective, saved, file system (proc(5), status). Empty where it is gone."""
     try:
         line = next(line for line in _text(pid, "status").split("\n") if line.startswith("Uid:"))
         return [int(number) for number in line.split()[1:]]
@@ -131,7 +131,7 @@ def _users(pid: int) -> List[int]:
 
 
 def audit_session(pid: int) -> str:
-    """The kernel's number of the login that a process comes from; empty where there is none."""
+    """The kernel's audit session of the login that a process belongs to; empty where there is none."""
     try:
         number = _text(pid, "sessionid").strip()
     except OSError:
@@ -140,7 +140,7 @@ def audit_session(pid: int) -> str:
 
 
 def login_scope(pid: int) -> str:
-    """systemd's group of the login that a process comes from; empty where there is none."""
+    """systemd's session scope of the login that a process belongs to; empty where there is none."""
     with contextlib.suppress(OSError):
         for line in _text(pid, "cgroup").split("\n"):
             match = _LOGIN_SCOPE.search(line)
@@ -150,7 +150,7 @@ def login_scope(pid: int) -> str:
 
 
 def environment_holds(pid: int, entry: str) -> bool:
-    """Whether the environment that a process was started with holds an entry beginning like this."""
+    """Whether the environment that a process was started with has an entry that begins like this."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return b"\0" + entry.encode() in b"\0" + file.read(1 << 20)
@@ -159,7 +159,7 @@ def environment_holds(pid: int, entry: str) -> bool:
 
 
 def namespace(pid: int) -> str:
-    """Which set of process numbers a process lives in; empty when that may not be seen."""
+    """The PID namespace of a process; empty where it cannot be read."""
     try:
         return os.readlink(f"/proc/{pid}/ns/pid")
     except OSError:
@@ -167,7 +167,7 @@ def namespace(pid: int) -> str:
 
 
 def sockets(pid: int) -> Set[str]:
-    """The numbers of the sockets that a process has open; none where that may not be seen."""
+    """The inodes of the sockets that a process has open; empty where they cannot be read."""
     inodes: Set[str] = set()
     with contextlib.suppress(OSError):
         for number in os.listdir(f"/proc/{pid}/fd"):
@@ -178,11 +178,10 @@ def sockets(pid: int) -> Set[str]:
     return inodes
 
 
-def by_nearness() -> Tuple[List[int], List[int]]:
-    """The numbers of all processes that can be seen: those that can be root's or our own account's, and the others.
+def own_and_other_pids() -> Tuple[List[int], List[int]]:
+    """The pids of all processes that can be seen: those that may be root's or the agent's account's, and the others.
 
-    By the owner of their folders here, which is the effective account whatever they ask for (proc(5)): is_ours() of the
-    others is false.
+    By the owner of their folders in /proc (proc(5)); is_ours() is False for all the others.
     """
     near: List[int] = []
     far: List[int] = []
@@ -194,7 +193,7 @@ def by_nearness() -> Tuple[List[int], List[int]]:
 
 
 def peers(pid: int) -> Set[Tuple[str, int]]:
-    """Who is at the other end of a process's TCP connections: addresses and ports."""
+    """The addresses and ports at the other ends of a process's TCP connections."""
     open_ones = sockets(pid)
     if not open_ones:
         return set()
@@ -203,24 +202,22 @@ def peers(pid: int) -> Set[Tuple[str, int]]:
 
 
 def start_time(started: int) -> float:
-    """Seconds since 1970 of a number of ticks since boot, by the clock as it is now."""
+    """A start time in ticks since boot as seconds since 1970, by the clock as it is now."""
     return time.time() - since_boot() + started / _TICKS
 
 
 def ticks_now() -> int:
-    """This moment as `started` counts: clock ticks since boot."""
+    """Now, in clock ticks since boot, as Process.started."""
     return int(since_boot() * _TICKS)
 
 
 def since_boot() -> float:
-    """Seconds since the host booted, those in which it slept among them, which time.monotonic() leaves out. Nobody can
-    set this clock.
-    """
+    """Seconds since the host booted, including sleep, which time.monotonic() leaves out. Nobody can set this clock."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def boot_id() -> str:
-    """The kernel's name of the time since it booted, in which numbers of processes and logins mean something."""
+    """The kernel's id of this boot, within which pids and login numbers are valid; empty where it cannot be read."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()

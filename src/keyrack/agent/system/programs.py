@@ -1,4 +1,4 @@
-"""Finds and runs the host's own programs, without a shell, without our environment, for a bounded time."""
+"""Finds and runs the host's own programs, for a bounded time; must use no shell and not pass on its own environment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ ENVIRONMENT = {"PATH": os.pathsep.join(_FOLDERS), "LC_ALL": "C"}
 
 
 class Ended(NamedTuple):
-    """How a program ended: its status (None: it could not be started or had no time left) and what it said."""
+    """How a program ended. status: None where it could not be started or did not end in time, below 0 for a signal;
+    output, errors: what it wrote, or why there is no status.
+    """
 
     status: Optional[int]
     output: str
@@ -40,7 +42,7 @@ def find(name: str) -> Optional[str]:
 
 
 def run(arguments: Sequence[str], *, stdin: bytes = b"", seconds: float = 10.0) -> Ended:
-    """Run a program (absolute path first) and wait at most `seconds` for it; never raises for what it does."""
+    """Run a program (its absolute path first) and wait `seconds` for it at most. Errors are in the answer."""
     try:
         ended = subprocess.run(
             list(arguments),
@@ -60,5 +62,5 @@ def run(arguments: Sequence[str], *, stdin: bytes = b"", seconds: float = 10.0) 
 
 
 def text(output: bytes) -> str:
-    """What a program said; what is no UTF-8 cannot be known by it."""
+    """A program's output as text; bytes that are no UTF-8 become U+FFFD."""
     return output.decode("utf-8", "replace")

@@ -1,7 +1,7 @@
-"""Asks the kernel which TCP sockets there are in our network name space, and whose number each has; it judges nothing.
+"""Lists TCP sockets of a network namespace, with their inodes and addresses; it judges nothing.
 
-By sock_diag(7), which answers for listening sockets in a twentieth of a millisecond. /proc/net/tcp walks a table as
-large as the machine's memory allows, 10 ms on one of 24 GB; it is read where the kernel or a sandbox refuses sock_diag.
+It uses sock_diag(7), which lists listening sockets in a twentieth of a millisecond. /proc/net/tcp is slow on machines
+with much memory (10 ms with 24 GB), and is read only where the kernel or a sandbox refuses sock_diag.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
 _ERROR, _DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, kind, flags, number, process
 _WANTED = struct.Struct("=BBBxI48x")  # inet_diag_req_v2: family, protocol, extensions, states, any socket
-# inet_diag_msg: family, state, timer, retransmissions, ports, addresses, ..., the socket's number.
+# inet_diag_msg: family, state, timer, retransmissions, ports, addresses, ..., the socket's inode.
 _FOUND = struct.Struct("!BBxxHH16s16s")
 _INODE = struct.Struct("=I")
 _INODE_AT = 68
@@ -32,7 +32,7 @@ _LARGEST_ANSWER = 1 << 16
 
 
 class TcpSocket(NamedTuple):
-    """One of them: its number, and the addresses of this end and of the other."""
+    """A TCP socket: its inode, and the addresses of this end and of the other."""
 
     inode: str
     near: Address
@@ -40,7 +40,7 @@ class TcpSocket(NamedTuple):
 
 
 def listening_sockets() -> Dict[str, Address]:
-    """Every listening TCP socket of our network name space: number to address and port."""
+    """Every listening TCP socket of the agent's network namespace: inode to address and port."""
     try:
         return {one.inode: one.near for one in _asked(1 << _LISTEN)}
     except OSError:
@@ -48,7 +48,7 @@ def listening_sockets() -> Dict[str, Address]:
 
 
 def far_ends(pid: int) -> Dict[str, Address]:
-    """Every TCP socket of a process's network name space: number to the address and port at its other end."""
+    """Every TCP socket of a process's network namespace: inode to the address and port at its other end."""
     with contextlib.suppress(OSError):
         if os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net"):
             return {one.inode: one.far for one in _asked(_EVERY_STATE)}
@@ -56,7 +56,7 @@ def far_ends(pid: int) -> Dict[str, Address]:
 
 
 def _asked(states: int) -> Iterator[TcpSocket]:
-    """By sock_diag: the sockets in these states. Raises OSError."""
+    """The sockets in these states (a bit mask), by sock_diag. Raises OSError."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _SOCK_DIAG) as kernel:
         kernel.settimeout(5.0)
         for family in _FAMILIES:
@@ -87,7 +87,7 @@ def _text(family: int, raw: bytes) -> str:
 
 
 def _read(pid: str, only: int = 0) -> Iterator[TcpSocket]:
-    """By /proc: the sockets of a process's name space. only: in this state; 0: in any."""
+    """The sockets of a process's network namespace, by /proc. only: in this state; 0: in any."""
     for table in ("tcp", "tcp6"):
         with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/net/{table}", encoding="ascii") as file:
             next(file, None)
@@ -105,7 +105,7 @@ def _address_of(text: str) -> Address:
 
 
 def _host(raw: bytes) -> str:
-    """An address of 4 or 16 bytes as text; IPv4 within IPv6 as what it is."""
+    """An address of 4 or 16 bytes as text; IPv4 mapped into IPv6 as IPv4."""
     if len(raw) == 16 and raw[:12] == bytes(10) + b"\xff\xff":
         raw = raw[12:]
     return socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)

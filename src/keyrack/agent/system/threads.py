@@ -1,4 +1,4 @@
-"""Begins threads, where a host may have no room for one more; must not know what they do."""
+"""Starts threads on a host that may have no process left for one; must not know what they do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 
 
 def begin(thread: threading.Thread) -> None:
-    """Start it. Raises OSError where nothing more can be begun: whoever has an account may have used all there is."""
+    """Start a thread. Raises OSError where the host cannot: an account may have used up all processes."""
     try:
         thread.start()
     except RuntimeError:

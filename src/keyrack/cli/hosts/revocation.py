@@ -13,7 +13,7 @@ from keyrack.cli.output import receipts
 from keyrack.cli.output.ends import partly
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, dash, show_json, table
-from keyrack.core.words import count
+from keyrack.protocol.words import count
 
 FORBIDDEN = 403
 

@@ -17,10 +17,12 @@ from keyrack.cli.connection.explained import explained
 from keyrack.cli.machine.backup import sqlite_file
 from keyrack.core import ownership, restoring
 from keyrack.core.restoring import Loss
-from keyrack.core.words import count
+from keyrack.protocol.words import count
 from keyrack.settings import Settings
 from keyrack.store.engine import backup, migrate
 from keyrack.store.engine.backup import BackupProblem, Newer
+
+MOST_HOSTS = 100
 
 
 @click.command(name="restore")
@@ -96,6 +98,12 @@ def _show(file: Path, loss: Loss, *, is_there: bool, bring_back: bool) -> None:
         return
     added = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in loss.added.items())
     click.echo(f"Lost: {count(loss.lost, 'event')} since" + (f", and what they added: {added}." if added else "."))
+    if loss.hosts:
+        enrolled = ", ".join(loss.hosts[:MOST_HOSTS]) + (" …" if len(loss.hosts) > MOST_HOSTS else "")
+        click.echo(
+            f"{count(len(loss.hosts), 'host')} enrolled since, and would be told nothing, revocations included, until "
+            f"`keyrack hosts enrol SERVER --replace` and its line pasted there: {enrolled}."
+        )
     gone = ", ".join(f"{number} {restoring.WORDS[name]}" for name, number in loss.gone.items()) or "nothing"
     click.echo(f"{'COMES BACK' if bring_back else 'Stays taken away'}: {gone}.")
 

@@ -12,15 +12,22 @@ from typing import Any
 
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
+from keyrack.logs import logger
 from keyrack.model import Actor
 from keyrack.settings import Settings
 from keyrack.store.audit import retention
 
+log = logger("keyrack")
+
 AT_ONCE = 500
 """So many rows of a kind are in one transaction, which holds up other writes for some milliseconds."""
 EVERY_SECONDS = 3600.0
+A_MINUTE = timedelta(minutes=1)
 AN_HOUR = timedelta(hours=1)
 A_MONTH = timedelta(days=30)
+LEAP = A_MONTH
+WAIT_AFTER_LEAP_SECONDS = 24 * 3600.0
+"""Time to notice that the clock is wrong, which it is by everything else that has an end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +122,37 @@ def tidy(instance: Instance, actor: Actor) -> Counter[str]:
 
 
 class TidyTimer:
-    """Calls tidy() for a service: every hour, and at once again as long as something is left."""
+    """Calls tidy() for a service: every hour, and at once again as long as something is left.
+
+    Not for a day where the time of day leapt by more than LEAP, against the clock that nobody sets or, at the start,
+    against the newest event: to a clock that is years ahead the whole log is old, and what went does not come back.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._next = clock()
+        self._ahead: float | None = None  # how far the time of day is ahead of the clock that nobody sets
 
     def tidy(self, instance: Instance, actor: Actor) -> None:
         """Call it every few seconds. Raises DatabaseUnavailable."""
+        ahead = instance.now().timestamp() - self._clock()
+        leap = _since_newest_event(instance) if self._ahead is None else timedelta(seconds=ahead - self._ahead)
+        if leap > LEAP:
+            if self._ahead is not None:
+                log.warning("the clock leapt ahead; nothing that is old is deleted for a day", by=str(leap))
+            self._next = self._clock() + WAIT_AFTER_LEAP_SECONDS
+        self._ahead = ahead
         if self._clock() < self._next:
             return
         full = max(tidy(instance, actor).values(), default=0) >= AT_ONCE
         self._next = self._clock() + (0.0 if full else EVERY_SECONDS)
+
+
+def _since_newest_event(instance: Instance) -> timedelta:
+    """How long nothing happened before this service began, which is less than a minute ago."""
+    now = instance.now()
+    newest = instance.database.read(lambda connection: retention.newest_event(connection, now - A_MINUTE))
+    return timedelta() if newest is None else now - newest
 
 
 def _ends(instance: Instance) -> list[tuple[str, datetime]]:

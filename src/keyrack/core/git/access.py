@@ -1,10 +1,10 @@
-"""Git over SSH decided: fingerprint, identity, repository, verb, yes or a reason; must start no program itself.
+"""Decides who may fetch and push over SSH, and says why not; must start no program itself.
 
-The chain that a decision rests on, in this order: (1) sshd has checked a signature by the key whose line it was
-given, and that line names the fingerprint; (2) the fingerprint leads to one user key or to deploy keys; (3) the
-row of that key carries our seal, and the key in it has that very fingerprint; (4) its user is not disabled;
-(5) the command is one of two verbs and one path in strict grammar; (6) the repository exists, under this name or
-a former one; (7) policy lets this identity do this verb there.
+A decision rests on these checks, in this order: (1) sshd has checked a signature by the key whose line it got, and that
+line names the fingerprint; (2) the fingerprint belongs to one user key or to deploy keys; (3) the row of that key has
+Keyrack's seal, and the key in it has that very fingerprint; (4) its user is not disabled; (5) the command is one of two
+verbs and one path in strict grammar; (6) the repository exists, under this name or a former one; (7) policy allows this
+identity this verb there.
 """
 
 from __future__ import annotations
@@ -38,17 +38,19 @@ FETCH, PUSH = "fetch", "push"
 VERBS = {"git-upload-pack": FETCH, "git-receive-pack": PUSH}
 LONGEST_COMMAND = 512
 NOT_OFFERED = "command-not-offered"
-# What clients send: one verb, one blank, one path. git puts the path in quotes, others in none, as no path here needs
-# them; `git upload-pack` is what git-shell(1) takes as well. ssh:// addresses put a slash before the path, and whoever
-# copies an address or has a folder's name completed one behind it, as other Git servers take it.
+# What clients send: one verb, one blank, one path. git quotes the path, others do not, as no path here needs quotes;
+# git-shell(1) also accepts `git upload-pack`. ssh:// addresses put a slash before the path; people who copy an address
+# or complete a folder's name put one after it, which other Git servers accept.
 COMMAND = re.compile(r"(git[- ]upload-pack|git[- ]receive-pack) (['\"]?)/?([A-Za-z0-9._/-]*[A-Za-z0-9._-])/?\2")
 CHANNEL = "git"
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who a key stands for. kind "user": actor is its user; "deploy": actor has no rights beyond the key. frozen:
-    whether it opens nothing new until it is confirmed, while what is under way goes on; expires_at: the key's end.
+    """Who a key belongs to.
+
+    kind "user": actor is the user; "deploy": actor has no rights but the key's. frozen: the key opens nothing new until
+    it is confirmed, while transfers under way go on; expires_at: the key's end.
     """
 
     kind: Literal["user", "deploy"]
@@ -62,14 +64,16 @@ class Holder:
 
     @property
     def words(self) -> str:
-        """Who it is, for the log and the greeting."""
+        """Who it is, for log and greeting."""
         return self.actor.name if self.kind == "user" else f"deploy key {self.title}"
 
 
 @dataclass(frozen=True, slots=True)
 class GitAccess:
-    """A permitted operation. moved_from: the former path that was asked for; protected: a ref not to push to; leads:
-    whether a protected default branch may be pushed to, where there is one.
+    """A permitted operation.
+
+    moved_from: the former path that was asked for, or None; protected: a ref that must not be pushed to, or None;
+    may_push_protected: the holder may push to a protected default branch.
     """
 
     holder: Holder
@@ -77,44 +81,43 @@ class GitAccess:
     verb: str
     moved_from: str | None
     protected: str | None
-    leads: bool
+    may_push_protected: bool
     deploy_key_id: int | None
 
 
 def public_key_of(instance: Instance, fingerprint: str) -> str | None:
-    """The public key (type and base64) that a fingerprint stands for when it may open Git at all, else None."""
-    # (1) sshd asks with the fingerprint of a key that a client offers; nothing but one may become a question.
+    """The public key (type and base64) of a fingerprint, None where it may open nothing in Git."""
+    # (1) sshd asks with the fingerprint of a key that a client offers; anything else must not reach the database.
     if not is_fingerprint(fingerprint):
         return None
     holder = instance.database.read(lambda connection: _holder(connection, fingerprint, instance.now(), address=""))
     return None if holder is None or holder.frozen else holder.public_key
 
 
-def holder_of(
-    instance: Instance, fingerprint: str, *, address: str = "", frozen_too: bool = False, path: str | None = None
-) -> Holder | None:
-    """Who stands behind a fingerprint now, or None. address: where the connection comes from; frozen_too: also one
-    whose key is frozen, for what is under way, and to say why nothing new begins; path: the repository that is asked
-    for, as the deploy key of which a key that several have counts.
+def holder_of(instance: Instance, fingerprint: str, *, address: str = "", path: str | None = None) -> Holder | None:
+    """Who a fingerprint belongs to now, or None.
+
+    A holder whose key is frozen is answered too, for what is under way and to say why nothing new begins. address:
+    where the connection comes from; path: of the repository that is asked for, whose deploy key counts if several have
+    this key.
     """
-    # (1) sshd checked a signature by the key in whose line this fingerprint stands.
+    # (1) sshd has checked a signature by the key whose line names this fingerprint.
     if not is_fingerprint(fingerprint):
         return None
-    holder = instance.database.read(
+    return instance.database.read(
         lambda connection: _holder(connection, fingerprint, instance.now(), address=address, path=path)
     )
-    return None if holder is None or (holder.frozen and not frozen_too) else holder
 
 
-def is_over(instance: Instance, holder: Holder) -> bool:
-    """Whether a holder's key has reached its end meanwhile: this is known without the database."""
+def has_expired(instance: Instance, holder: Holder) -> bool:
+    """Whether a holder's key has ended by now; needs no database."""
     return has_ended(holder.expires_at, instance.now())
 
 
 def read_command(command: bytes) -> tuple[str, str]:
-    """The verb ("fetch" or "push") and path that a client's command asks for; raises Refusal INVALID.
+    """The verb ("fetch" or "push") and path of a client's command. Raises Refusal INVALID.
 
-    At most one slash before the path and behind it, and one .git after it; everything else is the grammar of paths.
+    Beside the grammar of paths it may have one slash before the path and one after it, and one .git at its end.
     """
     try:
         text = command.decode("ascii") if len(command) <= LONGEST_COMMAND else ""
@@ -131,7 +134,7 @@ def read_command(command: bytes) -> tuple[str, str]:
 
 
 def decide(instance: Instance, holder: Holder, verb: str, path: str) -> GitAccess:
-    """Whether a holder may do a verb with the repository at a path; raises Refusal MISSING or FORBIDDEN."""
+    """Whether a holder may do a verb with the repository at a path. Raises Refusal MISSING or FORBIDDEN."""
 
     def question(connection: Connection) -> GitAccess | Refusal:
         # (6) The repository exists, under this name or a former one.
@@ -148,19 +151,19 @@ def decide(instance: Instance, holder: Holder, verb: str, path: str) -> GitAcces
 
 
 def ended(instance: Instance, accesses: Iterable[GitAccess]) -> list[tuple[GitAccess, Refusal]]:
-    """Those of the operations under way that would not be permitted any more, each with the reason.
+    """Which of the operations under way are no longer permitted, each with the reason.
 
-    A handful of statements however many they are, because this is asked several times a second.
+    It takes a few statements however many there are, as it is asked several times a second.
     """
     wanted = list(accesses)
 
     def question(connection: Connection) -> list[tuple[GitAccess, Refusal]]:
-        held = git_access.holders(connection, {access.holder.fingerprint for access in wanted})
-        present = git_access.repositories_by_id(connection, {access.repository.id for access in wanted})
+        keys = git_access.holders(connection, {access.holder.fingerprint for access in wanted})
+        repositories = git_access.repositories_by_id(connection, {access.repository.id for access in wanted})
         facts = _Facts.about(connection, [(access.holder, access.repository) for access in wanted])
         lost = []
         for access in wanted:
-            reason = _refusal_now(facts, instance.now(), held, present, access)
+            reason = _refusal_now(facts, instance.now(), keys, repositories, access)
             if reason is not None:
                 lost.append((access, reason))
         return lost
@@ -206,8 +209,8 @@ def _judge(facts: _Facts, holder: Holder, repository: Repository, verb: str, pat
         )
     if refusal is not None:
         return refusal
-    # Whoever may push without being a member does so with the rights of the whole workspace.
-    leads = role is RepositoryRole.ADMIN or (
+    # Who may push without being a member has rights on the whole workspace.
+    may_push_protected = role is RepositoryRole.ADMIN or (
         repository.workspace_id == holder.actor.workspace_id and policy.may(holder.actor, "git:push") is None
     )
     return GitAccess(
@@ -215,8 +218,10 @@ def _judge(facts: _Facts, holder: Holder, repository: Repository, verb: str, pat
         repository=repository,
         verb=verb,
         moved_from=path if path != repository.path else None,
-        protected=f"refs/heads/{repository.default_branch}" if repository.protect_default and not leads else None,
-        leads=leads,
+        protected=f"refs/heads/{repository.default_branch}"
+        if repository.protect_default and not may_push_protected
+        else None,
+        may_push_protected=may_push_protected,
         deploy_key_id=None if deploy is None else deploy.key_id,
     )
 
@@ -224,27 +229,28 @@ def _judge(facts: _Facts, holder: Holder, repository: Repository, verb: str, pat
 def _refusal_now(
     facts: _Facts,
     now: datetime,
-    held: dict[str, git_access.HeldKey | None],
-    present: dict[int, Repository],
+    keys: dict[str, git_access.HeldKey | None],
+    repositories: dict[int, Repository],
     access: GitAccess,
 ) -> Refusal | None:
-    """Why an operation under way would not be permitted any more; None where it would. held: keys by fingerprint;
-    present: repositories by id.
+    """Why an operation under way is no longer permitted, None where it is.
+
+    keys: by fingerprint; repositories: by id.
     """
     old = access.holder
-    repository = present.get(access.repository.id)
+    repository = repositories.get(access.repository.id)
     if repository is None:
         return missing("repository")
     if old.kind == "deploy":
-        holder: Holder | None = old if old.fingerprint in held and held[old.fingerprint] is None else None
+        holder: Holder | None = old if old.fingerprint in keys and keys[old.fingerprint] is None else None
     else:
-        holder = _user_holder(old.fingerprint, held.get(old.fingerprint), old.actor.address, now)
+        holder = _user_holder(old.fingerprint, keys.get(old.fingerprint), old.actor.address, now)
     if holder is None or holder.actor.user_id != old.actor.user_id:
-        return key_gone()
+        return key_removed()
     answer = _judge(facts, holder, repository, access.verb, repository.path)
     if isinstance(answer, Refusal):
         return answer
-    # git's hook was told at the start which branch is protected.
+    # git's hook got the protected branch at the start, and knows no later one.
     if access.verb == PUSH and answer.protected not in (None, access.protected):
         return _protected_meanwhile()
     return None
@@ -253,16 +259,20 @@ def _refusal_now(
 def _holder(
     connection: Connection, fingerprint: str, now: datetime, *, address: str, path: str | None = None
 ) -> Holder | None:
-    # (2) It leads to one user key or to deploy keys; (3) their rows carry our seal, which the store checks.
+    # (2) It belongs to one user key or to deploy keys; (3) their rows have Keyrack's seal, which the store checks.
     held = git_access.holders(connection, (fingerprint,))
     if fingerprint not in held:
         return None
     user_key = held[fingerprint]
     if user_key is not None:
         return _user_holder(fingerprint, user_key, address, now)
-    asked = None if path is None else git_access.repository_at(connection, path)
-    there = {} if asked is None else git_access.deploy_keys_of(connection, (fingerprint,), (asked.id,))
-    for deploy in (*there.values(), *git_access.deploy_keys_with(connection, fingerprint)):
+    repository_asked = None if path is None else git_access.repository_at(connection, path)
+    its_deploy_keys = (
+        {}
+        if repository_asked is None
+        else git_access.deploy_keys_of(connection, (fingerprint,), (repository_asked.id,))
+    )
+    for deploy in (*its_deploy_keys.values(), *git_access.deploy_keys_with(connection, fingerprint)):
         if _deploy_key_holds(deploy, fingerprint):
             repository = git_access.repositories_by_id(connection, (deploy.repository_id,)).get(deploy.repository_id)
             return Holder(
@@ -320,19 +330,19 @@ def _fingerprint(public_key: str) -> str:
 
 
 def clone_address(instance: Instance, path: str) -> str:
-    """Where a repository is cloned from, by the instance's settings alone."""
+    """The address to clone a repository from, by the instance's settings alone."""
     settings = instance.settings
     account = pwd.getpwuid(os.geteuid()).pw_name
     return f"{settings.git_address or f'ssh://{account}@{settings.git_listen}/'}{path}.git"
 
 
-def key_gone() -> Refusal:
-    """The refusal of a key that opened Git a moment ago."""
+def key_removed() -> Refusal:
+    """The refusal of a key that opened Git a moment ago and no longer does."""
     return Refusal(Kind.UNAUTHENTICATED, "key-gone", "Your SSH key is not registered any more.")
 
 
 def key_frozen(holder: Holder) -> Refusal:
-    """The refusal of anything new with a key that was frozen, over a connection that it had opened before."""
+    """The refusal of anything new with a frozen key, over a connection that it opened before."""
     words = (
         f"Your SSH key is frozen, and opens nothing new until it is confirmed: keyrack keys confirm {holder.key_id}."
     )
@@ -344,7 +354,7 @@ def _protected_meanwhile() -> Refusal:
 
 
 def not_offered() -> Refusal:
-    """The refusal of a command that is none of Git's, or names no repository."""
+    """The refusal of a command that is not Git's, or names no repository."""
     return Refusal(
         Kind.INVALID,
         NOT_OFFERED,

@@ -1,4 +1,4 @@
-"""What Git over SSH leaves behind: an event an operation, the last use of a key; must not write once a request."""
+"""What Git over SSH leaves behind: events and last uses of keys; must not write for each request."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ from keyrack.store.git import git_access
 log = logger("keyrack.git")
 
 MOST_WAITING = 10_000
-"""Events that are kept while the database is away; beyond it the oldest go, and the log says how many."""
+"""Events kept while the database is away; beyond that the oldest are dropped, and the log says how many."""
 BEGUN = {FETCH: "fetched from", PUSH: "began to push to"}
 TRIED = {FETCH: "fetch from", PUSH: "push to"}
 MOST_REFS, LONGEST_REFS = 10, 800
-"""Of a push, named in its event; the others are counted."""
+"""So many references, and characters of them, are named in the event of a push; others are only counted."""
 _NONE = "0" * 7
 
 
 @dataclass(slots=True)
 class PushedRefs:
-    """What a push was to change and has changed, as git's own hooks say: how many references, and the first of them,
-    lines "OLD NEW REF". known: whether they could say so all the time.
+    """How many references a push was to change and has changed, as git's hooks report.
+
+    lines: the first changed ones, as "OLD NEW REF"; known: False where the hooks could not report.
     """
 
     wanted: int = 0
@@ -45,7 +46,7 @@ class PushedRefs:
 
 @dataclass(frozen=True, slots=True)
 class _GitEvent:
-    """An event to be written. reason: why it was refused, "" for what was done."""
+    """An event to be written; reason: why it was refused, "" for what was done."""
 
     actor: Actor
     at: datetime
@@ -57,7 +58,7 @@ class _GitEvent:
 
 
 class GitLog:
-    """Collects events and uses, and writes them together; all methods may be called from any thread."""
+    """Collects events and uses, and writes them together; thread-safe."""
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
@@ -69,7 +70,7 @@ class GitLog:
         self._lost = 0
 
     def permitted(self, access: GitAccess) -> None:
-        """An operation begins. Its event belongs to the workspace of the repository."""
+        """Note that an operation begins, in the log of the repository's workspace."""
         holder = access.holder
         self.used(holder)
         with self._lock:
@@ -80,7 +81,7 @@ class GitLog:
         )
 
     def pushed(self, access: GitAccess, refs: PushedRefs) -> None:
-        """A push has ended. What it changed is what git says it changed, not what was asked of it."""
+        """Note that a push has ended, with the changes that git reports, which may be fewer than asked."""
         holder, path = access.holder, access.repository.path
         reason, details = "", {}
         others = refs.wanted - refs.changed
@@ -99,7 +100,7 @@ class GitLog:
         self._add_about(access, f"{words} (with {holder.fingerprint})", reason=reason, details=details)
 
     def refused(self, holder: Holder, refusal: Refusal, *, verb: str | None = None, path: str | None = None) -> None:
-        """Somebody known was refused. The event belongs to their own workspace and holds nothing unjudged."""
+        """Note a refusal of a known holder, in the log of the holder's workspace; holds only text that was checked."""
         if verb is not None:
             what = f"{TRIED[verb]} {path}"
         else:
@@ -117,17 +118,17 @@ class GitLog:
         )
 
     def cut(self, access: GitAccess, refusal: Refusal) -> None:
-        """A transfer under way was stopped."""
+        """Note that a transfer under way was stopped."""
         words = f"Stopped {access.holder.words} in the middle of a {access.verb}: {access.repository.path}"
         self._add_about(access, f"{words} ({refusal.code})", reason=refusal.code)
 
     def used(self, holder: Holder) -> None:
-        """A key opened Git just now."""
+        """Note that a key has just opened Git."""
         with self._lock:
             self._uses[holder.fingerprint] = (self._instance.now(), holder.actor.address)
 
     def write(self) -> None:
-        """Write what was collected, in one transaction; with the database away it is kept for the next time."""
+        """Write what was collected, in one transaction; if the database is away it is kept for the next time."""
         with self._writing:
             with self._lock:
                 entries, self._entries = self._entries, deque()
@@ -147,7 +148,7 @@ class GitLog:
 
             try:
                 self._instance.database.write(command)
-            except BaseException as error:  # whatever it is, what was not written is kept
+            except BaseException as error:  # whatever happened, keep what was not written
                 with self._lock:
                     self._entries.extendleft(reversed(entries))
                     self._uses = {**uses, **self._uses}
@@ -156,14 +157,14 @@ class GitLog:
                     self._forget_oldest()
                 if not isinstance(error, DatabaseUnavailable):
                     raise
-                return  # said by the database itself, once
+                return  # the database logs that itself, once
             if lost:
                 log.error("events of Git were lost while the database was away", count=lost)
 
     def _add_about(
         self, access: GitAccess, summary: str, *, reason: str = "", details: Mapping[str, str] | None = None
     ) -> None:
-        """An event of a permitted operation, in the log of its repository's workspace."""
+        """Collect an event of a permitted operation, for the log of its repository's workspace."""
         self._add(
             _GitEvent(
                 actor=replace(access.holder.actor, workspace_id=access.repository.workspace_id),
@@ -205,7 +206,7 @@ def _write_event(connection: Connection, entry: _GitEvent) -> None:
 
 
 def _shown(refs: PushedRefs) -> str:
-    """The references that changed, for people, in one line."""
+    """The references that changed, in one line for people."""
     phrases: list[str] = []
     for line in refs.lines.splitlines():
         old, new, name = (*line.split(" ", 2), "", "")[:3]
@@ -222,7 +223,7 @@ def _shown(refs: PushedRefs) -> str:
 
 
 def _short(ref: str) -> str:
-    """A branch by its name, a tag as tags/NAME, all else as it is, so that no two references are named alike."""
+    """A branch by its name, a tag as tags/NAME, others in full, so that no two references have one name."""
     branch = ref.removeprefix("refs/heads/")
     if branch != ref:
         return ref if branch.startswith(("refs/", "tags/")) else branch

@@ -1,7 +1,7 @@
 """What one push, one fetch and one repository may take of the Git host; must not decide who may do what.
 
-git's own settings come first, then the kernel's limits of a process, and last what only somebody who looks at the
-disk can say: how large a repository is, and how much room is left.
+git's own settings come first, then the kernel's limits for processes, and last the checks of the disk: how large a
+repository is, and how much room is left.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from keyrack.settings import Settings
 # References that one push may create, change or delete, and that a repository may hold.
 MOST_REFS_OF_A_PUSH = 10_000
 MOST_REFS = 100_000
-# Of old history, and they harm nobody.
+# Faults of old history that harm nobody.
 HARMLESS = ("badTimezone", "missingSpaceBeforeDate", "zeroPaddedFilemode")
-# The filters of partial clones that cost what the objects cost. Others have the server walk one tree again for each
-# path that leads to it (sparse:oid), and a few kilobytes of trees have more paths than anybody can walk.
+# The filters of partial clones whose cost grows with the objects. Others (sparse:oid) make the server walk a tree once
+# for each path that leads to it, and a few kilobytes of trees can have more paths than can be walked.
 FILTERS = ("blob:none", "blob:limit", "tree", "object:type")
 DEEPEST_FILTERED_TREE = 4
 ENDLESS = 1 << 50
 BIG_FILE = 512 * 1024 * 1024
 """Git's own default."""
 ROOM_FOR_BASES = 64 * 1024 * 1024
-# Beyond the longest transfer, until what one left in a repository counts as nobody's.
+# Seconds beyond the longest transfer, after which its temporary files count as abandoned.
 LEFT_OVER_SECONDS = 600
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What a repository takes: bytes on the disk, transfers under way included, and its references."""
+    """The size of a repository: bytes on the disk, also of transfers under way, and its number of references."""
 
     bytes: int
     refs: int
@@ -44,7 +44,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What each process of an operation may take: seconds of CPU, bytes of memory, bytes of one file; 0 is no limit."""
+    """What each process of an operation may take; 0 is no limit. file_bytes: of one file."""
 
     cpu_seconds: int
     memory_bytes: int
@@ -53,15 +53,15 @@ class Limits:
 
 def limits_of(settings: Settings, *, push: bool) -> Limits:
     """The kernel's limits for git in an operation."""
-    # A push may name as base what the repository already has; git then adds each base to the file, up to this.
+    # Objects of a push may have bases that the repository has; git appends these to the file, at most ROOM_FOR_BASES.
     written = 2 * settings.git_max_push_bytes + ROOM_FOR_BASES if push else 0
     return Limits(settings.git_max_cpu_seconds, settings.git_max_memory_bytes, written)
 
 
 def settings_of_git(*, push: bool, hooks: str, most_input: int) -> dict[str, str]:
-    """git's settings for an operation; hooks: the folder of those that run; most_input: bytes that a push may send.
+    """git's settings for an operation, for `-c`: they count above those of repositories, also of older ones.
 
-    For `-c`, as each counts for repositories that were made before it, and whatever their own files say.
+    hooks: the folder of the hooks that run; most_input: bytes that a push may send.
     """
     return {
         # Hooks that somebody put into a repository never run.
@@ -69,9 +69,9 @@ def settings_of_git(*, push: bool, hooks: str, most_input: int) -> dict[str, str
         "safe.directory": "*",
         "core.protectHFS": "true",
         "core.protectNTFS": "true",
-        # No object is so large that it passes by the limit of memory.
+        # Larger objects are streamed, past the limit of memory; in a push none may be.
         "core.bigFileThreshold": str(ENDLESS if push else BIG_FILE),
-        # Deeper ones make git call itself until its stack ends; older versions do not know the setting.
+        # git recurses, and deeper trees exhaust its stack; older versions ignore the setting.
         "core.maxTreeDepth": "2048",
         "pack.threads": "1" if push else "2",
         "pack.windowMemory": "200m",
@@ -82,21 +82,21 @@ def settings_of_git(*, push: bool, hooks: str, most_input: int) -> dict[str, str
 def _of_push(most_input: int) -> dict[str, str]:
     return {
         "receive.advertisePushOptions": "false",
-        # Nothing is taken in that harms whoever clones it: `.git` in a tree however spelled, a .gitmodules that
-        # names options, objects that are none.
+        # Refuses what harms those who clone it: `.git` in a tree however it is spelled, a .gitmodules that names
+        # options, malformed objects.
         "transfer.fsckObjects": "true",
         "receive.fsckObjects": "true",
         **{f"receive.fsck.{name}": "ignore" for name in HARMLESS},
         "receive.maxInputSize": str(most_input),
-        # A push stays the one file that it came as: what it unpacks to never lies on the disk.
+        # A push stays the pack that it came as, and is never unpacked on the disk.
         "receive.unpackLimit": "1",
         "receive.shallowUpdate": "false",
-        # git leaves references to the system, which writes them when it likes: what a push was told would be lost.
+        # Without this a power cut may lose references that a push was told are written.
         "core.fsync": "reference",
-        # Unset it refuses too, and tells whoever pushes to change the setting, which is not theirs.
+        # The default refuses too, but advises the pusher to change this setting, which they cannot.
         "receive.denyDeleteCurrent": "refuse",
         "receive.keepAlive": "5",
-        # The authorizer does it, one repository after the other.
+        # The authorizer does this, for one repository at a time.
         "receive.autogc": "false",
     }
 
@@ -115,10 +115,10 @@ def _of_fetch() -> dict[str, str]:
 
 
 def too_many(settings: Settings, access: GitAccess, under_way: Iterable[GitAccess]) -> Refusal | None:
-    """The refusal of one more operation beside those under way; None when there is room for it."""
+    """The refusal of one more operation beside those under way, None where there is room for it."""
     others = list(under_way)
-    whose = _whose(access)
-    if sum(_whose(other) == whose for other in others) >= settings.git_max_sessions_each:
+    counted_for = _counted_for(access)
+    if sum(_counted_for(other) == counted_for for other in others) >= settings.git_max_sessions_each:
         return Refusal(
             Kind.UNAVAILABLE,
             "too-many-sessions",
@@ -130,14 +130,14 @@ def too_many(settings: Settings, access: GitAccess, under_way: Iterable[GitAcces
     return None
 
 
-def _whose(access: GitAccess) -> tuple[str, int | str]:
-    """Whom an operation counts for: a user with all keys, or a deploy key."""
+def _counted_for(access: GitAccess) -> tuple[str, int | str]:
+    """For whom an operation counts: a user with all keys, or a deploy key."""
     holder = access.holder
     return holder.kind, holder.fingerprint if holder.actor.user_id is None else holder.actor.user_id
 
 
 def measure(folder: Path) -> Size:
-    """What a repository takes now; files that come and go meanwhile are no harm."""
+    """The size of a repository now; files may come and go meanwhile."""
     total = refs = 0
     for entry in _files(folder):
         try:
@@ -149,7 +149,7 @@ def measure(folder: Path) -> Size:
 
 
 def fullness(settings: Settings, folder: Path, size: Size) -> str:
-    """Why a repository takes nothing new, in words for whoever pushes; empty when it does."""
+    """Why a repository takes nothing new, in words for people who push; "" where it does."""
     if size.bytes >= settings.git_max_repository_bytes:
         return _full(settings)
     if size.refs >= MOST_REFS:
@@ -158,7 +158,7 @@ def fullness(settings: Settings, folder: Path, size: Size) -> str:
 
 
 def overflow(settings: Settings, folder: Path) -> str:
-    """Why the pushes under way to a repository must stop, in words for them; empty when they need not."""
+    """Why the pushes under way to a repository must stop, in words for these people; "" where they need not."""
     if measure(folder).bytes > settings.git_max_repository_bytes:
         return _full(settings)
     return _disk(settings, folder)
@@ -178,9 +178,9 @@ def _disk(settings: Settings, folder: Path) -> str:
 
 
 def most_input(settings: Settings, folder: Path) -> tuple[int, str]:
-    """How many bytes a push may send to a repository now, and the words where that is none.
+    """How many bytes a push may send to a repository now, and why that is 1, or "".
 
-    Never 0, which git takes for no limit: whatever names an object sends more than a byte, and deletions send none.
+    Never 0, which git takes for no limit. 1 allows only deletions, as an object takes more than a byte.
     """
     size = measure(folder)
     words = fullness(settings, folder, size)
@@ -190,10 +190,11 @@ def most_input(settings: Settings, folder: Path) -> tuple[int, str]:
 
 
 def remove_left_over(folder: Path, *, older_than: float) -> list[Path]:
-    """Remove what pushes that were killed have left in a repository, and answer it; older_than: seconds.
+    """Remove what killed pushes have left in a repository, and answer it; older_than: seconds, longer than any
+    operation.
 
-    No operation lasts that long, so nobody works with it: folders in which a push waits to be judged, parts of packs,
-    locks of references, which would refuse every later push to them.
+    These are folders in which a push waits to be judged, parts of packs, and locks of references, which would refuse
+    every later push to these.
     """
     removed = []
     for path in _left_over(folder, time.time() - older_than):
@@ -206,12 +207,12 @@ def remove_left_over(folder: Path, *, older_than: float) -> list[Path]:
 
 
 def remove_left_over_everywhere(root: Path, *, older_than: float) -> list[Path]:
-    """The same in all repositories of a folder of them."""
+    """The same in all repositories below a folder."""
     return [path for folder in root.glob("*/*.git") for path in remove_left_over(folder, older_than=older_than)]
 
 
 def abandoned_after_seconds(settings: Settings) -> float:
-    """The age in seconds from which something temporary in a repository is nobody's."""
+    """The age in seconds from which temporary files in a repository count as abandoned."""
     return settings.git_max_transfer_seconds + LEFT_OVER_SECONDS
 
 
@@ -225,7 +226,7 @@ def _left_over(folder: Path, before: float) -> Iterator[Path]:
 
 
 def _is_older(path: Path, before: float) -> bool:
-    """Whether nothing in it was written since; a pack that is being received changes, its folder does not."""
+    """Whether nothing in it was written since; while a pack is received, the file changes and its folder does not."""
     try:
         newest = max([path.lstat().st_mtime, *(entry.stat().st_mtime for entry in _files(path))])
     except OSError:
@@ -248,7 +249,7 @@ def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _packed_refs(folder: Path) -> int:
-    """References that lie together in one file, a line each; lines with ^ say what a tag leads to."""
+    """The number of packed references, one in each line; lines with ^ say what a tag points to."""
     count = 0
     try:
         with (folder / "packed-refs").open("rb") as lines:

@@ -1,4 +1,4 @@
-"""Deploy keys: keys that open one repository each; must keep a key from being both a user's and a deploy key."""
+"""Deploy keys: each opens one repository; must keep a key from being a user's and a deploy key at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TRIES = 5
 
 
 def may_add(instance: Instance, actor: Actor, repository_id: int) -> None:
-    """Nothing when the actor may add deploy keys; raises Refusal MISSING or FORBIDDEN, before fields are looked at."""
+    """Raises Refusal MISSING or FORBIDDEN where the actor may not add deploy keys; called before fields are checked."""
     repository, entitled = repositories.reach(instance, actor, repository_id, CHANGE)
     with _attempt(instance, entitled, repository, CHANGE, "add a deploy key"):
         return
@@ -39,10 +39,10 @@ def add(
     application: object = "",
     can_push: bool = False,
 ) -> DeployKey:
-    """Let a key read a repository (and write it, with can_push); returns once that is durable.
+    """Let a key read a repository, and with can_push write it; returns once that is durable.
 
-    title: 1 to 255 characters; application: where the key comes from. Raises Refusal: MISSING for the
-    repository, INVALID for fields, TAKEN when the key is a user's or is there already, LIMIT.
+    title: 1 to 255 characters; public_key: one OpenSSH line; application: where the key comes from. Raises Refusal
+    MISSING for the repository, INVALID for fields, TAKEN where the key is a user's or is there already, LIMIT.
     """
     repository, entitled = repositories.reach(instance, actor, repository_id, CHANGE)
     with _attempt(instance, entitled, repository, CHANGE, "add a deploy key") as attempt:
@@ -128,7 +128,7 @@ def delete(instance: Instance, actor: Actor, repository_id: int, key_id: int) ->
 
 
 def _claim(work: Work, key: PublicKey) -> None:
-    """Make a key a deploy key; many repositories may have one and the same, but no user beside them."""
+    """Make a key a deploy key. Several repositories may have it, but no user beside them. Raises Refusal TAKEN."""
     for _ in range(_TRIES):
         if key_owners.claim_fingerprint(work.connection, key.fingerprint, kind="deploy", user_key_id=None):
             return
@@ -137,7 +137,7 @@ def _claim(work: Work, key: PublicKey) -> None:
             return
         if kind is not None:
             break
-        # Whoever had it let go of it between these two questions, so it is free again.
+        # Its owner deleted it between the two questions, so try again.
     words = "This key is in use as a user's SSH key. Make a new pair for the repository."
     raise Refusal(Kind.TAKEN, "key-taken", words, field="public_key")
 

@@ -1,4 +1,4 @@
-"""Repositories as people name them, by path, with members by name; must leave what each may to repositories.py."""
+"""Repositories by path, with members by name; must leave who may do what to repositories.py."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _KIND = "repository"
 
 
 def put(instance: Instance, actor: Actor, path: object, members: Mapping[str, object] | None) -> Repository:
-    """Make a repository exist at a path, with exactly these members: user name to role; None leaves those it has.
+    """Create a repository at a path, or set the members of one; members: user name to role, None leaves them.
 
-    A user who makes one is its admin. Raises Refusal INVALID, FORBIDDEN, TAKEN for a path that is another workspace's,
+    A user who creates one becomes its admin. Raises Refusal INVALID, FORBIDDEN, TAKEN for a path of another workspace,
     or MISSING for one that the actor may not see.
     """
     name = repositories.path_of(path)
@@ -52,29 +52,31 @@ def _create(instance: Instance, actor: Actor, path: str, wanted: Mapping[str, Re
             raise Refusal(Kind.FORBIDDEN, "scope-foreign", words)
 
         def change(work: Work) -> Repository:
-            work.no_event("the change within leaves it")
+            work.no_event("ensure() leaves it")
             roles = {} if actor.user_id is None else {actor.user_id: RepositoryRole.ADMIN.value}
             roles |= {
                 user_named(work.connection, actor, user, field="members").id: role.value
                 for user, role in wanted.items()
             }
             repositories.ensure(within(work), actor, path=path, members=roles)
-            made = rows.by_path(work.connection, path)
-            assert made is not None
-            return made
+            repository = rows.by_path(work.connection, path)
+            assert repository is not None
+            return repository
 
         return attempt.write(change)
 
 
 def _set_members(work: Work, actor: Actor, repository: Repository, wanted: Mapping[str, RepositoryRole]) -> None:
-    inner = within(work)
-    held = rows.members(work.connection, repository.id)
+    inside = within(work)
+    roles = rows.members(work.connection, repository.id)
     users = {user: user_named(work.connection, actor, user, field="members") for user in wanted}
     for name, user in users.items():
-        if held.get(user.id) is not wanted[name]:
+        if roles.get(user.id) is not wanted[name]:
             role = wanted[name].value
-            repositories.set_member(inner, actor, repository.id, user_uid=user.uid, role=role, new=user.id not in held)
-    for number in held.keys() - {user.id for user in users.values()}:
-        gone = user_rows.user(work.connection, number)
-        if gone is not None:
-            repositories.remove_member(inner, actor, repository.id, user_uid=gone.uid)
+            repositories.set_member(
+                inside, actor, repository.id, user_uid=user.uid, role=role, new=user.id not in roles
+            )
+    for user_id in roles.keys() - {user.id for user in users.values()}:
+        former_member = user_rows.user(work.connection, user_id)
+        if former_member is not None:
+            repositories.remove_member(inside, actor, repository.id, user_uid=former_member.uid)

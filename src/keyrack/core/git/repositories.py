@@ -35,7 +35,7 @@ PATH = re.compile(rf"(?=.{{3,{LONGEST_PATH}}}\Z)[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-
 
 
 def path_of(value: object) -> str:
-    """A repository's path, e.g. acme/site; raises Refusal INVALID."""
+    """A repository's path, e.g. acme/site. Raises Refusal INVALID."""
     if isinstance(value, str) and _is_path(value):
         return value
     if isinstance(value, str) and len(value) > LONGEST_PATH:
@@ -52,7 +52,7 @@ def _is_path(text: str) -> bool:
 
 
 def visibility_of(value: object) -> int:
-    """0, 10 or 20; raises Refusal INVALID for others, such as 10.0, which is as much and no whole number."""
+    """0, 10 or 20, as whole number: 10.0 is refused. Raises Refusal INVALID."""
     if type(value) is not int or value not in VISIBILITIES:
         raise invalid("visibility", "This takes 0, 10 or 20.")
     return value
@@ -61,13 +61,12 @@ def visibility_of(value: object) -> int:
 def reach(instance: Instance, actor: Actor, repository: int | str, action: str) -> tuple[Repository, Actor]:
     """A repository of the actor's workspace, by id or uid, and the actor with the rights of a member of it.
 
-    action: what is to be done with it, one of policy.ACTIONS. One that the actor names by id and may neither see nor
-    do that with is answered as one that does not exist, so that nobody learns which ones there are. Raises Refusal
-    MISSING for whoever works with repositories at all, FORBIDDEN for everybody else.
+    action: one of policy.ACTIONS, which is to be done with it. 1. A repository in another project than the actor's
+    proof is for counts as missing. 2. What a member may do is policy.REPOSITORY_ROLE_ACTIONS; it adds to the actor's
+    policies for this repository alone, and a token's scopes still bound both. 3. One named by id that the actor may
+    neither see nor do this with counts as missing, so that ids show nothing.
 
-    What a member may do is policy.REPOSITORY_ROLE_ACTIONS; it adds to the actor's own policies for this
-    repository alone, and a token's scopes still bound both. What is in another project than the one that the actor's
-    proof is for is missing.
+    Raises Refusal MISSING for actors who may do something with some repository, FORBIDDEN for all others.
     """
 
     def question(connection: Connection) -> tuple[Repository | None, RepositoryRole | None, bool]:
@@ -75,7 +74,7 @@ def reach(instance: Instance, actor: Actor, repository: int | str, action: str) 
             known = repositories.get(connection, actor.workspace_id, repository)
         else:
             known = repositories.by_uid(connection, actor.workspace_id, repository)
-        if known is not None and not _in_project(connection, actor, known.project_id):
+        if known is not None and not _in_project(connection, actor, known.project_id):  # 1
             known = None
         if actor.user_id is None:
             return known, None, False
@@ -84,20 +83,20 @@ def reach(instance: Instance, actor: Actor, repository: int | str, action: str) 
 
     known, role, member = instance.database.read(question)
     if known is not None:
-        granted = policy.lent(role, known.visibility)
+        granted = policy.lent(role, known.visibility)  # 2
         entitled = replace(actor, policies=(*actor.policies, *granted), repository_id=known.id)
-        # Numbers can be counted through; whoever knows a uid, which is drawn by lot, has been told of the repository.
+        # 3. Ids can be guessed. A uid is random, so whoever knows one knows the repository.
         by_uid = isinstance(repository, str)
         if by_uid or policy.may(entitled, READ) is None or policy.may(entitled, action) is None:
             return known, entitled
-    if _works_with_repositories(actor, member):
+    if _works_with_repositories(actor, member=member):
         raise missing("repository")
     with Attempt(instance, actor, action, "reach a repository", target_kind="repository"):
         raise missing("repository")
 
 
-def _works_with_repositories(actor: Actor, member: bool) -> bool:
-    """Whether an actor may do anything with some repository; member: whether the user is a member of one."""
+def _works_with_repositories(actor: Actor, *, member: bool) -> bool:
+    """Whether an actor may do anything with some repository; member: the user is a member of one."""
     if member and policy.may(replace(actor, policies=(*actor.policies, READ)), READ) is None:
         return True
     return any(policy.may(actor, action) is None for action in policy.ACTIONS if action.startswith("codeartsrepo:"))
@@ -108,8 +107,8 @@ def create(
 ) -> Repository:
     """Create a repository in a project of the workspace, at PROJECT-ID/NAME; its creator becomes its admin.
 
-    visibility: 0 private, 10 readable in the workspace, 20 readable by everybody. Raises Refusal INVALID,
-    or TAKEN when the project has a repository of that name.
+    visibility: 0 private, 10 readable in the workspace, 20 readable by everybody. Raises Refusal INVALID, LIMIT, or
+    TAKEN where the project has a repository of that name.
     """
     with Attempt(instance, actor, CREATE, "create a repository", target_kind="repository") as attempt:
         if not isinstance(name, str) or "/" in name:
@@ -151,13 +150,13 @@ def find(
     limit: int = 20,
     cursor: str | None = None,
 ) -> Page[Repository]:
-    """A page of the repositories that the actor may see, newest first; search: part of the path, any case.
+    """A page of the repositories that the actor may see, newest first.
 
-    cursor: instead of offset, of the page before, "" for the first one. Raises Refusal MISSING for a project that is
-    not the workspace's.
+    search: part of the path, in any case; cursor: of the page before, "" for the first one; takes the place of offset.
+    Raises Refusal MISSING for a project that is not the workspace's.
     """
     everything = policy.may(actor, READ) is None
-    # Everybody may list what they are members of or what is open to the workspace; scopes still bound it.
+    # Everybody may list repositories of which they are members, or that the workspace may read; scopes still bound it.
     entitled = replace(actor, policies=(*actor.policies, READ))
     with Attempt(instance, entitled, READ, "list repositories", target_kind="repository") as attempt:
         after = cursors.place(cursor, int)
@@ -173,7 +172,7 @@ def find(
                 connection,
                 actor.workspace_id,
                 project_id=project.id if project else None,
-                # 0 is no project's id: what a project that is gone bounds is nothing of any project.
+                # 0 is no project's id: a proof for a deleted project reaches into none.
                 bound_to=None if not actor.project else bound.id if bound else 0,
                 seen_by=None if everything else actor.user_id or 0,
                 search=search,
@@ -196,31 +195,34 @@ def get(instance: Instance, actor: Actor, repository: int | str) -> Repository:
 
 
 def may_change(instance: Instance, actor: Actor, repository: int | str) -> None:
-    """Nothing when the actor may change the repository; raises Refusal MISSING or FORBIDDEN as change() does."""
+    """Raises Refusal MISSING or FORBIDDEN where the actor may not change the repository, as change() does."""
     target, entitled = reach(instance, actor, repository, CHANGE)
     with _changing(instance, entitled, target):
         return
 
 
 def may_delete(instance: Instance, actor: Actor, repository: int | str) -> None:
-    """Nothing when the actor may delete the repository; raises Refusal MISSING or FORBIDDEN as delete() does."""
+    """Raises Refusal MISSING or FORBIDDEN where the actor may not delete the repository, as delete() does."""
     target, entitled = reach(instance, actor, repository, DELETE)
     with _deleting(instance, entitled, target):
         return
 
 
 def delete(instance: Instance, actor: Actor, repository: int | str) -> Repository:
-    """Delete a repository with its members and deploy keys, and answer it as it was. Raises Refusal."""
+    """Delete a repository with its members and deploy keys, and answer it as it was.
+
+    Raises Refusal MISSING or FORBIDDEN.
+    """
     own, entitled = reach(instance, actor, repository, DELETE)
     with _deleting(instance, entitled, own) as attempt:
 
         def change(work: Work) -> Repository:
-            gone = _own(work, own.id)
-            for key in deploy_keys.of_repository(work.connection, gone.id):
+            deleted = _own(work, own.id)
+            for key in deploy_keys.of_repository(work.connection, deleted.id):
                 deploy_keys.remove(work.connection, key)
-            repositories.remove(work.connection, gone.id)
-            work.record(f"Deleted repository {gone.path}", target_id=gone.id, level="warning")
-            return gone
+            repositories.remove(work.connection, deleted.id)
+            work.record(f"Deleted repository {deleted.path}", target_id=deleted.id, level="warning")
+            return deleted
 
         return attempt.write(change)
 
@@ -235,7 +237,7 @@ def members(
     offset: int = 0,
     limit: int = 20,
 ) -> Page[Member]:
-    """A page of a repository's members by name; search: part of the name; writers: only who may push."""
+    """A page of a repository's members by name; search: part of the name; writers: only those who may push."""
     own, entitled = reach(instance, actor, repository, READ)
     with Attempt(
         instance, entitled, READ, "list a repository's members", target_kind="repository", target_id=own.id
@@ -248,7 +250,7 @@ def members(
 
 
 def may_add_members(instance: Instance, actor: Actor, repository: int | str) -> None:
-    """Nothing when the actor may add members; raises Refusal MISSING or FORBIDDEN, so that a list fails as one."""
+    """Raises Refusal MISSING or FORBIDDEN where the actor may not add members, before any of a list is added."""
     target, entitled = reach(instance, actor, repository, ADD_MEMBERS)
     with Attempt(
         instance, entitled, ADD_MEMBERS, "add members to a repository", target_kind="repository", target_id=target.id
@@ -259,9 +261,10 @@ def may_add_members(instance: Instance, actor: Actor, repository: int | str) -> 
 def set_member(
     instance: Instance, actor: Actor, repository: int | str, *, user_uid: str, role: object, new: bool
 ) -> Member:
-    """Make a user of the workspace a member with a role; new: they must not be one, else they must.
+    """Give a user of the workspace a role in a repository; new: the user must not be a member yet, else must be.
 
-    Raises Refusal MISSING for repository, user or member, INVALID for the role, TAKEN for a new one who is.
+    Raises Refusal MISSING for repository, user or member, INVALID for the role, TAKEN where a new one is a member,
+    FORBIDDEN.
     """
     target, entitled = reach(instance, actor, repository, ADD_MEMBERS)
     with Attempt(
@@ -289,7 +292,7 @@ def set_member(
 
 
 def remove_member(instance: Instance, actor: Actor, repository: int | str, *, user_uid: str) -> None:
-    """Take a member's role in a repository away. Raises Refusal MISSING for repository or member."""
+    """Remove a member from a repository. Raises Refusal MISSING for repository or member, or FORBIDDEN."""
     target, entitled = reach(instance, actor, repository, REMOVE_MEMBERS)
     with Attempt(
         instance,
@@ -321,26 +324,26 @@ def ensure(
     members: Mapping[int, str],
     exactly: bool = True,
 ) -> bool:
-    """Make a repository exist with these members (user id to role); False when it did already.
+    """Create a repository with these members, or change its members; False where all is so already.
 
-    path: GROUP/NAME; repository_id: the id of a new one, as it was elsewhere, or None; exactly: others are taken out,
-    else they stay. Raises Refusal INVALID, TAKEN or FORBIDDEN.
+    path: GROUP/NAME; repository_id: the id that a new one had elsewhere, or None; members: user id to role; exactly:
+    others are removed, otherwise they stay. Raises Refusal INVALID, TAKEN, LIMIT or FORBIDDEN.
     """
     name = path_of(path)
     wanted = {user_id: member_role(role) for user_id, role in members.items()}
 
-    def held_now(connection: Connection) -> tuple[Repository | None, dict[int, RepositoryRole]]:
+    def current(connection: Connection) -> tuple[Repository | None, dict[int, RepositoryRole]]:
         known = repositories.by_path(connection, name)
         return known, {} if known is None else repositories.members(connection, known.id)
 
-    known, held = instance.database.read(held_now)
+    known, held = instance.database.read(current)
     as_wanted = held == (wanted if exactly else {**held, **wanted})
     if known is not None and known.workspace_id == actor.workspace_id and as_wanted:
         return False
     with Attempt(instance, actor, CREATE, "set up a repository", target_kind="repository") as attempt:
 
         def change(work: Work) -> bool:
-            repository, held = held_now(work.connection)
+            repository, held = current(work.connection)
             if repository is not None and repository.workspace_id != actor.workspace_id:
                 raise Refusal(Kind.TAKEN, "path-taken", f"The path {name} is taken.", field="path")
             number = repository.id if repository is not None else _add(work, name, repository_id)
@@ -363,13 +366,13 @@ def ensure(
 def change_at(
     instance: Instance, actor: Actor, path: str, *, visibility: object = None, protect_default: object = None
 ) -> Repository:
-    """The same as change, for the repository at a path. Raises as change does."""
+    """As change, for the repository at a path."""
     number = at(instance, actor, path).id
     return change(instance, actor, number, visibility=visibility, protect_default=protect_default)
 
 
 def at(instance: Instance, actor: Actor, path: str) -> Repository:
-    """The repository at a path, as get has it. Raises Refusal MISSING or FORBIDDEN."""
+    """The repository at a path, as get. Raises Refusal MISSING or FORBIDDEN."""
     known = instance.database.read(lambda connection: repositories.by_path(connection, path))
     return get(instance, actor, 0 if known is None else known.id)
 
@@ -382,9 +385,9 @@ def change(
     visibility: object = None,
     protect_default: object = None,
 ) -> Repository:
-    """Change who may read a repository, or whether its default branch is protected; None leaves things.
+    """Change who may read a repository, or whether its default branch is protected; None leaves either as it is.
 
-    protect_default: true or false. Raises Refusal MISSING, FORBIDDEN or INVALID.
+    Raises Refusal MISSING, FORBIDDEN or INVALID.
     """
     own, entitled = reach(instance, actor, repository, CHANGE)
     with _changing(instance, entitled, own) as attempt:
@@ -399,35 +402,35 @@ def change(
             raise invalid("protect_default", "Send a visibility or protect_default.")
 
         def change(work: Work) -> Repository:
-            now = _own(work, own.id)
-            values = {column: value for column, value in wanted.items() if value != getattr(now, column)}
+            current = _own(work, own.id)
+            values = {column: value for column, value in wanted.items() if value != getattr(current, column)}
             if not values:
                 work.no_event("it is as wanted already")
-                return now
-            repositories.change(work.connection, now.id, values)
+                return current
+            repositories.change(work.connection, current.id, values)
             changes = ", ".join(f"{column} {value}" for column, value in values.items())
-            work.record(f"Set of repository {now.path}: {changes}", target_id=now.id, level="warning")
-            return _own(work, now.id)
+            work.record(f"Set of repository {current.path}: {changes}", target_id=current.id, level="warning")
+            return _own(work, current.id)
 
         return attempt.write(change)
 
 
-def take_first_branch(instance: Instance, repository: Repository, branch: str, *, leads: bool) -> bool:
-    """Note that the first branch pushed to a repository is its default, as Git has it; answers whether it is.
+def take_first_branch(instance: Instance, repository: Repository, branch: str, *, may_push_protected: bool) -> bool:
+    """Make the first branch that was pushed to a repository its default, as Git does; answers whether it is.
 
-    leads: whether who pushed it may push to a protected branch. Who may not leaves a protected default what it is: it
-    would be protected no more. Raises Refusal MISSING.
+    may_push_protected: whether the pusher may push to a protected branch; otherwise a protected default stays, or it
+    would no longer be protected. Raises Refusal MISSING.
     """
     keyrack = system_actor(repository.workspace_id, channel="git")
     aim = "take the first branch as the default"
     with Attempt(instance, keyrack, CHANGE, aim, target_kind="repository", target_id=repository.id) as attempt:
 
         def note(work: Work) -> bool:
-            now = _own(work, repository.id)
-            if now.protect_default and not leads:
+            current = _own(work, repository.id)
+            if current.protect_default and not may_push_protected:
                 work.no_event("a protected default branch stays, and nothing changes")
                 return False
-            repositories.change(work.connection, now.id, {"default_branch": branch})
+            repositories.change(work.connection, current.id, {"default_branch": branch})
             work.record(
                 f"{branch} is the default branch of {repository.path}, as it came first", target_id=repository.id
             )
@@ -437,7 +440,7 @@ def take_first_branch(instance: Instance, repository: Repository, branch: str, *
 
 
 def _in_project(connection: Connection, actor: Actor, project_id: int | None) -> bool:
-    """Whether an actor's proof reaches into a project; what belongs to none is the whole workspace's."""
+    """Whether an actor's proof reaches into a project, None for what belongs to no project."""
     if not actor.project or project_id is None:
         return True
     bound = workspaces.project_by_uid(connection, actor.project)
@@ -473,7 +476,7 @@ def _add(
 
 
 def _refuse_exceeding(entitled: Actor, user_id: int, before: RepositoryRole | None, wanted: RepositoryRole) -> None:
-    """Refuse a role that allows what the actor may not do, and one by which actors would raise themselves."""
+    """Refuse a role that allows what the actor may not do, or by which actors would raise themselves."""
     more = policy.lacking(entitled, policy.actions(None, policy.REPOSITORY_ROLE_ACTIONS[wanted]))
     order = tuple(RepositoryRole)
     raised = before is None or order.index(wanted) > order.index(before)
@@ -497,7 +500,7 @@ def _own(work: Work, repository_id: int) -> Repository:
 
 
 def member_role(value: object) -> RepositoryRole:
-    """A member's role; raises Refusal INVALID."""
+    """A member's role, parsed. Raises Refusal INVALID."""
     try:
         return RepositoryRole(value)  # type: ignore[arg-type]
     except ValueError:

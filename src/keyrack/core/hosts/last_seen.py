@@ -21,7 +21,12 @@ WRITE_SECONDS = 20.0  # an agent asks every half minute or so; both together sta
 
 def is_online(server: Server, now: datetime) -> bool:
     """Whether a server's host has been heard of within ONLINE."""
-    return server.seen_at is not None and now - server.seen_at < ONLINE
+    return is_recent(server.seen_at, now)
+
+
+def is_recent(seen_at: datetime | None, now: datetime) -> bool:
+    """Whether a time at which a host was seen is within ONLINE; None: never seen."""
+    return seen_at is not None and now - seen_at < ONLINE
 
 
 @dataclass

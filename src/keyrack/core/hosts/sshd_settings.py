@@ -24,17 +24,15 @@ LOG_ENTRY = "Updated SSHD Config"
 
 @dataclass(frozen=True, slots=True)
 class SshdKeyword:
-    """A setting as sshd knows it (sshd_config(5)).
+    """A setting as sshd knows it (sshd_config(5)), which OpenSSH does not do unless told to.
 
-    yes, no: its values where the setting is wanted and where not; words: the setting, for people; by_default: whether
-    OpenSSH does this unless told otherwise.
+    yes, no: its values where the setting is wanted and where not; words: the setting, for people.
     """
 
     keyword: str
     yes: str
     no: str
     words: str
-    by_default: bool = False
 
 
 KEYWORDS = {
@@ -132,4 +130,4 @@ def _is(server: Server, name: str) -> bool:
         return server.sshd[setting.keyword] == setting.yes
     reported = server.facts.get("sshd")
     effective = reported.get(setting.keyword) if isinstance(reported, Mapping) else None
-    return setting.by_default if not isinstance(effective, str) else effective == setting.yes
+    return bool(effective == setting.yes)

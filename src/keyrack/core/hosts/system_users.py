@@ -16,10 +16,10 @@ from keyrack.core.hosts.last_seen import is_online
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
 from keyrack.core.lookups import own_server
-from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Server, SystemUser
+from keyrack.protocol.words import count
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.hosts import servers
 from keyrack.store.keys import credentials

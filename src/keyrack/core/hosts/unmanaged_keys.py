@@ -90,8 +90,8 @@ def find(
         return attempt.read(question)
 
 
-def get(instance: Instance, actor: Actor, server_id: int, key_id: int, *, gone: bool = False) -> UnmanagedKey:
-    """A key found on a host; gone: also one that is no longer there. Raises Refusal MISSING."""
+def get(instance: Instance, actor: Actor, server_id: int, key_id: int) -> UnmanagedKey:
+    """A key found on a host, also one that is no longer there. Raises Refusal MISSING."""
     attempt = Attempt(
         instance,
         actor,
@@ -109,7 +109,7 @@ def get(instance: Instance, actor: Actor, server_id: int, key_id: int, *, gone: 
                 else None
             )
         )
-        if unmanaged_key is None or (unmanaged_key.state == GONE and not gone):
+        if unmanaged_key is None:
             raise missing("unmanaged key")
         return unmanaged_key
 
@@ -174,7 +174,6 @@ def accept(
                 user,
                 name,
                 key,
-                temporary=False,
                 end=validation.end(work.now, expires_at, duration=duration) or validation.end(work.now, end),
                 limits=limits,
             )

@@ -255,8 +255,13 @@ def is_frozen(server: Server, key: Credential | UserKey, *, break_glass: bool) -
     """
     if break_glass or (server.frozen_at is None and key.frozen_at is None):
         return False
-    marks = (at for at in (server.frozen_at, key.frozen_at) if at is not None)
-    return any(terms.is_frozen(at, key.confirmed_at, key.created_at) for at in marks)
+    return is_marked_frozen(key, (server.frozen_at,))
+
+
+def is_marked_frozen(key: Credential | UserKey, marks: Iterable[datetime | None]) -> bool:
+    """Whether a key is frozen by its own mark or by one of these marks of servers."""
+    at = (mark for mark in (key.frozen_at, *marks) if mark is not None)
+    return any(terms.is_frozen(mark, key.confirmed_at, key.created_at) for mark in at)
 
 
 def _first(end: datetime | None, other: datetime | None) -> datetime | None:

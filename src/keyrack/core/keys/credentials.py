@@ -264,16 +264,14 @@ def put(
     label: str,
     key: PublicKey,
     *,
-    temporary: bool,
     end: datetime | None,
     limits: Mapping[str, Any],
-    break_glass: bool | None = None,
 ) -> Credential:
     """Insert a credential within a unit of work; the caller records it. Raises Refusal INVALID, TAKEN or LIMIT."""
     place = _require_place(
         work, _place(work.instance, work.actor, server.workspace_id, server.id, username, label, key)
     )
-    terms = {"temporary": temporary, "expires_at": end, "restrictions": dict(limits), "break_glass": break_glass}
+    terms = {"temporary": False, "expires_at": end, "restrictions": dict(limits), "break_glass": None}
     return _put(work, place, username, label, key, terms)
 
 

@@ -51,21 +51,21 @@ def read(cursor: str) -> RowPlace:
     try:
         key = json.loads(text)
     except (ValueError, RecursionError):
-        raise cursors.no_mark() from None
+        raise cursors.no_cursor() from None
     if not isinstance(key, list):
-        raise cursors.no_mark()
+        raise cursors.no_cursor()
     if name == _MISSING:
         known = len(key) == 2 and key[0] in ("", *access_tree.TREES) and type(key[1]) is int
         if not known:
-            raise cursors.no_mark()
+            raise cursors.no_cursor()
         return RowPlace("", tuple(key), of_missing=True)
     table = _TABLES.get(name)
     if table is None or len(key) != len(table.primary_key):
-        raise cursors.no_mark()
+        raise cursors.no_cursor()
     for column, part in zip(table.primary_key, key, strict=True):
         is_integer = type(part) is int and -_MOST <= part < _MOST
         if not (is_integer if isinstance(column.type, Integer) else isinstance(part, str) and _can_be_compared(part)):
-            raise cursors.no_mark()
+            raise cursors.no_cursor()
     return RowPlace(name, tuple(key))
 
 

@@ -18,10 +18,10 @@ from keyrack.core.keys import access, receipts, user_keys
 from keyrack.core.keys.receipts import Receipt, Receipts
 from keyrack.core.lookups import is_oneself, server_named, user_named
 from keyrack.core.people.rights import refuse_exceeding
-from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import SERVICE, Actor, Server, User
+from keyrack.protocol.words import count
 from keyrack.store.engine.prepared import Row
 from keyrack.store.hosts import servers
 from keyrack.store.keys import freezes, grants

@@ -142,13 +142,6 @@ def get(instance: Instance, actor: Actor, grant_id: int) -> Grant:
         return attempt.read(lambda connection: lookups.grant(connection, actor, grant_id))
 
 
-def find(instance: Instance, actor: Actor) -> tuple[Grant, ...]:
-    """All grants of the workspace, oldest first."""
-    attempt = Attempt(instance, actor, "grants:read", "list grants", target_kind="grant")
-    with attempt:
-        return attempt.read(lambda connection: grants.find_grants(connection, actor.workspace_id))
-
-
 def page(
     instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 50, cursor: str | None = None
 ) -> Page[Grant]:

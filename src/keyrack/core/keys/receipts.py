@@ -16,10 +16,10 @@ from sqlalchemy import Connection
 from keyrack.core import validation
 from keyrack.core.instance import Instance
 from keyrack.core.people.actors import system_actor
-from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import missing
 from keyrack.model import Actor, Event
+from keyrack.protocol.words import count
 from keyrack.store.audit import events
 from keyrack.store.hosts import applied as applied_revisions
 from keyrack.store.hosts import servers

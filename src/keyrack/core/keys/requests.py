@@ -17,7 +17,7 @@ from keyrack.core import cursors, lifetimes, validation
 from keyrack.core.hosts import servers as hosts
 from keyrack.core.instance import Instance
 from keyrack.core.keys import grants
-from keyrack.core.lookups import server_named, user_named
+from keyrack.core.lookups import server_named
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Window
@@ -62,13 +62,12 @@ def ask(
     system_user: object,
     duration: object,
     reason: object,
-    user: str | None = None,
 ) -> AccessRequest:
     """Ask to log in as system_user on a server, or on servers with a tag, for a while.
 
-    server: a name or an id; duration: as lifetimes.read takes it, counted from the approval; user: whom an operator
-    asks for. The same request again, also with the same reason, while it is pending answers the first: a call that was
-    sent twice asks once. Raises Refusal INVALID, LIMIT or FORBIDDEN.
+    server: a name or an id; duration: as lifetimes.read takes it, counted from the approval. The same request again,
+    also with the same reason, while it is pending answers the first: a call that was sent twice asks once.
+    Raises Refusal INVALID, LIMIT or FORBIDDEN.
     """
     with Attempt(instance, actor, "requests:ask", "ask for access", target_kind="request") as attempt:
         account = validation.account(system_user, field="system_user")
@@ -80,7 +79,7 @@ def ask(
         assert end is not None
 
         def change(work: Work) -> AccessRequest:
-            user_id = _asker(work, user)
+            user_id = _asker(work)
             server_id, tagged = _place(work, server, tag)
             if not _has_account(work, server_id, tagged, account):
                 raise invalid("system_user", f"No server there has the account {account!r}; name one that it has.")
@@ -361,11 +360,9 @@ def _attempt(instance: Instance, actor: Actor, verb: str, request_id: int) -> At
     return Attempt(instance, actor, "requests:approve", aim, target_kind="request", target_id=request_id)
 
 
-def _asker(work: Work, user: str | None) -> int:
-    if user is not None and work.actor.user_id is None:
-        return user_named(work.connection, work.actor, user, field="user").id
+def _asker(work: Work) -> int:
     if work.actor.user_id is None:
-        raise Refusal(Kind.FORBIDDEN, "not-a-user", "Only a user asks for access; say for whom.")
+        raise Refusal(Kind.FORBIDDEN, "not-a-user", "Only a user can ask for access.")
     return work.actor.user_id
 
 

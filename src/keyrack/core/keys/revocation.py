@@ -12,10 +12,10 @@ from keyrack.core import cursors, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
 from keyrack.core.next_steps import with_commands
-from keyrack.core.words import count
 from keyrack.core.work import Attempt, Recorded, Work
 from keyrack.errors import Refusal, invalid, missing
 from keyrack.model import Actor, Page
+from keyrack.protocol.words import count
 from keyrack.ssh.public_key import KeyProblem, PublicKey, read_canonical
 from keyrack.store.git import deploy_keys
 from keyrack.store.keys import expired_keys, grants, keys_of_many, revocations, revoked_keys
@@ -148,23 +148,21 @@ def noted(instance: Instance, actor: Actor, fingerprint: str) -> RevokedKey | No
         return attempt.read(lambda connection: revoked_keys.get(connection, actor.workspace_id, fingerprint))
 
 
-def refuse(work: Work, key: PublicKey, *, field: str = "public_key") -> None:
+def refuse(work: Work, key: PublicKey) -> None:
     """Raises Refusal INVALID for a key that is revoked everywhere, and, unless the setting `readd_expired_keys` allows
     that, for one that has ended. Must be called wherever a key is registered.
     """
-    refusal = refusal_of(work.instance, work.connection, work.actor, key, field=field)
+    refusal = refusal_of(work.instance, work.connection, work.actor, key)
     if refusal is not None:
         raise refusal
 
 
-def refusal_of(
-    instance: Instance, connection: Connection, actor: Actor, key: PublicKey, *, field: str = "public_key"
-) -> Refusal | None:
+def refusal_of(instance: Instance, connection: Connection, actor: Actor, key: PublicKey) -> Refusal | None:
     """The refusal that refuse() would raise, or None."""
     noted = revoked_keys.get(connection, actor.workspace_id, key.fingerprint)
     if noted is not None:
         return invalid(
-            field,
+            "public_key",
             with_commands(
                 f"This key was revoked everywhere on {noted.revoked_at:%Y-%m-%d}. Make a new key pair; if it was "
                 "revoked by mistake, an owner or admin of the workspace can lift that.",
@@ -177,7 +175,7 @@ def refusal_of(
     ended = expired_keys.end_of(connection, actor.workspace_id, key.fingerprint, instance.now())
     if ended is not None:
         return invalid(
-            field,
+            "public_key",
             f"This key reached its end on {ended:%Y-%m-%d} and is not taken again. Make a new key pair, and renew the "
             "next one before it ends; the setting readd_expired_keys would allow it.",
             "key-expired",

@@ -49,7 +49,7 @@ def add(
     Raises Refusal INVALID for fields, TAKEN where the key belongs to somebody or something already, LIMIT, and MISSING
     for the user.
     """
-    action, aim = _action(actor, user_id, ADD, "people:write"), "add an SSH key"
+    action, aim = _action(actor, user_id, ADD), "add an SSH key"
     attempt = Attempt(instance, actor, action, f"{aim}{_whose_words(actor, user_id)}", target_kind="user key")
     with attempt:
         name = None if title is None else validation.text(title, field="title", maximum=longest_title)
@@ -239,7 +239,7 @@ def _deleting(instance: Instance, actor: Actor, key_id: int, user_id: int | None
     return Attempt(
         instance,
         actor,
-        _action(actor, user_id, DELETE, "people:write"),
+        _action(actor, user_id, DELETE),
         f"delete an SSH key{_whose_words(actor, user_id)}",
         target_kind="user key",
         target_id=key_id,
@@ -276,7 +276,7 @@ def _insert(
     if key is not None:
         if place is not None and place.reached is not None:
             reached = place.reached
-            key_owners.claim_free_fingerprint(work.connection, key.fingerprint, kind="user", user_key_id=made.id)
+            key_owners.claim_free_fingerprint(work.connection, key.fingerprint, made.id)
         else:
             reached = _claim(work, owner, key, made)
         propagation.granted(work, reached, key.fingerprint)
@@ -331,8 +331,8 @@ def _owner_id(actor: Actor, user_id: int | None = None) -> int:
     return owner
 
 
-def _action(actor: Actor, user_id: int | None, own: str, others: str) -> str:
-    return own if user_id in (None, actor.user_id) else others
+def _action(actor: Actor, user_id: int | None, own: str) -> str:
+    return own if user_id in (None, actor.user_id) else "people:write"
 
 
 def _whose_words(actor: Actor, user_id: int | None) -> str:

@@ -16,7 +16,7 @@ from keyrack.core.lookups import group_named, own_user, user_named
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import missing
-from keyrack.model import Actor, Page, User, Window
+from keyrack.model import Actor, Grant, Page, User, Window
 from keyrack.store.keys import grants, user_keys
 from keyrack.store.people import groups, users
 
@@ -179,10 +179,12 @@ def delete(instance: Instance, actor: Actor, name: str) -> Group:
 
         def run(work: Work) -> Group:
             group = _get(work.connection, actor, name)
+            held = grants.grants_of_group(work.connection, group.id)
             # Emptied first, which takes the keys from the hosts; its grants let nobody in then.
             ensure(within(work), actor, name=name, user_ids=())
             groups.remove(work.connection, group.id)
-            work.record(f"Deleted group {group.name}", target_id=group.id, level="warning")
+            with_it = f", and took back what it was granted: {_logins(held)}" if held else ""
+            work.record(f"Deleted group {group.name}{with_it}", target_id=group.id, level="warning")
             return group
 
         return attempt.write(run)
@@ -226,6 +228,17 @@ def _some(names: Iterable[str]) -> str:
     ordered = sorted(names)
     rest = len(ordered) - 100
     return ", ".join(ordered[:100]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _logins(held: Iterable[Grant]) -> str:
+    return _some(f"{one.system_user} on {_place(one)} (grant {one.id})" for one in held)
+
+
+def _place(grant: Grant) -> str:
+    """Where a grant is for; a server by its id, as a name that cannot be had must keep no group from being deleted."""
+    if grant.all_servers:
+        return "all hosts"
+    return f"hosts with the tag {grant.tag}" if grant.tag is not None else f"server {grant.server_id}"
 
 
 def _regroup(work: Work, group: int, user_ids: frozenset[int]) -> None:

@@ -20,10 +20,10 @@ from keyrack.core.keys.receipts import Receipt, Receipts
 from keyrack.core.lookups import user_named
 from keyrack.core.people import owners
 from keyrack.core.people.rights import refuse_exceeding
-from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Page, User, Window
+from keyrack.protocol.words import count
 from keyrack.store import tables
 from keyrack.store.git import git_endpoints
 from keyrack.store.git.git_endpoints import GitReceipt

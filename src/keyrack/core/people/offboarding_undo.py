@@ -14,10 +14,10 @@ from keyrack.core.instance import Instance
 from keyrack.core.lookups import own_user
 from keyrack.core.people.offboarding import OFFBOARD, TABLES
 from keyrack.core.people.rights import refuse_exceeding
-from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, User
+from keyrack.protocol.words import count
 from keyrack.store.keys import grants as grant_rows
 from keyrack.store.keys import key_owners as key_owner_rows
 from keyrack.store.people import offboardings

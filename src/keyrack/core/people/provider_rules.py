@@ -16,10 +16,10 @@ from keyrack.core.people import actors, groups, users, web_sessions
 from keyrack.core.people.actors import system_actor
 from keyrack.core.people.web_sessions import NewWebSession
 from keyrack.core.together import within
-from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Role, User
+from keyrack.protocol.words import count
 from keyrack.setting_values import provider_rules
 from keyrack.ssh.names import plain_blanks
 from keyrack.store.people import authenticators, workspaces

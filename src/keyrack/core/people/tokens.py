@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import Connection
 
@@ -205,7 +205,7 @@ def _by_password(
 
 def _issue_iam_token(work: Work, user: User, scope: Scope, *, second: bool) -> SignedIn:
     tokens.remove_dead_tokens(work.connection, work.now - KEPT_AFTER_END, user_id=user.id)
-    if tokens.count_tokens(work.connection, user.id, "iam", work.now) >= MOST_SIGNED_IN:
+    if tokens.count_iam_tokens(work.connection, user.id, work.now) >= MOST_SIGNED_IN:
         words = f"This user has {MOST_SIGNED_IN} tokens in force, which is the most; revoke some, or use them."
         raise Refusal(Kind.LIMIT, "too-many-tokens", words)
     secret = secrets.token_urlsafe(48)
@@ -286,7 +286,6 @@ def create(
     scopes: Iterable[str],
     expires_at: datetime | None = None,
     secret: str | None = None,
-    details: Mapping[str, Any] | None = None,
 ) -> tuple[str, int]:
     """Create an API token of a user; answers the secret, shown only this once, and the token's id.
 
@@ -309,7 +308,7 @@ def create(
                 name=title,
                 secret_hash=instance.key.hash_token(chosen),
                 scopes=bounds,
-                details={**(details or {}), **({"project": actor.project} if actor.project else {})},
+                details={"project": actor.project} if actor.project else {},
                 at=work.now,
                 expires_at=end,
             )

@@ -13,10 +13,10 @@ from keyrack.core.keys import propagation
 from keyrack.core.lookups import ONESELF, own_user
 from keyrack.core.people import owners, passwords, throttle
 from keyrack.core.people.rights import OWN_KEYS, refuse_exceeding, refuse_giving
-from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Project, Role, User, Workspace
+from keyrack.protocol.words import count
 from keyrack.store.keys import grants, user_keys
 from keyrack.store.people import access_keys, authenticators, tokens, users, web_sessions, workspaces
 from keyrack.store.people.authenticators import OWN_PASSWORD

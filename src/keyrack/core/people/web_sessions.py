@@ -15,11 +15,11 @@ from keyrack.core.instance import Instance
 from keyrack.core.lookups import own_user, user_named
 from keyrack.core.people import actors, throttle
 from keyrack.core.people.rights import refuse_exceeding
-from keyrack.core.words import count
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.logs import logger
 from keyrack.model import Actor, User
+from keyrack.protocol.words import count
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.people import web_sessions
 from keyrack.store.people.web_sessions import Visitor, WebSession

@@ -1,4 +1,4 @@
-"""The changes a workspace file means, as they are collected and carried out; must know no noun's rule."""
+"""The changes that a workspace file means, collected and carried out; must hold no rules for what the file declares."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from keyrack.store.workspace_state import ServerState, State, TokenRow
 
 @dataclass(slots=True)
 class Execution:
-    """A plan being carried out: by whom, where, and the ids of what there is by name, also of what was just made."""
+    """A plan that is being carried out: actor, instance, and users, groups and servers by name, also new ones."""
 
     instance: Instance
     actor: Actor
@@ -30,7 +30,7 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing to do, in words that name it."""
+    """One change: in words, and the function that makes it."""
 
     words: str
     run: Callable[[Execution], object]
@@ -38,8 +38,10 @@ class Change:
 
 @dataclass(slots=True)
 class PlannedChanges:
-    """changes: what is done; left: removals that are not done, as nobody asked for them; noted: what else differs and
-    stays; servers: the ids of those that the file means, by its names.
+    """What a file means for a workspace.
+
+    changes: to be made; left: removals that are not made, as nobody asked for them; noted: what else differs and stays;
+    servers: the ids of servers that the file means, by its names.
     """
 
     changes: list[Change] = field(default_factory=list)
@@ -50,8 +52,10 @@ class PlannedChanges:
 
 @dataclass(slots=True)
 class Comparison:
-    """A file beside a workspace, and the plan that comes of it; other_passwords: see plan.compare; key_rules:
-    which keys are accepted while it is carried out, None for those of now.
+    """A file and a workspace, compared, and the plan so far.
+
+    other_passwords: see plan.compare; key_rules: which keys are accepted while the plan is carried out, None for those
+    now; matched, meant: servers that entries of the file mean, by the file's name, and their ids.
     """
 
     instance: Instance
@@ -66,9 +70,9 @@ class Comparison:
     faults: Faults = field(default_factory=Faults)
     matched: dict[str, ServerState] = field(default_factory=dict)
     meant: set[int] = field(default_factory=set)
-    # What is looked for once an entry, by what it is looked for, so that a big file costs no more than its size.
+    # Indexes for what each entry looks up, so that a big file costs no more than its size.
     user_names: dict[int, str] = field(default_factory=dict)
-    people_there: set[str] = field(default_factory=set)
+    known_people: set[str] = field(default_factory=set)
     keys_of: dict[int, list[AccessKeyRow]] = field(default_factory=dict)
     tokens_of: dict[int, list[TokenRow]] = field(default_factory=dict)
     servers_named: dict[str, list[ServerState]] = field(default_factory=dict)
@@ -77,12 +81,12 @@ class Comparison:
 
     @property
     def workspace_id(self) -> int | None:
-        """The workspace's id, None where it is to be made."""
+        """The workspace's id, None where it is to be created."""
         return None if self.state.workspace is None else self.state.workspace.id
 
     def __post_init__(self) -> None:
         self.user_names = {user.id: name for name, user in self.state.users.items()}
-        self.people_there = set(self.state.users) | {user.name for user in self.wanted.users}
+        self.known_people = set(self.state.users) | {user.name for user in self.wanted.users}
         for key in self.state.access_keys:
             self.keys_of.setdefault(key.user_id, []).append(key)
         for token in self.state.tokens:
@@ -94,15 +98,15 @@ class Comparison:
             self.servers_declared |= {wanted.name, wanted.was, wanted.id}
 
     def check_key(self, line: str) -> None:
-        """Raise Refusal INVALID for what is no key that is accepted once this is carried out."""
+        """Raises Refusal INVALID for a key that is not accepted once the plan is carried out."""
         validation.public_key(self.instance, self.workspace_id, line, rules=self.key_rules)
 
     def do(self, words: str, run: Callable[[Execution], object]) -> None:
-        """One more change."""
+        """Add a change."""
         self.plan.changes.append(Change(words, run))
 
     def remove(self, words: str, run: Callable[[Execution], object]) -> None:
-        """One more change where removals are asked for; otherwise it is named and left."""
+        """Add a removal if these are asked for; otherwise note it as left."""
         if self.prune:
             self.do(words, run)
         else:
@@ -110,12 +114,12 @@ class Comparison:
 
 
 def refuse_unknown(place: str, what: str, names: Iterable[str]) -> None:
-    """Raise Refusal INVALID for the first of the names, which nobody has; what: "user", "group" …"""
+    """Raises Refusal INVALID for the first of these unknown names; what: "user", "group" …"""
     for name in names:
         raise wrong(place, f"the {what} {name!r} is named, and there is none, neither in the file nor in the workspace")
 
 
 def shortened(names: Iterable[str]) -> str:
-    """Names, the first twenty of many."""
+    """Names; of more than twenty the first twenty."""
     listed = list(names)
     return ", ".join(listed[:20]) + (f" and {len(listed) - 20} more" if len(listed) > 20 else "")

@@ -11,9 +11,9 @@ from sqlalchemy import Connection
 
 from keyrack.core.hosts.ssh_lines import USUAL_PORT
 from keyrack.core.instance import Instance
+from keyrack.core.keys.access import is_marked_frozen
 from keyrack.core.lifetimes import written
 from keyrack.core.work import Attempt
-from keyrack.core.workspace.key_rules import is_frozen
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Grant, User, Workspace, has_ended
 from keyrack.protocol.document_words import KEEP_ALL
@@ -28,10 +28,11 @@ HEAD = """\
 
 
 def export(instance: Instance, actor: Actor, workspace: Workspace) -> str:
-    """The workspace as TOML: which keys it accepts, users, groups, servers and their keys, repositories, grants, rules.
+    """The workspace as TOML: key policy, users, groups, servers and their keys, repositories, grants, rules, revoked
+    keys.
 
-    What opens nothing is left out: what has ended, grants for an account that no server has, rows that are not as
-    Keyrack wrote them. Raises Refusal FORBIDDEN, or TAKEN where two servers have one name.
+    Left out is what opens nothing: what has ended, grants for an account that no server has, and rows that are not as
+    Keyrack wrote them. Raises Refusal FORBIDDEN, or TAKEN where two servers have the same name.
     """
     with Attempt(instance, actor, "people:read", "export the workspace", target_kind="workspace") as attempt:
         at = instance.now()
@@ -56,8 +57,8 @@ def _state(connection: Connection, workspace: Workspace, at: datetime) -> State:
 def _text(state: State, name: str, at: datetime) -> str:
     granted = [table for table in (_grant(state, grant, at) for grant in state.grants) if table is not None]
     tags = {tag for server in state.servers.values() for tag in server.tags}
-    to_come = sorted({str(table["tag"]) for table in granted if table["tag"]} - tags)
-    lines = [HEAD.format(at=_value(at)), *_table("[workspace]", {"name": name, "tags": to_come or None})]
+    tags_to_come = sorted({str(table["tag"]) for table in granted if table["tag"]} - tags)
+    lines = [HEAD.format(at=_value(at)), *_table("[workspace]", {"name": name, "tags": tags_to_come or None})]
     policy = state.key_policy
     if policy is not None and policy.holds and (policy.key_types or policy.rsa_minimum_bits):
         types = list(policy.key_types) or None
@@ -91,7 +92,7 @@ def _text(state: State, name: str, at: datetime) -> str:
             for key in state.deploy_keys.get(parts.id, ())
         ]
         lines += _table("[[repositories]]", {**fields, "members": members_of, "deploy_keys": opened_by or None})
-    # In an order of their own, so that two exports of the same differ in nothing.
+    # Sorted, so that two exports of the same workspace are equal.
     lines += sorted({"\n".join(_table("[[grants]]", table)) for table in granted})
     for rule in state.rules:
         server_name = state.servers[rule.server_id].name if rule.server_id in state.servers else None
@@ -107,7 +108,7 @@ def _text(state: State, name: str, at: datetime) -> str:
 
 def _user(state: State, user: User) -> dict[str, Any]:
     sources = [source for source in state.sources if source.user_id == user.id]
-    # A file has no freeze of one server: its keys are frozen everywhere, so that none opens what it did not before.
+    # A file cannot freeze one server: a key frozen on one is exported as frozen everywhere, so that none opens more.
     marks = [server.frozen_at for server in state.servers.values() if server.frozen_at is not None]
     return {
         "name": user.name,
@@ -121,7 +122,7 @@ def _user(state: State, user: User) -> dict[str, Any]:
                 "title": key.title,
                 "public_key": key.with_comment,
                 "expires_at": key.expires_at,
-                "frozen": is_frozen(key, marks) or None,
+                "frozen": is_marked_frozen(key, marks) or None,
             }
             for key in state.user_keys.get(user.id, ())
         ],
@@ -147,7 +148,7 @@ def _server(state: State, server: ServerState) -> dict[str, Any]:
                 "expires_at": credential.expires_at,
                 "restrictions": dict(credential.restrictions) or None,
                 "break_glass": credential.break_glass or None,
-                "frozen": (not credential.break_glass and is_frozen(credential, [server.frozen_at])) or None,
+                "frozen": (not credential.break_glass and is_marked_frozen(credential, [server.frozen_at])) or None,
             }
             for credential in state.credentials.get(server.id, ())
         ],
@@ -163,7 +164,7 @@ def _server(state: State, server: ServerState) -> dict[str, Any]:
 
 
 def _grant(state: State, grant: Grant, at: datetime) -> dict[str, Any] | None:
-    """A grant as the file names it; None for one that opens nothing."""
+    """A grant as the file names it, None for one that opens nothing."""
     if has_ended(grant.expires_at, at):
         return None
     users = {user.id: user.name for user in state.users.values()}
@@ -199,7 +200,7 @@ def _table(header: str, fields: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _value(value: Any) -> str:
-    """A value as TOML has it."""
+    """A value as TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, datetime):
@@ -208,13 +209,13 @@ def _value(value: Any) -> str:
         pairs = (f"{_name(name)} = {_value(item)}" for name, item in value.items() if item is not None)
         return "{ " + ", ".join(pairs) + " }"
     if isinstance(value, list | tuple):
-        # A table in each line, so that long lists are read, and differences between two exports too.
+        # One table in each line, so that people can read long lists and the differences between two exports.
         if any(isinstance(item, Mapping) for item in value):
             return "[\n" + "".join(f"  {_value(item)},\n" for item in value) + "]"
         return "[" + ", ".join(map(_value, value)) + "]"
     if isinstance(value, int):
         return str(value)
-    # A text of JSON is one of TOML, but for the character that TOML wants escaped and JSON does not.
+    # A JSON string is a TOML string, except for the one character that only TOML wants escaped.
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

@@ -12,20 +12,20 @@ NOTHING = "Nothing was applied."
 
 
 def wrong(place: str, message: str) -> Refusal:
-    """The refusal of a file as a whole; place: where in it, "" for all of it."""
+    """The refusal of a file; place: where in it, "" for the file as a whole."""
     words = f"{place}: {message}" if place else message[:1].upper() + message[1:]
     return Refusal(Kind.INVALID, "file-invalid", f"{NOTHING} {words.rstrip('.')}.")
 
 
 class Faults:
-    """What is wrong with a file, one fault an entry, so that all of it can be mended at once."""
+    """What is wrong with a file, one fault for each entry, so that all can be mended at once."""
 
     def __init__(self) -> None:
         self._faults: list[Refusal] = []
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Go on behind an entry that is wrong."""
+        """Collect the fault of an entry, and go on after it."""
         try:
             yield
         except Refusal as refusal:
@@ -34,11 +34,11 @@ class Faults:
             self.add(refusal)
 
     def add(self, fault: Refusal) -> None:
-        """Keep a fault for later."""
+        """Collect a fault."""
         self._faults.append(fault)
 
     def refuse(self) -> None:
-        """Raise what was found, the first twenty, if there is anything."""
+        """Raises Refusal INVALID with the faults so far, the first twenty of many, if there are any."""
         if len(self._faults) == 1:
             raise self._faults[0]
         if self._faults:
@@ -50,7 +50,7 @@ class Faults:
 
 @contextmanager
 def placed(place: str) -> Iterator[None]:
-    """Say where in the file it was that the core refused something."""
+    """Add the place in the file to what the core refuses."""
     try:
         yield
     except Refusal as refusal:

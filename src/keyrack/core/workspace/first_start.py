@@ -1,4 +1,4 @@
-"""A new instance's first workspace, admin and token; must make a secret anew only where the old one opens no more."""
+"""A new instance's first workspace, admin and token; must replace a secret only where it no longer works."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ TOKEN_NAME = "first token"  # noqa: S105 — a name
 
 @dataclass(frozen=True, slots=True)
 class FirstAdmin:
-    """Who may do everything at first, with token and password in clear; by: the operator, if one.
+    """Who may do everything at first, with token and password in clear; by: the operator who starts it, or None.
 
-    password: None where the person has chosen another since.
+    password: None where the person has chosen another one since.
     """
 
     workspace: Workspace
@@ -47,8 +47,8 @@ def ensure_admin(
 ) -> FirstAdmin:
     """Make sure that the demo workspace has its admin, with a token and a password that `keyrack up` can show.
 
-    token, password: those that it showed before; they stay where they still open. Otherwise they are made anew, because
-    only their hashes are kept, but for a password that the person chose.
+    token, password: those that it showed before, which stay as long as they work. Otherwise new ones are made, as only
+    hashes are stored; but a password that the person chose is never replaced.
     """
     workspace = instance.database.read(lambda connection: workspaces.workspace_by_name(connection, WORKSPACE))
     if workspace is None:
@@ -64,11 +64,11 @@ def ensure_admin(
         password = None if first_visit.chose_password(instance, user.id) else secrets.token_urlsafe(12)
         if password is not None:
             users.change_password(instance, actor, user.id, password)
-    kept = None if token is None else _in_force(instance, user, token)
+    kept_token_id = None if token is None else _in_force(instance, user, token)
     for bearer in tokens.of_user(instance, user.id, name=TOKEN_NAME):
-        if bearer.token.id != kept:
+        if bearer.token.id != kept_token_id:
             tokens.revoke(instance, actor, bearer)
-    if token is None or kept is None:
+    if token is None or kept_token_id is None:
         token, _ = tokens.create(instance, actor, user, name=TOKEN_NAME, scopes=("*",))
     return FirstAdmin(workspace=workspace, user=user, token=token, password=password, by=by)
 
@@ -79,17 +79,17 @@ def _is_password(instance: Instance, user: User, password: str) -> bool:
 
 
 def _in_force(instance: Instance, user: User, secret: str) -> int | None:
-    """The id of the user's first token where this is it and it still opens everything, or None."""
-    held = instance.database.read(lambda connection: token_rows.bearer(connection, instance.key.hash_token(secret)))
-    if held is None or held.user.id != user.id or held.user.disabled_at is not None:
+    """The id of the user's first token where this is its secret and it still opens everything, else None."""
+    bearer = instance.database.read(lambda connection: token_rows.bearer(connection, instance.key.hash_token(secret)))
+    if bearer is None or bearer.user.id != user.id or bearer.user.disabled_at is not None:
         return None
-    token = held.token
-    whole = token.name == TOKEN_NAME and token.scopes == ("*",) and token.is_in_force(instance.now())
-    return token.id if whole else None
+    token = bearer.token
+    opens_all = token.name == TOKEN_NAME and token.scopes == ("*",) and token.is_in_force(instance.now())
+    return token.id if opens_all else None
 
 
 def ensure_demo_server(instance: Instance, admin: FirstAdmin, username: str) -> Server:
-    """Make sure that the demo server exists, with a system user for the calling account, open to the admin."""
+    """Make sure that the demo server exists, with a system user for the calling account and a grant for the admin."""
     actor = actors.system_actor(admin.workspace.id, channel="up", like=admin.by)
     workspace_id = admin.workspace.id
     server = instance.database.read(lambda connection: server_rows.by_name(connection, workspace_id, SERVER))
@@ -100,18 +100,18 @@ def ensure_demo_server(instance: Instance, admin: FirstAdmin, username: str) -> 
 
 
 def note_port(instance: Instance, server: Server, port: int) -> None:
-    """Have the lines that people are shown name the port of the demo host's sshd."""
+    """Note the port of the demo host's sshd, for the ssh lines that people are shown."""
 
     def change(connection: Connection) -> None:
-        now = server_rows.by_id(connection, server.id)
-        assert now is not None
-        server_rows.change(connection, server.id, {"facts": {**now.facts, SSH_PORT: port}})
+        current = server_rows.by_id(connection, server.id)
+        assert current is not None
+        server_rows.change(connection, server.id, {"facts": {**current.facts, SSH_PORT: port}})
 
     instance.database.write(change)
 
 
 def ensure_demo_repository(instance: Instance, admin: FirstAdmin) -> str:
-    """Make sure that there is a repository the admin may push to; answers its path."""
+    """Make sure that there is a repository that the admin may push to; answers its path."""
     actor = actors.system_actor(admin.workspace.id, channel="up", like=admin.by)
     repositories.ensure(instance, actor, path=REPOSITORY, members={admin.user.id: "admin"})
     return REPOSITORY

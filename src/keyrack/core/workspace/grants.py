@@ -1,4 +1,4 @@
-"""What a workspace file says of who logs in where, compared with the workspace; must change nothing itself."""
+"""Compares a workspace file's grants with the workspace; must change nothing itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keyrack.model import Grant, has_ended
 
 
 def compare_grants(comparison: Comparison) -> None:
-    """Add to the plan what brings the grants to what the file says."""
+    """Plan what brings the grants to what the file says."""
     name = _Names(comparison)
     by_key: dict[_Key, list[Grant]] = {}
     for grant in comparison.state.grants:
@@ -29,7 +29,7 @@ def compare_grants(comparison: Comparison) -> None:
         with comparison.faults.noted():
             name.refuse_unknown(wanted)
         if has_ended(wanted.expires_at, comparison.at):
-            ended.add(_key(wanted))  # one in force is a removal below
+            ended.add(_key(wanted))  # where such a grant is in force, it is removed below
             continue
         wanted_by_key.setdefault(_key(wanted), []).append(wanted)
     for key, several in wanted_by_key.items():
@@ -52,7 +52,7 @@ def _key(wanted: WantedGrant) -> _Key:
 
 
 class _Names:
-    """Names of what grants join, as the file has them, and what of it the file declares."""
+    """The users, groups, servers and tags of grants by the file's names, and which of them the file declares."""
 
     def __init__(self, comparison: Comparison) -> None:
         wanted, state = comparison.wanted, comparison.state
@@ -66,7 +66,7 @@ class _Names:
         self.places |= {f"tag {tag}" for server in wanted.servers for tag in server.tags}
         self._known_users = set(state.users) | {user.name for user in wanted.users}
         self._known_groups = set(state.groups) | {group.name for group in wanted.groups}
-        # The accounts of each server and of each tag, as they will be.
+        # The accounts of each server and of each tag once the plan is carried out.
         self._at: dict[str, set[str]] = {}
         self._twice: set[str] = set()
         self._tags_to_come = set(wanted.tags)
@@ -87,7 +87,7 @@ class _Names:
             self._at.setdefault(place, set()).update(accounts)
 
     def of(self, grant: Grant) -> _Key:
-        """Who, where and as whom."""
+        """Who, where, and as which account."""
         if grant.user_id is not None:
             who = f"user {self._users.get(grant.user_id, '?')}"
         else:
@@ -98,13 +98,13 @@ class _Names:
         return who, where, grant.system_user
 
     def refuse_unknown(self, wanted: WantedGrant) -> None:
-        """Refuse a grant that names a user, group, server, tag or account that nobody has."""
+        """Refuse a grant whose user, group, server, tag or account nobody has."""
         if wanted.user is not None:
             refuse_unknown(wanted.place, "user", () if wanted.user in self._known_users else (wanted.user,))
         if wanted.group is not None:
             refuse_unknown(wanted.place, "group", () if wanted.group in self._known_groups else (wanted.group,))
         if wanted.all or wanted.tag in self._tags_to_come:
-            return  # for servers to come as well, whose accounts nobody knows
+            return  # it is also for future servers, whose accounts nobody knows
         place = f"server {wanted.server}" if wanted.server is not None else f"tag {wanted.tag}"
         if place not in self._at:
             refuse_unknown(wanted.place, place.partition(" ")[0], (place.partition(" ")[2],))
@@ -118,17 +118,17 @@ class _Names:
 
 
 def _compare_one_login(comparison: Comparison, wanted: list[WantedGrant], known: list[Grant]) -> None:
-    """What brings the grants of one subject to one place and account to those that the file has of it."""
+    """Plan what brings the grants of one subject, place and account to those of the file."""
     others = list(known)
     new = []
-    # Those with a reason first: one that says nothing of it takes any that is left.
+    # Entries with a reason first, as one without matches any grant that is left.
     for one in sorted(wanted, key=lambda one: one.reason is None):
         same = [grant for grant in others if _terms_of(comparison, grant, one) == _terms(comparison, one)]
         if not same:
             new.append(one)
             continue
         reason = one.reason if one.reason is not None else min((grant.reason or "") for grant in same)
-        # Two that are the same in everything open no more than one; whichever is taken back, nothing changes.
+        # Equal grants open no more than one of them, so it does not matter which one is taken back.
         others = [grant for grant in others if grant not in same or (grant.reason or "") != reason]
     for one in new:
         end = "" if one.expires_at is None else f" until {one.expires_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -137,7 +137,7 @@ def _compare_one_login(comparison: Comparison, wanted: list[WantedGrant], known:
         comparison.do(f"{words} {one.words}{end}{limits}", lambda execution, one=one: _give(execution, one))  # type: ignore[misc]
     for old in others:
         if new:
-            # In place of another end: given anew first, so that nothing leaves the host that is to stay.
+            # The new grant comes first in the plan, so that the keys never leave the host.
             comparison.do(f"end the former terms of {wanted[0].words}", _taking_back(old))
         else:
             comparison.remove(f"take back another login of {wanted[0].words}, on other terms", _taking_back(old))
@@ -147,7 +147,7 @@ _Terms = tuple[datetime | None, datetime | None, dict[str, object], str | None, 
 
 
 def _terms(comparison: Comparison, wanted: WantedGrant) -> _Terms:
-    """A start that came already is none; what the file does not say of the reason does not count."""
+    """The terms that are compared: a start in the past is none, and an unnamed reason does not count."""
     start = None if wanted.starts_at is None or wanted.starts_at <= comparison.at else wanted.starts_at
     return start, wanted.expires_at, dict(wanted.restrictions), wanted.reason, wanted.break_glass
 

@@ -1,4 +1,4 @@
-"""What a workspace file would change: one list, made by comparing it with the workspace; must change nothing itself."""
+"""The plan of a workspace file: a list of changes, from comparing it with the workspace; must change nothing."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ def compare(
     other_passwords: Set[tuple[str, str]],
     at: datetime,
 ) -> PlannedChanges:
-    """The plan that brings a workspace to what a file declares. Raises Refusal INVALID for names that lead nowhere.
+    """The plan that brings a workspace to what a file declares. Raises Refusal INVALID for unknown names and other
+    faults.
 
     prune: also take away what the file leaves out of what it declares: members of its groups and repositories, tags of
     its servers, access keys that a file gave its users, tokens of users whose tokens it names, grants of its users,
-    groups, servers and tags. Users, groups, servers, accounts and repositories themselves are never removed.
-    reset_secrets: set passwords again that are not the file's. other_passwords: whose those are, pairs of name and
-    hash held; looking takes too long for a transaction.
+    groups, servers and tags. Users, groups, servers, accounts and repositories are never removed. reset_secrets: set
+    passwords that are not the file's. other_passwords: whose those are, as pairs of name and stored hash, found
+    beforehand as that takes too long for a transaction.
     """
     comparison = Comparison(instance, wanted, state, prune, reset_secrets, other_passwords, at)
     if state.workspace is None:
@@ -70,7 +71,7 @@ def compare(
             compare_repository(comparison, repository)
         with comparison.faults.noted(), placed(repository.place):
             compare_deploy_keys(comparison, repository)
-    # What follows names servers, and would find fault with those that are wrong themselves.
+    # The rest names servers, and would report the faults of these a second time.
     comparison.faults.refuse()
     compare_grants(comparison)
     with comparison.faults.noted(), placed("[[request_rules]]"):

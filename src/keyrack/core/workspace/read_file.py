@@ -1,4 +1,4 @@
-"""The TOML file of `keyrack apply`, read and checked, with the place of what is wrong; must change nothing."""
+"""Reads and checks the TOML file of `keyrack apply`, with the place of each fault; must change nothing."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _HEADER = re.compile(r"\s*\[\[\s*([a-z_]+)\s*\]\]")
 
 
 def read(text: str, environment: Mapping[str, str]) -> WorkspaceFile:
-    """The file, each value checked by the core's own rules; raises Refusal INVALID with each fault and its place.
+    """The file, each value checked by the core's own rules. Raises Refusal INVALID with each fault and its place.
 
     environment: where `password_env` and the like are looked up.
     """
     try:
-        values = tomllib.loads(text.removeprefix("\ufeff"))  # some editors begin a file with that
+        values = tomllib.loads(text.removeprefix("\ufeff"))  # a byte order mark, which some editors write
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise wrong("", f"the file is not valid TOML: {error}") from None
     reader = _Reader(text, environment)
@@ -93,7 +93,7 @@ def _key_policy(entry: object) -> WantedKeyPolicy | None:
 
 
 class _Reader:
-    """Reads one file's entries; knows the line at which each starts."""
+    """Reads one file's entries; knows the line where each starts."""
 
     def __init__(self, text: str, environment: Mapping[str, str]) -> None:
         self._environment = environment
@@ -107,13 +107,13 @@ class _Reader:
     def all(
         self, values: Mapping[str, Any], section: str, read: Callable[[str, Any], Any], name: Callable[[Any], str]
     ) -> tuple[Any, ...]:
-        """The entries of a section, each read; no name twice."""
+        """The entries of a section, each read by `read`; refuses one whose `name` repeats."""
         entries = values.get(section, [])
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             self.faults.add(wrong(section, f"it must hold tables, each under [[{section}]]"))
             return ()
         lines = self._lines.get(section, [])
-        found: dict[str, Any] = {}
+        records: dict[str, Any] = {}
         for number, entry in enumerate(entries):
             place = f"[[{section}]] number {number + 1}"
             title = entry.get("path" if section == "repositories" else "name")
@@ -123,10 +123,10 @@ class _Reader:
                 _shaped(entry, section, place)
                 with placed(place):
                     record = read(place, entry)
-                if name(record) in found:
+                if name(record) in records:
                     raise wrong(place, f"{name(record)!r} stands twice")
-                found[name(record)] = record
-        return tuple(found.values())
+                records[name(record)] = record
+        return tuple(records.values())
 
     def project(self, place: str, entry: Mapping[str, Any]) -> WantedProject:
         name = validation.text(entry.get("name"), field="name")
@@ -137,11 +137,13 @@ class _Reader:
         password = self._secret(entry, "password", place)
         if password is not None:
             passwords.check(password)
-        pairs = [self._access_key(place, item) for item in entry.get("access_keys", [])]
-        if len(dict(pairs)) != len(pairs):
+        access_keys = [self._access_key(place, item) for item in entry.get("access_keys", [])]
+        if len(dict(access_keys)) != len(access_keys):
             raise wrong(place, "an access key stands twice")
-        made = [self._token(place, item) for item in entry.get("tokens", [])]
-        if len({token.name for token in made}) != len(made) or len({token.secret for token in made}) != len(made):
+        user_tokens = [self._token(place, item) for item in entry.get("tokens", [])]
+        if len({token.name for token in user_tokens}) != len(user_tokens) or len(
+            {token.secret for token in user_tokens}
+        ) != len(user_tokens):
             raise wrong(place, "two tokens have the same name or the same text")
         return WantedUser(
             place=place,
@@ -150,8 +152,8 @@ class _Reader:
             role=_role(entry.get("role", "member"), place),
             policies=policy.patterns(entry.get("policies", []), field="policies"),
             password=password,
-            access_keys=tuple(pairs),
-            tokens=tuple(made),
+            access_keys=tuple(access_keys),
+            tokens=tuple(user_tokens),
             has_tokens="tokens" in entry,
             kind=_one_of(entry.get("kind"), USER_KINDS, "kind", place),
             disabled=entry.get("disabled"),
@@ -230,20 +232,20 @@ class _Reader:
         )
 
     def grant(self, place: str, entry: Mapping[str, Any]) -> WantedGrant:
-        of = {name: entry.get(name) for name in ("user", "group", "server", "tag")}
-        if (of["user"] is None) == (of["group"] is None):
+        named = {name: entry.get(name) for name in ("user", "group", "server", "tag")}
+        if (named["user"] is None) == (named["group"] is None):
             raise wrong(place, "name either a user or a group")
         everywhere = bool(entry.get("all"))
-        if (of["server"] is not None) + (of["tag"] is not None) + everywhere != 1:
+        if (named["server"] is not None) + (named["tag"] is not None) + everywhere != 1:
             raise wrong(place, "name either a server or a tag, or write all = true")
-        if of["tag"] is not None:
-            servers.tag(of["tag"])
+        if named["tag"] is not None:
+            servers.tag(named["tag"])
         return WantedGrant(
             place=place,
-            user=None if of["user"] is None else names.composed(of["user"]),
-            group=None if of["group"] is None else names.composed(of["group"]),
-            server=of["server"],
-            tag=of["tag"],
+            user=None if named["user"] is None else names.composed(named["user"]),
+            group=None if named["group"] is None else names.composed(named["group"]),
+            server=named["server"],
+            tag=named["tag"],
             all=everywhere,
             system_user=validation.account(entry.get("system_user"), field="system_user"),
             starts_at=_moment(entry, "starts_at", place),
@@ -254,7 +256,7 @@ class _Reader:
         )
 
     def _credentials(self, place: str, items: list[Mapping[str, Any]]) -> tuple[WantedCredential, ...]:
-        made = [
+        credentials = [
             WantedCredential(
                 label=validation.text(item["label"], field="label"),
                 username=validation.account(item["username"]),
@@ -267,9 +269,9 @@ class _Reader:
             )
             for item in items
         ]
-        if len({one.label for one in made}) != len(made):
+        if len({one.label for one in credentials}) != len(credentials):
             raise wrong(place, "two credentials have the same label")
-        return tuple(made)
+        return tuple(credentials)
 
     def _access_key(self, place: str, item: Mapping[str, Any]) -> tuple[str, str]:
         key_id = validation.text(item.get("id"), field="id")
@@ -298,7 +300,7 @@ class _Reader:
 
 
 def _shaped(value: Mapping[str, Any], section: str, place: str) -> None:
-    """Refuse what is not of the file's shape: unknown names, and values of another type."""
+    """Refuse unknown names, and values of another type."""
     problem = schema.problem(section, value)
     if problem is not None:
         raise wrong(place, problem)
@@ -310,10 +312,10 @@ def _one_of(value: str | None, known: tuple[str, ...], name: str, place: str) ->
     return value
 
 
-def _uid(entry: Mapping[str, Any], whose: str, place: str) -> str | None:
+def _uid(entry: Mapping[str, Any], owner: str, place: str) -> str | None:
     uid = entry.get("id")
     if uid is not None and not people.PROJECT_UID.fullmatch(uid):
-        raise wrong(place, f"{whose}'s id is 32 hexadecimal digits")
+        raise wrong(place, f"{owner}'s id is 32 hexadecimal digits")
     return uid
 
 

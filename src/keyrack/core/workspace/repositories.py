@@ -1,4 +1,4 @@
-"""What a workspace file says of repositories, compared with the workspace; must change nothing itself."""
+"""Compares a workspace file's repositories with the workspace; must change nothing itself."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from keyrack.store.git.deploy_keys import DeployKey
 
 
 def compare_repository(comparison: Comparison, wanted: WantedRepository) -> None:
-    """Add to the plan what brings a repository, its members and its protection to what the file says."""
-    refuse_unknown(wanted.place, "user", (name for name in wanted.members if name not in comparison.people_there))
+    """Plan what brings a repository, its members and its protection to what the file says."""
+    refuse_unknown(wanted.place, "user", (name for name in wanted.members if name not in comparison.known_people))
     known = comparison.state.repositories.get(wanted.path)
     roles_by_name = {comparison.user_names[user_id]: role for user_id, role in known.members.items()} if known else {}
     if known is None:
@@ -32,10 +32,10 @@ def compare_repository(comparison: Comparison, wanted: WantedRepository) -> None
             f"{'create' if known is None else 'change'} repository {wanted.path}: {new_roles or 'no members'}",
             lambda execution: _set_members(execution, wanted, exactly=False),
         )
-    gone = sorted(roles_by_name.keys() - wanted.members.keys())
-    if gone:
+    removed = sorted(roles_by_name.keys() - wanted.members.keys())
+    if removed:
         comparison.remove(
-            f"take {shortened(gone)} out of repository {wanted.path}",
+            f"take {shortened(removed)} out of repository {wanted.path}",
             lambda execution: _set_members(execution, wanted, exactly=True),
         )
     before = (known.repository.visibility, known.repository.protect_default) if known else (0, False)
@@ -53,7 +53,7 @@ def compare_repository(comparison: Comparison, wanted: WantedRepository) -> None
 
 
 def compare_deploy_keys(comparison: Comparison, wanted: WantedRepository) -> None:
-    """Add to the plan what brings a repository's deploy keys to what the file says."""
+    """Plan what brings a repository's deploy keys to what the file says."""
     if not wanted.has_deploy_keys:
         return
     repository = comparison.state.repositories.get(wanted.path)

@@ -1,4 +1,4 @@
-"""What a workspace file says of rules for requests, compared with the workspace; must change nothing itself."""
+"""Compares a workspace file's rules of requests with the workspace; must change nothing itself."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from keyrack.store.keys.requests import RequestRule
 
 
 def find_unknown_servers(comparison: Comparison) -> None:
-    """Note as faults the rules for servers that are neither in the file nor in the workspace."""
+    """Collect as faults the rules for servers that are neither in the file nor in the workspace."""
     for rule in comparison.wanted.rules:
         if rule.server is not None and rule.server not in comparison.servers_declared | set(comparison.servers_named):
             comparison.faults.add(wrong(rule.place, f"the server {rule.server!r} is named, and there is none"))
 
 
 def compare_rules(comparison: Comparison) -> None:
-    """Add to the plan what brings the rules of requests to what the file says."""
+    """Plan what brings the rules of requests to what the file says."""
     known_by_name = {rule.name: rule for rule in comparison.state.rules}
     names = {server.id: server.name for server in comparison.state.servers.values()}
     names |= {server.id: name for name, server in comparison.matched.items()}

@@ -1,4 +1,4 @@
-"""The shape of the file of `keyrack apply`: which names there are, and what each holds; must know no rule of a noun."""
+"""The shape of the file of `keyrack apply`: its names and what each holds; must hold no rules for these."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 LARGEST_ID = 2_147_483_647
 Texts = list[str]
 Moment = Annotated[Any, WithJsonSchema({"type": "string", "format": "date-time"})]
-"""A time of TOML or a text with one; what reads it says what is wrong."""
+"""A TOML time or a text with one; read_file.py says what is wrong with it."""
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
 
 
@@ -252,7 +252,7 @@ TABLES: Mapping[str, type[BaseModel]] = {
 
 
 def problem(section: str, entry: Mapping[str, Any]) -> str | None:
-    """What is wrong with the shape of one table, in words, or None; section: a name of TABLES."""
+    """What is wrong with the shape of one table, in words, None for nothing; section: a name of TABLES."""
     try:
         TABLES[section].model_validate(entry)
     except ValidationError as error:
@@ -265,11 +265,11 @@ def problem(section: str, entry: Mapping[str, Any]) -> str | None:
 
 
 def unknown(section: str, name: str) -> str:
-    """The words for a name that a table does not have."""
+    """The words for an unknown name in a table."""
     where = f" in [{section}]" if section else ""
     return f"unknown name {name!r}{where}; known: {', '.join(sorted(TABLES[section].model_fields))}"
 
 
 def json_schema() -> dict[str, Any]:
-    """The whole as JSON Schema 2020-12, for editors and other programs."""
+    """The file's shape as JSON Schema 2020-12, for editors and other programs."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **File.model_json_schema()}

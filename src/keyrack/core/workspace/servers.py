@@ -1,4 +1,4 @@
-"""What a workspace file says of servers, compared with the workspace; must change nothing itself."""
+"""Compares a workspace file's servers with the workspace; must change nothing itself."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from keyrack.core import validation
 from keyrack.core.hosts import host_keys, modes, servers, system_users
 from keyrack.core.keys import credentials
 from keyrack.core.validation import KEEP
-from keyrack.core.words import count
 from keyrack.core.workspace.changes import Comparison, Execution
 from keyrack.core.workspace.faults import placed, wrong
 from keyrack.core.workspace.wanted import WantedCredential, WantedServer
 from keyrack.model import ENFORCE, Credential, has_ended
 from keyrack.protocol.document_words import KEEP_ALL
+from keyrack.protocol.words import count
 from keyrack.ssh.names import username_problem
 from keyrack.store.workspace_state import ServerState
 
 
 def compare_server(comparison: Comparison, wanted: WantedServer) -> None:
-    """Add to the plan that a server is made, or has the name, address, tags and system users that the file says."""
+    """Plan that a server is created, or gets the name, address, tags and system users of the file."""
     known = _match(comparison, wanted)
     if known is None or known.name != wanted.name:
         with placed(wanted.place):
@@ -43,17 +43,17 @@ def compare_server(comparison: Comparison, wanted: WantedServer) -> None:
                     execution.actor,
                     execution.servers[wanted.name],
                     username=name,
-                    # Of a name that Keyrack gives to no account it makes: one that the host must have.
+                    # Keyrack creates no account of such a name, so the host must have it.
                     existing=username_problem(name) is not None,
                 ),
             )
 
 
 def _match(comparison: Comparison, wanted: WantedServer) -> ServerState | None:
-    """The server that an entry means: by its id, its name, or the name it had; raises where that is not clear."""
+    """The server that an entry means, by its id, name or former name. Raises Refusal where that is not clear."""
     servers_by_id = comparison.state.servers
     if wanted.id is not None and comparison.state.workspace is None:
-        return None  # the workspace is made by this file, with the ids that its servers had elsewhere
+        return None  # this file creates the workspace, with the ids that the servers had elsewhere
     if wanted.id is not None and wanted.id not in servers_by_id:
         raise wrong(wanted.place, f"there is no server with the id {wanted.id}; leave id out for a new one")
     named = comparison.servers_named.get(wanted.name, [])
@@ -77,7 +77,7 @@ def _match(comparison: Comparison, wanted: WantedServer) -> ServerState | None:
 
 
 def _renamed(comparison: Comparison, wanted: WantedServer) -> ServerState | None:
-    """The server that had another name; raises where only its address says so, as that may be another machine."""
+    """The server that had another name. Raises Refusal where only its address fits, as that may be another machine."""
     named_before = comparison.servers_named.get(wanted.was, []) if wanted.was else []
     if len(named_before) > 1:
         raise wrong(wanted.place, f"several servers have the name {wanted.was!r}; say which with id")
@@ -94,7 +94,7 @@ def _renamed(comparison: Comparison, wanted: WantedServer) -> ServerState | None
 
 
 def _create_server(execution: Execution, wanted: WantedServer) -> None:
-    made = servers.create(
+    server = servers.create(
         execution.instance,
         execution.actor,
         name=wanted.name,
@@ -103,7 +103,7 @@ def _create_server(execution: Execution, wanted: WantedServer) -> None:
         tags=wanted.tags,
         server_id=wanted.id,
     )
-    execution.servers[wanted.name] = made.id
+    execution.servers[wanted.name] = server.id
 
 
 def _change_server(comparison: Comparison, wanted: WantedServer, known: ServerState) -> None:
@@ -143,8 +143,8 @@ def _change_server(comparison: Comparison, wanted: WantedServer, known: ServerSt
 
 
 def compare_server_details(comparison: Comparison, wanted: WantedServer) -> None:
-    """Add to the plan what brings a server's mode, credentials and offline policy to what the file says, and host keys
-    where none is known.
+    """Plan what brings a server's mode, credentials and offline policy to what the file says, and its host keys where
+    none is known.
     """
     _mode(comparison, wanted)
     if wanted.has_credentials:

@@ -1,4 +1,4 @@
-"""What a workspace file says of users and groups, compared with the workspace; must change nothing itself."""
+"""Compares a workspace file's users and groups with the workspace; must change nothing itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from keyrack.store.workspace_state import TokenRow
 
 
 def compare_user(comparison: Comparison, wanted: WantedUser) -> None:
-    """Add to the plan that a user is made, or has the password that the file says."""
+    """Plan that a user is created, or gets the password of the file."""
     known = comparison.state.users.get(wanted.name)
     if known is None:
 
@@ -36,13 +36,15 @@ def compare_user(comparison: Comparison, wanted: WantedUser) -> None:
         return
     if wanted.uid not in (None, known.uid):
         raise wrong(wanted.place, f"the user has the id {known.uid}, which cannot be changed")
-    held = comparison.state.passwords.get(known.id)
-    if wanted.password is None or (held is not None and (wanted.name, held) not in comparison.other_passwords):
+    stored_hash = comparison.state.passwords.get(known.id)
+    if wanted.password is None or (
+        stored_hash is not None and (wanted.name, stored_hash) not in comparison.other_passwords
+    ):
         return
-    if held is not None and not comparison.reset_secrets:
+    if stored_hash is not None and not comparison.reset_secrets:
         comparison.plan.noted.append(f"the password of {wanted.name} is not the file's; --reset-secrets sets it")
         return
-    words = "set the password of" if held is None else "reset the password of"
+    words = "set the password of" if stored_hash is None else "reset the password of"
     comparison.do(
         f"{words} {wanted.name}",
         lambda execution: users.change_password(
@@ -52,7 +54,7 @@ def compare_user(comparison: Comparison, wanted: WantedUser) -> None:
 
 
 def _refuse_misspelt(comparison: Comparison, wanted: WantedUser) -> None:
-    """Refuse policies and scopes that fit no action and are not kept already, on a dry run too."""
+    """Refuse policies and scopes that fit no action and are not stored already, on a dry run too."""
     known = comparison.state.users.get(wanted.name)
     policy.fitting(wanted.policies, field="policies", held=known.policies if known else ())
     for token in wanted.tokens:
@@ -61,9 +63,7 @@ def _refuse_misspelt(comparison: Comparison, wanted: WantedUser) -> None:
 
 
 def compare_rights(comparison: Comparison) -> None:
-    """Add to the plan what brings roles and policies to what the file says; owners first, so that the last one may be
-    made something else.
-    """
+    """Plan what brings roles and policies to what the file says; owners first, so that the last one can be changed."""
     for wanted in sorted(comparison.wanted.users, key=lambda one: one.role is not Role.OWNER):
         known = comparison.state.users.get(wanted.name)
         if known is None or (known.role, set(known.policies)) == (wanted.role, set(wanted.policies)):
@@ -80,7 +80,7 @@ def compare_rights(comparison: Comparison) -> None:
 
 
 def compare_access_keys_and_tokens(comparison: Comparison, wanted: WantedUser) -> None:
-    """Add to the plan what brings a user's access keys and tokens to what the file says."""
+    """Plan what brings a user's access keys and tokens to what the file says."""
     known = comparison.state.users.get(wanted.name)
     declared = {key_id for key_id, _ in wanted.access_keys}
     for key_id, secret in wanted.access_keys:
@@ -91,22 +91,24 @@ def compare_access_keys_and_tokens(comparison: Comparison, wanted: WantedUser) -
                 f"delete access key {key.id} of {wanted.name}",
                 lambda execution, number=key.id: access_keys.delete(execution.instance, execution.actor, number),  # type: ignore[misc]
             )
-    live = [row for row in (comparison.tokens_of.get(known.id, ()) if known else ()) if not _has_ended(comparison, row)]
-    kept = {token.name: comparison.instance.key.hash_token(token.secret) for token in wanted.tokens}
+    in_force = [
+        row for row in (comparison.tokens_of.get(known.id, ()) if known else ()) if not _has_ended(comparison, row)
+    ]
+    declared_hashes = {token.name: comparison.instance.key.hash_token(token.secret) for token in wanted.tokens}
     for token in wanted.tokens:
-        alike = [row for row in live if row.name == token.name and row.secret_hash not in kept.values()]
+        alike = [row for row in in_force if row.name == token.name and row.secret_hash not in declared_hashes.values()]
         _token(comparison, wanted, known, token, alike)
-    for row in live:
-        if row.secret_hash in kept.values() or row.name in kept:
+    for row in in_force:
+        if row.secret_hash in declared_hashes.values() or row.name in declared_hashes:
             continue
         if wanted.has_tokens:
             comparison.remove(
                 f"revoke token {row.name} of {wanted.name}, which the file does not name", _revoking_token(row)
             )
         else:
-            # Which file or hand made it is not known; somebody's programs may live by it.
-            said_nothing = f"the file says nothing of {wanted.name}'s tokens (tokens = [] revokes)"
-            comparison.plan.noted.append(f"token {row.name} of {wanted.name}; {said_nothing}")
+            # Nobody knows who made it, and programs may need it.
+            why = f"the file says nothing of {wanted.name}'s tokens (tokens = [] revokes)"
+            comparison.plan.noted.append(f"token {row.name} of {wanted.name}; {why}")
 
 
 def _access_key(comparison: Comparison, wanted: WantedUser, known: User | None, key_id: str, secret: str) -> None:
@@ -152,7 +154,7 @@ def _token(
             comparison.remove(f"revoke another token {old.name} of {wanted.name}", _revoking_token(old))
         return
     if ended:
-        return  # its end came before it was ever made
+        return  # it has ended before it was created
     for old in alike:
         comparison.do(f"revoke token {old.name} of {wanted.name}, which another one replaces", _revoking_token(old))
     comparison.do(
@@ -202,8 +204,9 @@ def _revoking_token(row: TokenRow) -> Callable[[Execution], object]:
 
 
 def compare_user_details(comparison: Comparison, wanted: WantedUser) -> None:
-    """Add to the plan what brings a user's kind, SSH keys, key sources and whether they are disabled to what the file
-    says. Raises Refusal INVALID for policies and scopes that fit no action.
+    """Plan what brings a user's kind, SSH keys, key sources and whether they are disabled to what the file says.
+
+    Raises Refusal INVALID for policies and scopes that fit no action.
     """
     _refuse_misspelt(comparison, wanted)
     known = comparison.state.users.get(wanted.name)
@@ -213,8 +216,8 @@ def compare_user_details(comparison: Comparison, wanted: WantedUser) -> None:
         _user_keys(comparison, wanted)
     if wanted.has_sources:
         _sources(comparison, wanted)
-    shut = bool(known and known.disabled_at is not None)
-    if wanted.disabled is not None and wanted.disabled != shut:
+    is_disabled = bool(known and known.disabled_at is not None)
+    if wanted.disabled is not None and wanted.disabled != is_disabled:
         verb = "shut out" if wanted.disabled else "let in again"
         comparison.do(f"{verb} {wanted.name}", _changing_user(wanted.name, disabled=wanted.disabled))
 
@@ -289,22 +292,22 @@ def _sources(comparison: Comparison, wanted: WantedUser) -> None:
 
 
 def compare_groups(comparison: Comparison) -> None:
-    """Add to the plan what brings groups and who is in them to what the file says."""
+    """Plan what brings groups and their members to what the file says."""
     for group in comparison.wanted.groups:
         with comparison.faults.noted():
-            refuse_unknown(group.place, "user", (name for name in group.members if name not in comparison.people_there))
-        number = comparison.state.groups.get(group.name)
-        held = {comparison.user_names[user_id] for user_id in comparison.state.members.get(number or 0, ())}
-        added = [name for name in group.members if name not in held]
-        if number is None or added:
+            refuse_unknown(group.place, "user", (name for name in group.members if name not in comparison.known_people))
+        group_id = comparison.state.groups.get(group.name)
+        members = {comparison.user_names[user_id] for user_id in comparison.state.members.get(group_id or 0, ())}
+        added = [name for name in group.members if name not in members]
+        if group_id is None or added:
             comparison.do(
-                f"{'create' if number is None else 'change'} group {group.name}: add {shortened(added) or 'nobody'}",
+                f"{'create' if group_id is None else 'change'} group {group.name}: add {shortened(added) or 'nobody'}",
                 lambda execution, one=group: _set_members(execution, one.name, one.members),  # type: ignore[misc]
             )
-        gone = sorted(held - set(group.members))
-        if gone:
+        removed = sorted(members - set(group.members))
+        if removed:
             comparison.remove(
-                f"take {shortened(gone)} out of group {group.name}",
+                f"take {shortened(removed)} out of group {group.name}",
                 lambda execution, one=group: _set_members(execution, one.name, one.members, exactly=True),  # type: ignore[misc]
             )
 

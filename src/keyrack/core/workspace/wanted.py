@@ -1,4 +1,4 @@
-"""What a workspace file declares, as records; must read no text and hold no rule."""
+"""What a workspace file declares, as records; must read no text and hold no rules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keyrack.model import RepositoryRole, Role
 
 @dataclass(frozen=True, slots=True)
 class WantedProject:
-    """A project; place: where in the file, for words."""
+    """A project; place: where in the file, for messages."""
 
     place: str
     name: str
@@ -31,7 +31,7 @@ class WantedToken:
 
 @dataclass(frozen=True, slots=True)
 class WantedSource:
-    """An account elsewhere whose keys a user has here too; url: None for github.com and gitlab.com."""
+    """An account at GitHub or GitLab from which a user's keys come; url: None for github.com and gitlab.com."""
 
     kind: str
     account: str
@@ -50,7 +50,7 @@ class WantedUserKey:
 
 @dataclass(frozen=True, slots=True)
 class WantedUser:
-    """A user with what proves who that is; access_keys: pairs of id and secret; has_…: the file says which."""
+    """A user and their proofs; access_keys: pairs of id and secret; has_…: whether the file names any."""
 
     place: str
     name: str
@@ -94,7 +94,7 @@ class WantedGroup:
 
 @dataclass(frozen=True, slots=True)
 class WantedServer:
-    """A server; id: of one there is already; was: the name it had before."""
+    """A server; id: of an existing one; was: its former name; has_…: the file names any; host_keys: lines and ports."""
 
     place: str
     name: str
@@ -125,7 +125,7 @@ class WantedDeployKey:
 
 @dataclass(frozen=True, slots=True)
 class WantedRepository:
-    """A repository; members: user name to role; None: as it is."""
+    """A repository; members: user name to role; None: stays as it is."""
 
     place: str
     path: str
@@ -139,7 +139,7 @@ class WantedRepository:
 
 @dataclass(frozen=True, slots=True)
 class WantedGrant:
-    """A grant by names."""
+    """A grant, by names."""
 
     place: str
     user: str | None
@@ -156,13 +156,13 @@ class WantedGrant:
 
     @property
     def words(self) -> str:
-        """Who logs in where."""
+        """Who logs in, as whom and where."""
         where = "all servers" if self.all else self.server or f"tag {self.tag}"
         return f"{self.user or f'group {self.group}'} as {self.system_user} on {where}"
 
     @property
     def whole(self) -> str:
-        """The same with its terms, by which one of several is told from the others."""
+        """The same with its terms, unique among the file's grants."""
         limits = sorted((name, str(value)) for name, value in self.restrictions.items())
         return f"{self.words} {self.starts_at} {self.expires_at} {limits} {self.reason} {self.break_glass}"
 
@@ -182,21 +182,21 @@ class WantedRule:
 
 @dataclass(frozen=True, slots=True)
 class WantedKeyPolicy:
-    """Which keys the workspace accepts. types: empty, rsa_minimum_bits: None for as the service was started."""
+    """Which keys the workspace accepts; empty types, and None for the bits: as the service's settings say."""
 
     types: tuple[str, ...]
     rsa_minimum_bits: int | None
 
     @property
     def words(self) -> str:
-        """What is accepted."""
+        """What is accepted, in words."""
         types = f"of {', '.join(self.types)}" if self.types else "of the types that the service accepts"
         return types if self.rsa_minimum_bits is None else f"{types}, RSA of at least {self.rsa_minimum_bits} bits"
 
 
 @dataclass(frozen=True, slots=True)
 class WantedRevocation:
-    """A key that nobody may register."""
+    """A key that is revoked everywhere."""
 
     place: str
     fingerprint: str

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Select, Table, and_, delete, func, or_, select, tuple_
 
+from keyrack.store.engine.prepared import prepared
 from keyrack.store.keys.requests import APPROVED, PENDING
 from keyrack.store.sealing import receipts, sealed
 from keyrack.store.sealing.seals import VOLATILE
@@ -177,6 +178,16 @@ KINDS: dict[str, ExpiringRows] = {
     "offboardings": ExpiringRows(offboardings, (offboardings.c.id,), _offboardings),
     "deleted servers": ExpiringRows(deleted_servers, (deleted_servers.c.server_id,), _deleted_servers),
 }
+
+
+@prepared
+def _newest_event(before: datetime) -> Select[Any]:
+    return select(events.c.at).where(events.c.at < before).order_by(events.c.id.desc()).limit(1)
+
+
+def newest_event(connection: Connection, before: datetime) -> datetime | None:
+    """When the newest event of before a moment was; None for none."""
+    return next((row.at for row in _newest_event.rows(connection, before)), None)
 
 
 def count(connection: Connection, kind: str, before: datetime) -> int:

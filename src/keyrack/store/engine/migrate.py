@@ -86,7 +86,7 @@ def upgrade(url: str, to: str = "head", then: Callable[[Connection], None] | Non
     with _connected(url, writer=True) as conn:
         if conn.dialect.name == "sqlite":
             # Changing a table may mean to rebuild it, and dropping the old one takes along what points to it.
-            _pragma(conn, "foreign_keys = OFF")
+            _let_go_of_foreign_keys(conn)
         with conn.begin():
             _lock(conn)
             there = _revision(conn)
@@ -213,10 +213,10 @@ def _check_fit(conn: Connection) -> None:
             raise DatabaseRefused(problem)
 
 
-def _pragma(conn: Connection, setting: str) -> None:
-    """Set it beside SQLAlchemy, which would begin a transaction, in which SQLite ignores it."""
+def _let_go_of_foreign_keys(conn: Connection) -> None:
+    """Beside SQLAlchemy, which would begin a transaction, in which SQLite ignores it."""
     raw: Any = conn.connection.driver_connection
-    raw.execute(f"PRAGMA {setting}")
+    raw.execute("PRAGMA foreign_keys = OFF")
 
 
 @contextmanager

@@ -128,11 +128,6 @@ def acknowledge(connection: Connection, server_id: int, at: datetime) -> bool:
     return bool(sealed.change(connection, deleted_servers, *waiting, values={"acknowledged_at": at}))
 
 
-def forget(connection: Connection, server_ids: Iterable[int]) -> None:
-    """Delete them with their keys."""
-    sealed.remove(connection, deleted_servers, deleted_servers.c.server_id.in_(list(server_ids)))
-
-
 def _record(connection: Connection, row: Row[Any] | Mapping[str, Any]) -> DeletedServer:
     values = seals.unsealed(row)
     del values["agent_secret_hash"]

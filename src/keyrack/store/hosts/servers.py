@@ -593,5 +593,5 @@ _tags_held = Records(
 
 def _system_user(row: Row) -> SystemUser:
     values = seals.unsealed(row)
-    has_password = values.pop("encrypted_password") is not None
-    return SystemUser(**values, has_password=has_password)
+    del values["encrypted_password"]
+    return SystemUser(**values)

@@ -171,19 +171,19 @@ CredentialCheck = tuple[CheckedCredential, bool, bool]
 """A credential; whether its row and its system user's are as Keyrack wrote them; whether its host acknowledged it."""
 
 
-def sealed_credentials(
-    connection: Connection, server_id: int, at: datetime, fingerprints: Sequence[str] | None = None
-) -> tuple[tuple[Credential, bool], ...]:
+def sealed_credentials(connection: Connection, server_id: int, at: datetime) -> tuple[tuple[Credential, bool], ...]:
     """The credentials of a server that are in force, each with whether its row and that of its system user are as
-    Keyrack wrote them; fingerprints: those of these keys alone. Since when hosts have them is left out.
+    Keyrack wrote them. Since when hosts have them is left out.
     """
-    return _as_acknowledged(checked_credentials(connection, server_id, at, fingerprints))
+    return _as_acknowledged(checked_credentials(connection, server_id, at))
 
 
 def checked_credentials(
     connection: Connection, server_id: int, at: datetime, fingerprints: Sequence[str] | None = None
 ) -> list[CredentialCheck]:
-    """The same as they are kept. What the host acknowledged, the credential's record does not say here."""
+    """The same as they are kept; fingerprints: those of these keys alone. What the host acknowledged, the
+    credential's record does not say here.
+    """
     if fingerprints is None:
         plan, rows = _credentials_in_force.raw(connection, server_id, at)
     else:

@@ -93,8 +93,3 @@ def of_user(connection: Connection, user_id: int, since: datetime, limit: int) -
     """The keys of a user whose end came since an instant, the last one first."""
     rows = _of_user.rows(connection, user_id, since, limit)
     return tuple(EndedKey(row.title or "", row.fingerprint, row.expired_at) for row in rows)
-
-
-def remove(connection: Connection, workspace_id: int, fingerprint: str) -> None:
-    """Forget that a key's end came."""
-    sealed.remove(connection, expired_keys, sealed.row_of(workspace_id, fingerprint))

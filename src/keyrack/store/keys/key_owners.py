@@ -71,11 +71,11 @@ def claiming_fingerprint(
     return lambda: bool(sent.rows())
 
 
-def claim_free_fingerprint(connection: Connection, fingerprint: str, *, kind: str, user_key_id: int | None) -> None:
-    """The same for a key that was found to lead to nothing. Nobody waits on PostgreSQL: where another workspace took it
-    since, the next question or the commit raises IntegrityError.
+def claim_free_fingerprint(connection: Connection, fingerprint: str, user_key_id: int) -> None:
+    """The same for a user's key that was found to lead to nothing. Nobody waits on PostgreSQL: where another
+    workspace took it since, the next question or the commit raises IntegrityError.
     """
-    _claiming_free().run_many(connection, [{"fingerprint": fingerprint, "kind": kind, "user_key_id": user_key_id}])
+    _claiming_free().run_many(connection, [{"fingerprint": fingerprint, "kind": "user", "user_key_id": user_key_id}])
 
 
 @cache

@@ -101,11 +101,9 @@ def get(connection: Connection, key_id: str) -> AccessKeyRow | None:
     return _one(connection, select(access_keys).where(access_keys.c.id == key_id))
 
 
-def of_user(connection: Connection, user_id: int, *, permanent: bool = True) -> tuple[AccessKeyRow, ...]:
-    """A user's access keys, oldest first; permanent: leave out the temporary ones."""
-    statement = select(access_keys).where(access_keys.c.user_id == user_id)
-    if permanent:
-        statement = statement.where(access_keys.c.security_token_hash.is_(None))
+def of_user(connection: Connection, user_id: int) -> tuple[AccessKeyRow, ...]:
+    """A user's access keys but for the temporary ones, oldest first."""
+    statement = select(access_keys).where(access_keys.c.user_id == user_id, access_keys.c.security_token_hash.is_(None))
     rows = connection.execute(statement.order_by(access_keys.c.created_at, access_keys.c.id))
     return tuple(access_key_record(connection, row) for row in rows)
 

@@ -132,14 +132,14 @@ def change_token(connection: Connection, token_id: int, values: Mapping[str, Any
     sealed.change(connection, tokens, sealed.row_of(token_id), values=values)
 
 
-def count_tokens(connection: Connection, user_id: int, kind: str, at: datetime) -> int:
-    """How many tokens of a kind a user has in force."""
-    return int(_count_tokens.value(connection, user_id, kind, at))
+def count_iam_tokens(connection: Connection, user_id: int, at: datetime) -> int:
+    """How many IAM tokens a user has in force."""
+    return int(_count_iam_tokens.value(connection, user_id, at))
 
 
 @prepared
-def _count_tokens(user_id: int, kind: str, at: datetime) -> Select[Any]:
-    return select(func.count()).where(tokens.c.user_id == user_id, tokens.c.kind == kind, token_in_force(at))
+def _count_iam_tokens(user_id: int, at: datetime) -> Select[Any]:
+    return select(func.count()).where(tokens.c.user_id == user_id, tokens.c.kind == "iam", token_in_force(at))
 
 
 def revoke_tokens(connection: Connection, at: datetime, *, user_id: int, kind: str | None = None) -> int:

@@ -333,8 +333,3 @@ def _text(table: Table, values: Mapping[str, Any]) -> bytes:
 def column_names(table: Table) -> tuple[str, ...]:
     """The columns under a table's seal."""
     return tuple(name for name, *_ in _SEALED[table.name])
-
-
-def is_sealed(column: Column[Any]) -> bool:
-    """Whether a column is under its table's seal."""
-    return column.name in column_names(column.table)

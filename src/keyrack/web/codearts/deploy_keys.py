@@ -21,13 +21,13 @@ def list_deploy_keys(call: Call) -> Response:
 
 
 def check_deploy_key(call: Call) -> Response:
-    """Say whether a key is a deploy key already"""
+    """Say whether a key is a deploy key of the repository already"""
     exists = deploy_keys.known(call.instance, call.actor, call.ids["repository_id"], call.body.get("key"))
     return JSONResponse({"exists": exists})
 
 
 def delete_deploy_key(call: Call) -> Response:
-    """Take a deploy key from a repository"""
+    """Remove a deploy key from a repository"""
     deploy_keys.delete(call.instance, call.actor, call.ids["repository_id"], call.ids["key_id"])
     return Response(status_code=204)
 

@@ -13,7 +13,7 @@ SPELLINGS = {**refusals.SPELLINGS, "title": "key_title"}
 
 
 def add_deploy_key(call: Call) -> Response:
-    """Give a repository a key of its own, which reads only"""
+    """Add a deploy key to a repository, for reading only"""
     deploy_keys.may_add(call.instance, call.actor, call.ids["repository_id"])
     parameters.filled(call, "key_title", "key", "application")
     if call.body.get("can_push") is not False:
@@ -30,7 +30,7 @@ def add_deploy_key(call: Call) -> Response:
 
 
 def delete_deploy_key(call: Call) -> Response:
-    """Take a deploy key from a repository"""
+    """Remove a deploy key from a repository"""
     deploy_keys.delete(call.instance, call.actor, call.ids["repository_id"], call.ids["key_id"])
     return shapes.succeeded(True)
 

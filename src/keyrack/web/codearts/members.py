@@ -32,7 +32,7 @@ def list_members(call: Call) -> Response:
 
 
 def add_members(call: Call) -> Response:
-    """Let users into a repository, and say of each how it went"""
+    """Add members to a repository, and say for each whether it worked"""
     done: dict[str, list[dict[str, Any]]] = {"success": [], "error": []}
     repository = call.ids["repository_id"]
     for sent, message in new_members.let_in(call, repository, user="user_iam_id", role="repository_role_Id"):

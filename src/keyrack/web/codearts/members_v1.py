@@ -28,7 +28,7 @@ def list_members(call: Call) -> Response:
 
 
 def add_members(call: Call) -> Response:
-    """Let users into a repository, and say of each how it went"""
+    """Add members to a repository, and say for each whether it worked"""
     results = []
     for sent, message in new_members.let_in(call, call.path["repository_uuid"], user="id", role="role"):
         echoed = {name: str(sent.get(name, ""))[:255] for name in ("id", "name")}

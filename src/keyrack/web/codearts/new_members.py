@@ -1,4 +1,4 @@
-"""CodeArts Repo: several users let into a repository by one call, each by itself; must hold no rule."""
+"""CodeArts Repo: adds several members to a repository by one call, each by itself; must hold no rule."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST = 100
 
 
 def let_in(call: Call, repository: int | str, *, user: str, role: str) -> Iterator[tuple[Mapping[str, Any], str]]:
-    """Let the users of the body in, and say of each what was sent and why it was refused, "" where it was not.
+    """Add the users of the body; for each, what was sent and why it was refused, "" if it was not.
 
     user, role: the version's names of these fields. Raises Refusal for all of them.
     """

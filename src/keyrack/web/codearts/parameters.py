@@ -12,6 +12,7 @@ from keyrack.web.api import Call
 from keyrack.web.codearts.shapes import ROLE_NUMBERS
 
 LARGEST = 2_147_483_647
+LONGEST_SEARCH = 2000
 ROLES = {number: role for role, number in ROLE_NUMBERS.items()}
 
 
@@ -38,11 +39,11 @@ def pages(query: Mapping[str, str]) -> tuple[int, int]:
     return min((number - 1) * size, LARGEST), size
 
 
-def searched(query: Mapping[str, str], name: str, most: int = 2000) -> str:
+def searched(query: Mapping[str, str], name: str) -> str:
     """A text to look for; raises Refusal INVALID when it is too long."""
     text = query.get(name, "")
-    if len(text) > most:
-        raise invalid(name, f"{name} takes at most {most} characters.")
+    if len(text) > LONGEST_SEARCH:
+        raise invalid(name, f"{name} takes at most {LONGEST_SEARCH} characters.")
     return text
 
 

@@ -1,4 +1,4 @@
-"""What CodeArts' versions share of how they say no: statuses and codes of CodeArts' own series; must decide nothing."""
+"""Statuses, codes and words with which all of CodeArts' versions refuse; must decide nothing."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ ANSWERS: dict[Kind, tuple[int, str]] = {
 
 
 SPELLINGS = {"public_key": "key", "visibility": "visibility_level"}
-"""The core's names of fields that calls have under another name."""
+"""Names of fields: the core's, and that of the calls."""
 
 
 def words(refusal: Refusal, spellings: Mapping[str, str] = SPELLINGS) -> str:
-    """What is said of a refusal. These shapes have no place for the field, so that words that say "this" name it.
+    """The words of a refusal, with the field's name before words that begin with "This", as the answer has no field.
 
-    spellings: as SPELLINGS, of the call.
+    spellings: as SPELLINGS, for this call.
     """
     field = spellings.get(refusal.field or "", refusal.field or "")
     if refusal.kind is Kind.INVALID and field not in ("", "key") and refusal.message.startswith("This "):

@@ -16,7 +16,7 @@ def show_repository(call: Call) -> Response:
 
 
 def list_user_repositories(call: Call) -> Response:
-    """List the repositories that one may reach"""
+    """List the repositories that you may reach"""
     return _listed(call, None)
 
 

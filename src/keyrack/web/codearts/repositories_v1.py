@@ -38,7 +38,7 @@ def show_repository_v2(call: Call) -> Response:
 
 
 def delete_repository(call: Call) -> Response:
-    """Delete a repository; nobody reaches it any more"""
+    """Delete a repository; nobody can reach it any more"""
     repositories.delete(call.instance, call.actor, call.path["repository_uuid"])
     return shapes.succeeded(True)
 
@@ -60,7 +60,7 @@ def list_project(call: Call) -> Response:
 
 
 def list_all(call: Call) -> Response:
-    """List all repositories that one may reach"""
+    """List all repositories that you may reach"""
     offset, limit = parameters.pages(call.query)
     page = repositories.find(
         call.instance,

@@ -39,7 +39,7 @@ def delete_ssh_key(call: Call) -> Response:
 
 
 def refuse_private_key(call: Call) -> Response:
-    """Refuse to look at a private key: none is ever to be sent here"""
+    """Answer that there is no such call: never send a private key here"""
     raise missing("API")
 
 

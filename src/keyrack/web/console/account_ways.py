@@ -27,12 +27,12 @@ class AccountWays:
 
 
 def of(ways: Iterable[Way]) -> list[AccountWays]:
-    """Ways in by place, in the order in which they come."""
-    found: dict[Hashable, list[Way]] = {}
+    """Ways in, grouped by account and by what opens it, in the order in which they come."""
+    by_place: dict[Hashable, list[Way]] = {}
     for way in ways:
         reason, opened_by = way.reason, way.reason.grant or way.reason.credential
         # A key that ends before the others do has a row of its own, and so has one that sshd refuses.
         number = opened_by.id if opened_by else 0
         place = (way.user, way.server.id, reason.username, way.kind, number, reason.expires_at, way.refused)
-        found.setdefault(place, []).append(way)
-    return [AccountWays(tuple(some)) for some in found.values()]
+        by_place.setdefault(place, []).append(way)
+    return [AccountWays(tuple(some)) for some in by_place.values()]

@@ -100,7 +100,7 @@ def authenticate(instance: Instance, request: Request) -> Actor:
     secret = safety.cookie(instance, request, safety.SESSION)
     visitor = web_sessions.find(instance, secret, address=address, in_use=not live.is_by_itself(request))
     actor = web_sessions.actor_of(visitor.user, address=address, session=visitor.session)
-    # Here, on a thread: a refusal is shown where nothing may wait for the database.
+    # Read here, on a thread: refuse() shows it too, and may not wait for the database.
     request.state.workspace = users.workspace_of(instance, actor).name
     request.state.visitor = visitor
     return actor
@@ -125,7 +125,7 @@ def read_form(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool
 
 
 def refuse(instance: Instance, request: Request, refusal: Refusal) -> Response:
-    """A refusal as a page or a part of one, in the core's words; whoever is not signed in is led to where one does."""
+    """A refusal as a page or a part of one, in the core's words; who is not signed in is sent to the sign-in page."""
     status = STATUS[refusal.kind]
     visitor = _visitor(request)
     if not is_for_people(request) and request.method in safety.SAFE:
@@ -133,7 +133,7 @@ def refuse(instance: Instance, request: Request, refusal: Refusal) -> Response:
     if refusal.kind is Kind.UNAUTHENTICATED and visitor is None:
         back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         login = "/login" if request.method not in safety.SAFE or back == "/" else f"/login?next={quote(back, safe='/')}"
-        # A page that looks by itself stays as it is, and so does one where somebody is typing.
+        # A page that asked by itself stays as it is, and so does one where somebody is typing.
         if live.is_by_itself(request):
             return Response(status_code=401)
         if request.method in safety.SAFE and "hx-request" not in request.headers:
@@ -149,7 +149,7 @@ def refuse(instance: Instance, request: Request, refusal: Refusal) -> Response:
 
 
 def may_be_somebody(instance: Instance, request: Request) -> bool:
-    """Whether who asks may be signed in: then the answer shows the way to all else, and the database is asked."""
+    """Whether the caller may be signed in: then the answer shows the rail, which asks the database."""
     return is_for_people(request) and bool(safety.cookie(instance, request, safety.SESSION))
 
 
@@ -172,7 +172,7 @@ def not_supported(instance: Instance, request: Request, methods: tuple[str, ...]
 
 
 def finish(instance: Instance, request: Request, actor: Actor | None, response: Response) -> None:
-    """Every answer says what may act in it and who may keep it."""
+    """Set the security headers and Cache-Control of every answer."""
     for name, value in safety.HEADERS.items():
         response.headers[name] = value
     response.headers.setdefault("Cache-Control", safety.NO_STORE)
@@ -187,8 +187,8 @@ def _endpoint(page: ConsolePage) -> Endpoint:
 
 
 def _visitor(request: Request) -> Visitor | None:
-    found: Visitor | None = getattr(request.state, "visitor", None)
-    return found
+    visitor: Visitor | None = getattr(request.state, "visitor", None)
+    return visitor
 
 
 def _visit(instance: Instance, request: Request, visitor: Visitor | None, call: Call | None = None) -> Visit:
@@ -247,7 +247,7 @@ def _check_form(visit: Visit) -> None:
 
 
 def _find(instance: Instance, request: Request) -> None:
-    """Note who is signed in, on a page that asks nobody to be."""
+    """Note who is signed in, on a page that needs no sign-in."""
     if safety.cookie(instance, request, safety.SESSION):
         with suppress(Refusal):
             authenticate(instance, request)

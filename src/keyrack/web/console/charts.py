@@ -9,8 +9,8 @@ from markupsafe import Markup
 
 WIDTH = 380
 COLUMNS_HEIGHT, BAR_HEIGHT, AROUND = 160, 26, 70
-EACH_DAY = 7
-"""Under so many columns stands one name."""
+DAYS_PER_NAME = 7
+"""One name stands under so many columns."""
 
 Numbers = tuple[tuple[str, int], ...]
 """What a chart shows: a name and its number each."""
@@ -24,7 +24,7 @@ def columns(title: str, rows: Numbers) -> Markup:
     top = _top(rows)
     chart.add_y_scale(0, top)
     chart.add_y_axis(ticks=[0, top // 4, top // 2, top * 3 // 4, top])
-    chart.add_x_axis(tick_formatter=lambda name, place, count: name if place % EACH_DAY == 0 else "")
+    chart.add_x_axis(tick_formatter=lambda name, place, count: name if place % DAYS_PER_NAME == 0 else "")
     return _drawn(chart, title, COLUMNS_HEIGHT)
 
 

@@ -37,7 +37,7 @@ def asked(
     *,
     what: str = "",
 ) -> Asked:
-    """What another end does, before it is set: the one that the form names, as a time that stays while one reads.
+    """What another end does, shown before it is set: the end of the form, as a fixed time.
 
     before: the end until now; words: what else there is to say; done: a rehearsal of it or None; what: that which ends,
     where the title does not name it. Raises Refusal INVALID.

@@ -1,7 +1,7 @@
 """Streams that tell open pages when something moved (server-sent events); must tell nothing of what moved.
 
-One look a second a process serves all of them, on the event loop: a stream has no thread, and no question of its own.
-A page that is told asks for its parts anew, as it asked for them first.
+Once a second each process asks for all its streams together whether something moved, on the event loop: a stream has
+neither a thread nor questions of its own. A page that is told fetches its parts again, as it fetched them first.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.people.web_sessions import Visitor
 
 LIVE = "live"
-"""What the streams of a process are called in a request's state."""
+"""The name of the streams of a process in a request's state."""
 BY_ITSELF = "x-keyrack-live"
-"""The header of what a page asks for by itself: it does not keep a session from ending idle."""
+"""The header of requests that a page makes by itself: they do not keep an idle session from ending."""
 STREAM = "/live"
 POLL_SECONDS = 1.0
 SESSIONS_EACH = 3
-"""In each so many looks it is asked whether sessions go on."""
+"""After how many polls it is asked again which sessions have ended."""
 BEAT_SECONDS = 10.0
 MOST_OF_SESSION = 8
 MOST = 2000
@@ -42,12 +42,12 @@ CHANGED, AWAY, OVER, BEAT = "changed", "away", "over", "beat"
 
 
 def is_by_itself(request: Request) -> bool:
-    """Whether nobody did anything: a page looks after what it shows."""
+    """Whether a page made this request by itself, to keep what it shows up to date."""
     return BY_ITSELF in request.headers or request.url.path == STREAM
 
 
 class _Listener:
-    """One stream. mark: of what it showed last, None before the first look; said: what it is told next."""
+    """One stream. mark: the state that it was told of last, None before the first poll."""
 
     def __init__(self, visitor: Visitor, watched: Watched) -> None:
         self.visitor, self.watched = visitor, watched
@@ -57,14 +57,14 @@ class _Listener:
         self._waiter: asyncio.Future[None] | None = None
 
     def say(self, word: str) -> None:
-        """Have the stream tell a word; one that was not told yet is replaced, but by nothing once it is over."""
+        """Have the stream send a word. It replaces a word that was not sent yet, unless that was OVER."""
         if self._said != OVER:
             self._said = word
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def next_word(self, gone: asyncio.Future[None]) -> str:
-        """What there is to tell, a beat where nothing was for a while; gone: done when nobody listens any more."""
+        """The next word to send, BEAT if there was none for a while; gone: done when nobody listens any more."""
         if self._said is None:
             self._waiter = asyncio.get_running_loop().create_future()
             await asyncio.wait((self._waiter, gone), timeout=BEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -129,9 +129,9 @@ class Live:
         try:
             marks = await run_in_threadpool(watching.marks, self._instance, watched)
             going = await run_in_threadpool(web_sessions.unchanged, self._instance, visitors) if sessions else None
-        except Exception as error:  # pages are told that it is away, and the next look may answer
+        except Exception as error:  # pages are told that it is away, and the next poll may succeed
             if not isinstance(error, DatabaseUnavailable):
-                log.exception("looking for what moved failed")
+                log.exception("asking what moved failed")
             for listener in listeners:
                 if not listener.is_away:
                     listener.is_away = True
@@ -142,7 +142,7 @@ class Live:
             if going is not None and listener.visitor.session.id not in going:
                 listener.say(OVER)
             elif mark != listener.mark or listener.is_away:
-                # Also at the first look: what moved since the page was made has been told nobody.
+                # Also at the first poll: nobody was told what moved since the page was made.
                 listener.mark, listener.is_away = mark, False
                 listener.say(CHANGED)
 
@@ -152,7 +152,7 @@ class Live:
 
 
 class _Stream(Response):
-    """The answer: events without any news in them, until the last one."""
+    """The answer of a stream: events that say only that something moved."""
 
     media_type = "text/event-stream"
 

@@ -38,17 +38,17 @@ from keyrack.web.console.visits import (
     unless_changed,
 )
 
-HOSTS, PEOPLE, LISTED = 40, 50, 30
-"""On one page: of the map, and of the list, where somebody has many lines."""
+HOSTS, PEOPLE, PEOPLE_LISTED = 40, 50, 30
+"""How many are on one page: hosts, people on the map, and people in the list, where each may have many lines."""
 MOST = 1000
 MOST_LINES = 20
 """Of one person on one host in the list: keys that are entered on an account are a line each."""
-# Some take the wide forms for the narrow ones.
+# Some spreadsheets take the wide forms of these signs for the narrow ones.
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 COLUMNS = ("user", "host", "system_user", "fingerprint", "via", "expires_at", "last_used_at", "restrictions", "refused")
 """Of the CSV."""
-BELOW_THESE = "below"
-"""What says in an address how many people stand above those that are shown."""
+PEOPLE_BEFORE = "below"
+"""The parameter that says how many people come before those that are shown."""
 NOBODY = "(no user)"
 FIELDS = (
     *("who", "name", "where", "place", "system_user", "ends", "until", "zone", "reason", "break_glass"),
@@ -80,7 +80,7 @@ class Map:
     page: Page[Server]
 
     def rows(self) -> list[tuple[str, list[Cell | None]]]:
-        """The map's lines: a cell a host, None where there is no way in."""
+        """The map's lines: each person with a cell for each host, None where there is no way in."""
         return [(who, [_cell(self.cells.get((who, host.id), ())) for host in self.hosts]) for who in self.people]
 
 
@@ -121,11 +121,11 @@ def access(visit: Visit) -> Response:
     if "server" in visit.query:
         return _why(visit)
     listed = visit.query.get("view") == "list"
-    most, above = LISTED if listed else PEOPLE, bodies.identifier(visit.query.get(BELOW_THESE, "0"))
+    most, above = PEOPLE_LISTED if listed else PEOPLE, bodies.identifier(visit.query.get(PEOPLE_BEFORE, "0"))
     # A cell of the map says as whom and until when; when keys were last used stands in the list.
     shown = _map(visit, cursor_of(visit), slice(above, above + most), last_uses=listed)
     filters = {name: visit.query[name] for name in ("q", "tag", "account", "group") if visit.query.get(name)}
-    here = {name: value for name, value in visit.query.items() if name != BELOW_THESE}
+    here = {name: value for name, value in visit.query.items() if name != PEOPLE_BEFORE}
     return visit.show(
         "access.html",
         map=shown,
@@ -135,9 +135,9 @@ def access(visit: Visit) -> Response:
         rows=() if listed else shown.rows(),
         filters=filters,
         listed=listed,
-        **paged(visit, shown.page, but=(BELOW_THESE,)),
+        **paged(visit, shown.page, but=(PEOPLE_BEFORE,)),
         first_people=_address(here) if above else "",
-        more_people=_address({**here, BELOW_THESE: str(above + most)}) if shown.all > above + most else "",
+        more_people=_address({**here, PEOPLE_BEFORE: str(above + most)}) if shown.all > above + most else "",
     )
 
 
@@ -161,7 +161,7 @@ def _why(visit: Visit) -> Response:
 
 
 def as_csv(visit: Visit) -> Response:
-    """All that the filters leave as CSV: one line a way in, host by host, and one a host of which nothing is known."""
+    """All that the filters leave as CSV, host by host: a line for each way in, and for each unknown host."""
     first = _map(visit, "")
 
     def lines() -> Iterator[str]:
@@ -191,7 +191,7 @@ def _line(*values: str) -> str:
 
 
 def _harmless(value: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
+    """The value, quoted if a spreadsheet would take it for a formula."""
     return f"'{value}" if value[:1] in _FORMULAS else value
 
 
@@ -279,7 +279,7 @@ def take(visit: Visit) -> Response:
 
 
 def changing(visit: Visit) -> Response:
-    """The forms for another end of a grant, and for what else it says."""
+    """The forms that change the end of a grant, and its restrictions and reason."""
     grant = grants.get(visit.instance, visit.actor, visit.number("grant"))
     refused = visit.request.url.path.endswith("/restrict")
     return visit.show(

@@ -29,7 +29,7 @@ WORDS = {
     "sessions": "logins and sessions",
     "workspace": "the workspace, webhooks and this log",
 }
-"""Kinds of events whose own word does not say enough."""
+"""Words for the kinds of events whose names do not say enough."""
 KINDS = (
     ("", "everything"),
     (events.REFUSED, "what was refused"),
@@ -84,20 +84,20 @@ def activity(visit: Visit) -> Response:
         first=f"/activity?{urlencode(kept)}" if before else "",
         next=further,
         week=visit.now - standing.KEPT,
-        # A page that is not full, though more follows: so many were looked through.
+        # Set for a page that is not full though more follows: that many events were searched.
         looked_through=events.PAGE_SCAN_LIMIT if further and len(shown) < PER_PAGE else 0,
     )
 
 
 def _proven(visit: Visit) -> tuple[int, datetime] | str:
-    """How many events the last signed checkpoint holds fast, and when it was signed; or what is wrong with it."""
+    """How many events the last signed checkpoint covers, and when it was signed; or what is wrong with it."""
     try:
-        found = chain.read_signed(visit.instance, chain.checkpoint(visit.instance, visit.actor))
+        checkpoint = chain.read_signed(visit.instance, chain.checkpoint(visit.instance, visit.actor))
     except Refusal as refusal:
         return "" if refusal.kind is Kind.MISSING else refusal.message
     except CheckpointProblem as problem:
         return f"The chain of the log is broken: {problem}."
-    return found.size, datetime.fromtimestamp(found.at, UTC)
+    return checkpoint.size, datetime.fromtimestamp(checkpoint.at, UTC)
 
 
 def _day(event: Event) -> date:
@@ -118,7 +118,7 @@ def event(visit: Visit) -> Response:
 def export(visit: Visit) -> Response:
     """All that the filters leave, one JSON object a line, the newest first."""
     pages = _events(visit, None, events.AT_ONCE)
-    first = next(pages)  # what is refused is said before anything is sent
+    first = next(pages)  # asked before anything is sent, so that a refusal can still be answered
 
     def lines() -> Iterator[str]:
         for piece in chain_of((first,), pages):

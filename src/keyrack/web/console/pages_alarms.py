@@ -1,5 +1,5 @@
-"""Where alarms are settled: one alarm, rows that others changed, a host that knows more than the database, two machines
-with one identity, an account elsewhere; must hold no rule of its own.
+"""The pages on which alarms are settled: one alarm, rows that others changed, a host that knows more than the database,
+two machines with one identity, an account elsewhere; must hold no rule of its own.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def place_of(alarm: Alarm) -> str:
 
 def alarms(visit: Visit) -> Response:
     """All alarms that stand, and those that were settled within a day."""
-    found = standing.find(visit.instance, visit.actor)
-    return visit.show("alarms.html", alarms=found, place_of=place_of, most=MOST)
+    shown = standing.find(visit.instance, visit.actor)
+    return visit.show("alarms.html", alarms=shown, place_of=place_of, most=MOST)
 
 
 def alarm(visit: Visit) -> Response:
@@ -60,7 +60,7 @@ def settling(visit: Visit) -> Asked:
     shown = standing.get(visit.instance, visit.actor, number)
     words = [
         f"{shown.words.rstrip('.')}.",
-        "Everybody sees that you settled it; it stays in Activity. Raised again, it is an alarm again.",
+        "Everybody sees that you settled it; it stays in Activity. If it is raised again, it is an alarm again.",
     ]
     return Asked("Is this alarm settled?", words, "It is settled", f"/alarms/{number}", takes=False)
 
@@ -73,12 +73,12 @@ def settle(visit: Visit) -> Response:
 
 def damaged(visit: Visit) -> Response:
     """Rows that are not as Keyrack wrote them."""
-    found = damaged_rows.find(visit.instance, visit.actor, cursor=cursor_of(visit))
+    piece = damaged_rows.find(visit.instance, visit.actor, cursor=cursor_of(visit))
     here = "/damaged"
-    onward = f"{here}?after={quote(found.next)}" if found.next else ""
+    onward = f"{here}?after={quote(piece.next)}" if piece.next else ""
     return visit.show(
         "damaged.html",
-        rows=found.items,
+        rows=piece.items,
         owning=damaged_rows.OWNING,
         first=here if cursor_of(visit) else "",
         next=onward,
@@ -90,29 +90,29 @@ def removing_damaged(visit: Visit) -> Asked:
     name = visit.form.text("row")
     damaged_rows.may_remove(visit.instance, visit.actor, name)
     words = [
-        f"The row {name} is taken out of the database, and the key in it, if it has one, is refused where it stood.",
-        "Nobody at Keyrack entered what it says now. Whoever needs it gets it anew, as usual.",
+        f"The row {name} is removed from the database. Its key, if it has one, is refused where it stood.",
+        "What it says now was not entered through Keyrack. If somebody needs it, enter it again, as usual.",
     ]
     return Asked(f"Remove the damaged row {name}?", words, f"Remove {name}", "/damaged")
 
 
 def remove_damaged(visit: Visit) -> Response:
-    """Take a damaged row away."""
+    """Remove a damaged row."""
     gone = damaged_rows.remove(visit.instance, visit.actor, visit.form.text("row"))
     return visit.go("/damaged", f"The damaged row {gone.name} is removed.")
 
 
 def difference(visit: Visit) -> Response:
     """What a host refused or had that the database does not say."""
-    found = resync.difference(visit.instance, visit.actor, visit.number("server"), cursor=cursor_of(visit))
-    here = f"/hosts/{found.server.id}/resync"
+    held = resync.difference(visit.instance, visit.actor, visit.number("server"), cursor=cursor_of(visit))
+    here = f"/hosts/{held.server.id}/resync"
     return visit.show(
         "resync.html",
-        found=found,
-        server=found.server,
+        held=held,
+        server=held.server,
         kinds=KINDS,
         first=here if cursor_of(visit) else "",
-        next=f"{here}?after={quote(found.next)}" if found.next else "",
+        next=f"{here}?after={quote(held.next)}" if held.next else "",
     )
 
 
@@ -142,7 +142,7 @@ def decide(visit: Visit) -> Response:
         let_in=form.texts("let_in"),
         accept_database=form.flag("accept_database"),
     )
-    return visit.go(f"/hosts/{number}", "It is decided what this host obeys; it is told so.")
+    return visit.go(f"/hosts/{number}", "It is decided, and the host is told.")
 
 
 def going_on(visit: Visit) -> Asked:
@@ -151,8 +151,8 @@ def going_on(visit: Visit) -> Asked:
     if server.copied_at is None:
         raise missing("copy of this host")
     words = [
-        f"{server.name} goes on with the machine that asks next: it gets documents, and its word counts.",
-        "Is the other one still there, that is noticed again, and neither gets anything.",
+        f"{server.name} goes on with the machine that asks next: it gets documents, and what it reports counts.",
+        "If the other one is still there, that is noticed again, and neither gets anything.",
     ]
     return Asked(f"Is the copy of {server.name} gone?", words, "The copy is gone", f"/hosts/{server.id}", takes=False)
 

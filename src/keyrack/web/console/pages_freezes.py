@@ -60,7 +60,7 @@ def show(visit: Visit) -> Response:
 def end(visit: Visit) -> Response:
     """End a freeze."""
     ended = freezes.end(visit.instance, visit.actor, visit.number("id"))
-    return visit.go(f"{HERE}/{ended.id}", "The freeze has ended; what nobody confirmed opens sessions again.")
+    return visit.go(f"{HERE}/{ended.id}", "The freeze has ended; keys that nobody confirmed open sessions again.")
 
 
 PAGES = (

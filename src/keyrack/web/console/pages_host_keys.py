@@ -38,8 +38,8 @@ def adding(visit: Visit) -> Response:
     server = _server(visit)
     known: tuple[str, ...] = ()
     if visit.may("systemusers:read"):
-        found = system_users.find(visit.instance, visit.actor, server.id, limit=MOST)
-        known = tuple(one.username for one in found.items)
+        piece = system_users.find(visit.instance, visit.actor, server.id, limit=MOST)
+        known = tuple(one.username for one in piece.items)
     accounts = [("", "choose one"), *((one, one) for one in known)] if known else []
     return visit.show(
         "host_key_add.html",
@@ -164,7 +164,7 @@ def removing(visit: Visit) -> Asked:
     server, number = _server(visit), visit.number("id")
     credential = credentials.get(visit.instance, visit.actor, server.id, number)
     opened = f"{credential.username} on {server.name}"
-    words = f"It opens {opened} no more once the host has heard of it; sessions that it opened end."
+    words = f"It no longer opens {opened} once the host has heard of it; sessions that it opened end."
     done = rehearsed(visit, lambda instance: credentials.delete(instance, visit.actor, server.id, number))
     title, button = f"Remove {credential.label} from {server.name}?", f"Remove this key from {server.name}"
     return Asked(title, [words], button, f"/hosts/{server.id}/keys/{number}", done)
@@ -174,7 +174,7 @@ def remove(visit: Visit) -> Response:
     """Take such a key away."""
     server = visit.number("server")
     gone = credentials.delete(visit.instance, visit.actor, server, visit.number("id"))
-    still = " What else lets it in goes on." if gone.still_opened_by else ""
+    still = " Something else still lets it in." if gone.still_opened_by else ""
     return visit.go(f"/hosts/{server}", f"The key {gone.credential.label} is taken away; the host is told.{still}")
 
 
@@ -204,9 +204,9 @@ def changing_place(visit: Visit) -> Asked:
     )
     words = [f"{what}: {now}, until now {before}." for what, before, now in rows if before != now]
     if tags != rows[2][1]:
-        words.append("Grants to a tag open the hosts that have it: who gains and who loses by that stands below.")
+        words.append("Grants to a tag open the hosts that have it: below is who gains and who loses by that.")
     back = f"/hosts/{server.id}/change"
-    return Asked(f"Change {server.name}?", words or ["Nothing of it changes."], "Change it", back, done, takes=False)
+    return Asked(f"Change {server.name}?", words or ["Nothing changes."], "Change it", back, done, takes=False)
 
 
 def _change_place(visit: Visit, instance: Instance) -> Server:
@@ -230,7 +230,7 @@ def _change_place(visit: Visit, instance: Instance) -> Server:
 
 
 def change_place(visit: Visit) -> Response:
-    """Call a host otherwise, or say that it is elsewhere; it goes on under its id."""
+    """Change a host's name, address or tags; its id stays."""
     made = _change_place(visit, visit.instance)
     return visit.go(f"/hosts/{made.id}", f"{made.name} is at {made.address} from now on.")
 

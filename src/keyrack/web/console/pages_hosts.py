@@ -58,8 +58,8 @@ STATES = (
 )
 THENS = (
     (KEEP_ALL, "keys stay as they are"),
-    (DROP_TEMPORARY, "temporary keys open nothing any more"),
-    (DROP_ALL, "no key of Keyrack's opens anything any more"),
+    (DROP_TEMPORARY, "temporary keys no longer open anything"),
+    (DROP_ALL, "none of Keyrack's keys opens anything"),
 )
 
 
@@ -77,12 +77,12 @@ class HostRow:
 
     @property
     def mark(self) -> str:
-        """Which mark its state has."""
+        """The mark of its state, as mark_of gives it."""
         return mark_of(self.status)
 
 
 def mark_of(held: HostStatus) -> str:
-    """Which mark a host's state has: in force, on its way, or needs somebody."""
+    """The mark of a host's state: in force, on its way, or needs somebody."""
     if held.needs_somebody:
         return "attention"
     return "active" if held.is_as_decided else "pending"
@@ -135,7 +135,7 @@ def invite(visit: Visit, server_id: int = 0) -> Response:
 
 
 def host(visit: Visit) -> Response:
-    """One host: who gets in and why, what nobody knows of, who is in, settings, what happened."""
+    """One host: who gets in and why, unmanaged keys, who is logged in, settings, what happened."""
     server = servers.get(visit.instance, visit.actor, visit.number("server"))
     held = status.of(visit.instance, server)
     part = visit.target if visit.is_part else ""
@@ -190,7 +190,7 @@ def confirming_host_keys(visit: Visit) -> Asked:
     new = ", ".join(one.fingerprint for one in held["unconfirmed"])
     words = [
         f"Whoever logs in through keyrack ssh-config trusts {new} as {server.name} from then on.",
-        *([f"What it showed before is trusted no more: {', '.join(gone)}."] if gone else []),
+        *([f"What it showed before is no longer trusted: {', '.join(gone)}."] if gone else []),
         "If nobody installed it anew or gave it new keys, somebody may stand between you and the host: do not confirm, "
         "and look at the host's own screen first.",
     ]
@@ -209,14 +209,14 @@ def _ways(visit: Visit, server: Server) -> tuple[tuple[who_can.Way, ...], bool, 
     if not visit.may("access:read"):
         return (), False, ""
     try:
-        found = who_can.find(visit.instance, visit.actor, server=str(server.id), limit=MOST)
+        ways = who_can.find(visit.instance, visit.actor, server=str(server.id), limit=MOST)
     except Refusal as refusal:
         return (), False, refusal.message
-    return found.items, found.next is not None, ""
+    return ways.items, ways.next is not None, ""
 
 
 def _unmanaged(visit: Visit, server: Server) -> dict[str, Any]:
-    """What a host's unmanaged keys are shown of, and whether it has said yet which it found."""
+    """The unmanaged keys of a host, None for who may not see them, and whether it has reported any list yet."""
     looked = report_events.KEYS_DIGEST in server.facts
     if not visit.may("credentials:read"):
         return {"unmanaged": None, "looked": looked}
@@ -269,19 +269,21 @@ def _happened(visit: Visit, server: Server) -> tuple[Event, ...]:
 
 
 def manage(visit: Visit) -> Response:
-    """Make a key that the host found one of Keyrack's."""
+    """Take over an unmanaged key as one of Keyrack's."""
     server, key_id = visit.number("server"), visit.number("id")
     made = unmanaged_keys.accept(
         visit.instance, visit.actor, server, key_id, username=visit.form.text("username") or None, gone=True
     )
-    return visit.go(f"/hosts/{server}", f"The key {made.label} is Keyrack's to look after now.")
+    return visit.go(f"/hosts/{server}", f"The key {made.label} is managed by Keyrack now.")
 
 
 def ignore(visit: Visit) -> Response:
-    """Let an unmanaged key be."""
+    """Leave an unmanaged key where it is, and stop listing it as undecided."""
     server = visit.number("server")
     key = unmanaged_keys.ignore(visit.instance, visit.actor, server, visit.number("id"))
-    return visit.go(f"/hosts/{server}", f"The key {key.comment or key.fingerprint} stays, unspoken of.")
+    return visit.go(
+        f"/hosts/{server}", f"The key {key.comment or key.fingerprint} stays, and needs no decision any more."
+    )
 
 
 def _at(server: Server) -> str:
@@ -289,7 +291,7 @@ def _at(server: Server) -> str:
 
 
 def remove(visit: Visit) -> Response:
-    """Have the host take an unmanaged key out of its file, and offer to take that back."""
+    """Tell the host to take an unmanaged key out of its file, and offer to undo that."""
     server = visit.number("server")
     key = unmanaged_keys.remove(visit.instance, visit.actor, server, visit.number("id"))
     name = key.comment or key.fingerprint
@@ -302,7 +304,7 @@ def _removed(visit: Visit, server: Server) -> UnmanagedKey | None:
     if not number or not visit.may("credentials:write"):
         return None
     try:
-        unmanaged_key = unmanaged_keys.get(visit.instance, visit.actor, server.id, number, gone=True)
+        unmanaged_key = unmanaged_keys.get(visit.instance, visit.actor, server.id, number)
     except Refusal:
         return None
     back = unmanaged_key.kind == KEY and unmanaged_key.public_key and unmanaged_key.username != EVERYBODY
@@ -317,7 +319,7 @@ def ending_session(visit: Visit) -> Asked:
     words = [
         f"The login of {session.username} on {server.name} from {session.address} ends at once, with all that runs in "
         f"it{opened}.",
-        "What opened it still does: to keep somebody out, revoke the key or take the grant back first.",
+        "What let them in still does: to keep somebody out, revoke the key or take the grant back first.",
     ]
     return Asked(f"End the login of {session.username}?", words, f"End this login on {server.name}", _at(server))
 
@@ -359,10 +361,10 @@ def stopping(visit: Visit) -> Response:
 
 
 def set_mode(visit: Visit) -> Response:
-    """Have a host enforce, or observe."""
+    """Tell a host to enforce, or to observe."""
     number, mode = visit.number("server"), visit.form.text("mode")
     server = modes.set_mode(visit.instance, visit.actor, number, mode)
-    words = "tries enforcing for a minute, and takes it back by itself if nobody could log in"
+    words = "tries enforcing for a minute, and undoes it by itself if nobody could log in"
     return visit.go(f"/hosts/{number}", f"{server.name} {words if mode == ENFORCE else 'goes back to observing'}.")
 
 

@@ -29,9 +29,9 @@ from keyrack.core.keys import (
 )
 from keyrack.core.keys.who_can import Way
 from keyrack.core.people import offboarding
-from keyrack.core.words import count
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import User, UserKey, has_ended
+from keyrack.protocol.words import count
 from keyrack.ssh.public_key import parse
 from keyrack.ssh.random_art import random_art
 from keyrack.store.keys.expired_keys import EndedKey
@@ -49,8 +49,8 @@ OPENS_NOTHING = "It opens no host at this moment."
 
 @dataclass(frozen=True, slots=True)
 class KeyCard:
-    """A key with what people tell it by, and where it opens at this moment. last_used_at: anywhere, over Git too; cut:
-    there are more ways than these; frozen: the hosts on which it opens no new session until its owner confirms it.
+    """A key with what people recognise it by, and where it opens at this moment. last_used_at: anywhere, over Git too;
+    cut: there are more ways than these; frozen: the hosts on which it opens no new session until its owner confirms it.
     """
 
     key: UserKey
@@ -153,7 +153,7 @@ def _ended(visit: Visit, keys: Iterable[UserKey]) -> list[EndedKey]:
 
 
 def check(visit: Visit) -> Response:
-    """What a line is, as it is typed; nothing is kept."""
+    """Say, while somebody types, whether the line is a key that is accepted; nothing is kept."""
     public_key = visit.form.text("public_key")
     if not public_key.strip():
         return visit.show("_verdict.html", key=None, wrong=None, art="")
@@ -234,7 +234,7 @@ def _gone(visit: Visit, refusal: Refusal) -> Response:
             f"This key was revoked everywhere on {templates.exact(revoked)}: every host refuses it. Make a new pair."
         )
     elif ended is not None:
-        words = f"This key reached its end on {templates.exact(ended)}. It opens nothing any more."
+        words = f"This key reached its end on {templates.exact(ended)}. It no longer opens anything."
     else:
         raise refusal
     raise Refusal(Kind.MISSING, refusal.code, words)
@@ -279,7 +279,7 @@ def confirming(visit: Visit) -> Asked:
     words = [
         f"It opens sessions again on {templates.few(frozen, MOST_NAMED)}."
         if frozen
-        else ("It opens repositories again." if own.frozen else "It is frozen nowhere by now."),
+        else ("It opens repositories again." if own.frozen else "It is no longer frozen anywhere."),
         f"Whoever holds it gets in: compare {own.fingerprint} with the fingerprint of the key that you have.",
     ]
     title = f"Is {own.title or 'this key'} in your hands alone?"
@@ -351,22 +351,22 @@ def revoked(visit: Visit) -> Response:
     fingerprint = visit.path["fingerprint"]
     noted = revocation.noted(visit.instance, visit.actor, fingerprint) if visit.may("credentials:read") else None
     try:
-        found = receipts.of_key(visit.instance, visit.actor, fingerprint).of
+        of_hosts = receipts.of_key(visit.instance, visit.actor, fingerprint).of
     except Refusal as refusal:
         # A key that no host had is revoked all the same.
         if refusal.kind is not Kind.MISSING or (noted is None and visit.may("credentials:read")):
             raise
-        found = ()
-    given: dict[str, Any] = {"fingerprint": fingerprint, "receipts": found, "obeyed": "refuses it"}
+        of_hosts = ()
+    given: dict[str, Any] = {"fingerprint": fingerprint, "receipts": of_hosts, "obeyed": "refuses it"}
     if visit.is_part:
         return visit.show("_receipts.html", **given)
-    return visit.show("revoked.html", **given, noted=noted, waiting=hosts_awaited(found))
+    return visit.show("revoked.html", **given, noted=noted, waiting=hosts_awaited(of_hosts))
 
 
 def lifting(visit: Visit) -> Asked:
     """What lifting a revocation does."""
     fingerprint = visit.path["fingerprint"]
-    words = "It may be registered again. It opens nothing by that: hosts go on refusing it until somebody registers it."
+    words = "It may be registered again. That alone opens nothing: hosts refuse it until somebody registers it."
     title = f"Lift the revocation of {templates.short_fingerprint(fingerprint)}?"
     return Asked(title, [words], "Let it be registered again", f"/revoked/{quote(fingerprint)}")
 

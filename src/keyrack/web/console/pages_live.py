@@ -26,7 +26,7 @@ class HostAnswer(Protocol):
 
 
 def hosts_awaited(receipts: Iterable[HostAnswer]) -> str:
-    """What a page watches whose receipts are still to come; "" where all have."""
+    """What a page with receipts watches: the hosts whose receipts are still to come; "" for none."""
     waiting = [str(one.server_id) for one in receipts if not one.done][: watching.MOST_SERVERS]
     return f"host={','.join(waiting)}" if waiting else ""
 

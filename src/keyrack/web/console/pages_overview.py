@@ -38,7 +38,7 @@ def _is_new(visit: Visit) -> bool:
 
 
 def _charts(state: core.Overview) -> list[Drawn]:
-    """What is drawn; nothing of what there is nothing."""
+    """The charts; one without numbers is left out."""
 
     def day(at: datetime) -> str:
         return f"{at:%-d %b}"

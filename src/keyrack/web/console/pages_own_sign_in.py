@@ -1,4 +1,4 @@
-"""How one signs in oneself: password, codes, passkeys, sessions; must hold no rule of its own."""
+"""How the visitor signs in: password, codes, passkeys, sessions; must hold no rule of its own."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from markupsafe import Markup
 from starlette.responses import Response
 
 from keyrack.core.people import passkeys, second_factors, users, web_sessions
-from keyrack.core.words import count
 from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.protocol.words import count
 from keyrack.web.console import browsers
 from keyrack.web.console.visits import Asked, Visit, change, page
 
@@ -15,7 +15,7 @@ HERE = "/settings/sign-in"
 
 
 def show(visit: Visit) -> Response:
-    """Everything by which one signs in, and where one is signed in."""
+    """Everything by which the visitor signs in, and where they are signed in."""
     held = second_factors.own(visit.instance, visit.actor)
     browser = browsers.of(visit)
     return visit.show(
@@ -92,14 +92,14 @@ def add_passkey(visit: Visit) -> Response:
 def renewing_codes(visit: Visit) -> Asked:
     """What new recovery codes do."""
     held = sum(one.kind == second_factors.RECOVERY for one in second_factors.own(visit.instance, visit.actor))
-    words = f"The {count(held, 'code')} that you have left are worth nothing then; the new ones are shown once."
+    words = f"The {count(held, 'code')} that you have left no longer work then; the new ones are shown once."
     return Asked("New recovery codes?", [words], "New recovery codes", HERE)
 
 
 def renew_codes(visit: Visit) -> Response:
-    """New recovery codes; the old ones are worth nothing then."""
+    """Make new recovery codes; the old ones no longer work."""
     codes = second_factors.renew_recovery(visit.instance, visit.actor)
-    return _codes(visit, codes, "The recovery codes of before are worth nothing now.")
+    return _codes(visit, codes, "The old recovery codes no longer work.")
 
 
 def removing(visit: Visit) -> Asked:
@@ -111,17 +111,17 @@ def removing(visit: Visit) -> Asked:
         raise missing("second factor")
     left = [other.name for other in held if other.id != number]
     words = (
-        f"{', '.join(left)} is asked beside your password as before."
+        f"{', '.join(left)} is still asked for beside your password."
         if left
         else "Your password alone signs in then: whoever learns it can sign in as you. Recovery codes go with it."
     )
-    return Asked(f"Sign in without {one.name}?", [words, "It can be added anew."], f"Remove {one.name}", HERE)
+    return Asked(f"Sign in without {one.name}?", [words, "It can be added again."], f"Remove {one.name}", HERE)
 
 
 def remove(visit: Visit) -> Response:
     """Sign in without an app or a passkey."""
     second_factors.remove(visit.instance, visit.actor, visit.form.number("id"))
-    return visit.go(HERE, "It opens nothing any more.")
+    return visit.go(HERE, "It no longer signs you in.")
 
 
 def end_session(visit: Visit) -> Response:

@@ -12,9 +12,9 @@ from keyrack import policy
 from keyrack.core.instance import Instance
 from keyrack.core.keys import key_sources, key_sync, last_uses, rehearsal, user_keys, who_can
 from keyrack.core.people import groups, named_people, offboarding, offboarding_undo, second_factors, users, web_sessions
-from keyrack.core.words import count
 from keyrack.errors import invalid
 from keyrack.model import Role, User
+from keyrack.protocol.words import count
 from keyrack.web.console import account_ways, templates
 from keyrack.web.console.pages_live import hosts_awaited
 from keyrack.web.console.visits import (
@@ -68,7 +68,7 @@ def add(visit: Visit) -> Response:
         policies=OWN_KEYS if visit.form.flag("own_keys") else (),
         password=visit.form.text("password") or None,
     )
-    return visit.go(f"/people/{quote(made.name)}", f"{made.name} is there now, and can log in nowhere yet.")
+    return visit.go(f"/people/{quote(made.name)}", f"{made.name} is added, and cannot log in anywhere yet.")
 
 
 def person(visit: Visit) -> Response:
@@ -141,17 +141,18 @@ def _set_rights(visit: Visit, instance: Instance) -> User:
 
 
 def setting_rights(visit: Visit) -> Asked:
-    """What other rights let a person do, and do no more."""
+    """What other rights let a person do, and what they no longer let them do."""
     user = named_people.get(visit.instance, visit.actor, visit.path["name"])
     done = rehearsed(visit, partial(_set_rights, visit))
     role, policies = _wanted_rights(visit, user)
     before, after = policy.actions(user.role, user.policies), policy.actions(role, policies)
-    words = [f"{user.name} is {user.role.value} and {'stays that' if role is user.role else f'becomes {role.value}'}."]
+    stays = f"{user.name} stays {user.role.value}."
+    words = [stays if role is user.role else f"{user.name} is {user.role.value} and becomes {role.value}."]
     for title, some in (("They may from then on", after - before), ("They may no longer", before - after)):
         if some:
             words.append(f"{title}: {templates.few(sorted(some), MOST_ACTIONS)}.")
     if before == after:
-        words.append("They may do what they may already.")
+        words.append("What they may do stays the same.")
     back, takes = f"/people/{quote(user.name)}", bool(before - after)
     return Asked(f"Other rights for {user.name}?", words, "Set the rights", back, done, takes=takes)
 
@@ -166,7 +167,7 @@ def set_password(visit: Visit) -> Response:
     """Give a person another password, which they are asked to change."""
     user = named_people.get(visit.instance, visit.actor, visit.path["name"])
     users.change_password(visit.instance, visit.actor, user.id, visit.form.text("password"))
-    return visit.go(f"/people/{quote(user.name)}", f"{user.name} signs in by that password from now on.")
+    return visit.go(f"/people/{quote(user.name)}", f"{user.name} signs in with that password from now on.")
 
 
 def end_session(visit: Visit) -> Response:
@@ -180,8 +181,8 @@ def resetting_second_factors(visit: Visit) -> Asked:
     """What taking somebody's second factors away does."""
     user = named_people.get(visit.instance, visit.actor, visit.path["name"])
     words = [
-        f"Their password alone signs {user.name} in then, until they add a second factor again: apps, passkeys and "
-        "recovery codes of theirs are worth nothing.",
+        f"Then their password alone signs {user.name} in, until they add a second factor again: their apps, passkeys "
+        "and recovery codes no longer work.",
         "Make sure that they asked for it themselves.",
     ]
     title, button = f"Take the second factors of {user.name} away?", "Take their second factors away"
@@ -189,11 +190,11 @@ def resetting_second_factors(visit: Visit) -> Asked:
 
 
 def reset_second_factors(visit: Visit) -> Response:
-    """Take the second factors away of somebody who lost them."""
+    """Remove the second factors of somebody who lost them."""
     user = named_people.get(visit.instance, visit.actor, visit.path["name"])
     second_factors.reset(visit.instance, visit.actor, user.id)
     return visit.go(
-        f"/people/{quote(user.name)}", f"{user.name} signs in by password alone, until they add a second factor."
+        f"/people/{quote(user.name)}", f"{user.name} signs in with a password alone, until they add a second factor."
     )
 
 
@@ -209,7 +210,7 @@ def offboard(visit: Visit) -> Response:
     if visit.form.text(CONFIRM).strip() != name:
         raise invalid(CONFIRM, f"Type {name} to confirm; nothing was changed.")
     made = offboarding.offboard(visit.instance, visit.actor, name, reason=visit.form.text("reason"))
-    return visit.go(f"/offboardings/{made.id}", f"{name} is out; hosts say so one by one.")
+    return visit.go(f"/offboardings/{made.id}", f"{name} is offboarded; hosts confirm it one by one.")
 
 
 def receipt(visit: Visit) -> Response:
@@ -243,7 +244,7 @@ def add_group(visit: Visit) -> Response:
     if not name:
         raise invalid("group", "Say what the group is called.")
     made = groups.put(visit.instance, visit.actor, name, None)
-    return visit.go(f"/groups/{quote(made.name)}", f"The group {made.name} is there.")
+    return visit.go(f"/groups/{quote(made.name)}", f"The group {made.name} is added.")
 
 
 def deleting_group(visit: Visit) -> Asked:
@@ -252,7 +253,7 @@ def deleting_group(visit: Visit) -> Asked:
     done = rehearsed(visit, lambda instance: groups.delete(instance, visit.actor, gone.name))
     words = ["The grants to it go with it."]
     if gone.members:
-        words.append(f"Its {count(len(gone.members), 'member')} will be in it no more, and stay in the workspace.")
+        words.append(f"Its {count(len(gone.members), 'member')} will no longer be in it, and stay in the workspace.")
     return Asked(f"Delete the group {gone.name}?", words, "Delete this group", f"/groups/{quote(gone.name)}", done)
 
 
@@ -270,7 +271,7 @@ def _membership(visit: Visit, instance: Instance) -> groups.Group:
 
 
 def member(visit: Visit) -> Response:
-    """Show what it does that somebody joins or leaves a group, and do it once confirmed."""
+    """Show what it does if somebody joins or leaves a group, and do it once confirmed."""
     name, who = visit.path["name"], visit.form.text("member").strip()
     if not visit.form.flag(CONFIRMED):
         done = rehearsal.rehearse(visit.instance, visit.actor, partial(_membership, visit))

@@ -17,8 +17,8 @@ from keyrack.web.console.visits import Visit, change, page
 
 LASTS = timedelta(minutes=15)
 PURPOSE = "at the provider"
-# Of the module, as what a provider was asked for outlives a visit, and nothing that a visit carries belongs to the
-# console alone. By the instance, as tests serve several in one process.
+# Kept in the module: what the provider said of itself is used by later visits too. By instance, as tests serve several
+# in one process.
 _made: dict[int, tuple[Instance, Provider]] = {}
 
 
@@ -26,15 +26,15 @@ def provider(instance: Instance) -> Provider:
     """The provider of an instance. Raises Refusal MISSING where the settings name none."""
     if not instance.settings.oidc_issuer:
         raise missing("page")
-    held, found = _made.get(id(instance), (None, None))
-    if held is not instance or found is None:
-        found = Provider(instance.settings)
-        _made[id(instance)] = (instance, found)
-    return found
+    held, made = _made.get(id(instance), (None, None))
+    if held is not instance or made is None:
+        made = Provider(instance.settings)
+        _made[id(instance)] = (instance, made)
+    return made
 
 
 def begin(visit: Visit) -> Response:
-    """On to the provider."""
+    """Send the browser to the provider."""
     safety.refuse_in_the_clear(visit.instance, visit.request)
     begun = provider(visit.instance).begin()
     linking = visit.actor.user_id if visit.session and visit.query.get("link") else None
@@ -47,7 +47,7 @@ def begin(visit: Visit) -> Response:
 
 
 def come_back(visit: Visit) -> Response:
-    """Back from the provider, with its code."""
+    """Sign in with the code with which the provider sent the browser back."""
     text, onward = safety.without_path(safety.cookie(visit.instance, visit.request, safety.STEP))
     held = browser_state.unpack(visit.instance, PURPOSE, text)
     begun_elsewhere = Refusal(
@@ -78,7 +78,7 @@ def come_back(visit: Visit) -> Response:
 
 
 def end_sessions(visit: Visit) -> Response:
-    """The provider's own message, which its signature proves: sessions that it began are over."""
+    """End sessions that the provider says are over; its signature proves the message."""
     issuer = visit.instance.settings.oidc_issuer
     try:
         session, subject, mark = provider(visit.instance).logout(visit.form.text("logout_token"))

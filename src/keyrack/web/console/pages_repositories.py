@@ -16,7 +16,7 @@ from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, pa
 
 PER_PAGE = 50
 ANYBODY = "iam:self"
-"""A role in a repository lets in whoever has no right over all of them: the core says who sees what."""
+"""Everybody may ask: a role in a repository counts beside rights over all of them. The core says who sees what."""
 
 
 def listed(visit: Visit) -> Response:
@@ -41,7 +41,7 @@ def add(visit: Visit) -> Response:
         made = repositories.create(visit.instance, visit.actor, name=name, project_uid=project)
     else:
         made = named_repositories.put(visit.instance, visit.actor, visit.form.text("path").strip(), None)
-    return visit.go(f"/repositories/{made.id}", f"{made.path} is there, and empty.")
+    return visit.go(f"/repositories/{made.id}", f"{made.path} is added, and empty.")
 
 
 def _named(visit: Visit, name: str) -> Repository:
@@ -89,7 +89,7 @@ def removing_key(visit: Visit) -> Asked:
     may = "read and write" if held.can_push else "read"
     used = f"last used {templates.ago(held.last_used_at, visit.now)}" if held.last_used_at else "never used"
     words = f"Programs that {may} {own.path} with it are refused from then on."
-    title = f"Take the deploy key {held.title} from {own.path}?"
+    title = f"Remove the deploy key {held.title} from {own.path}?"
     return Asked(title, [words, f"It was {used}."], "Remove this deploy key", f"/repositories/{own.id}")
 
 
@@ -97,7 +97,7 @@ def remove_key(visit: Visit) -> Response:
     """Take a deploy key away."""
     number = visit.number("id")
     gone = deploy_keys.delete(visit.instance, visit.actor, number, visit.number("number"))
-    return visit.go(f"/repositories/{number}", f"The deploy key {gone.title} opens this repository no more.")
+    return visit.go(f"/repositories/{number}", f"The deploy key {gone.title} no longer opens this repository.")
 
 
 _TAKES_KEY = "/repositories/{id}/keys/{number}/remove"

@@ -33,7 +33,7 @@ def listed(visit: Visit) -> Response:
 
 
 def _known(visit: Visit) -> list[str]:
-    """Hosts to offer: those that somebody may see, or to members those that they reach already."""
+    """The hosts that the form offers: all that the visitor may see; to members those that they reach already."""
     if visit.may("servers:read"):
         return [one.name for one in server_list.find(visit.instance, visit.actor, limit=MOST_OFFERED).items]
     if visit.actor.user_id is None:
@@ -54,13 +54,13 @@ def ask(visit: Visit) -> Response:
         duration=visit.form.text("duration").strip(),
         reason=visit.form.text("reason"),
     )
-    return visit.go("/requests", "You asked; it opens once somebody else approves.")
+    return visit.go("/requests", "You asked; access opens once somebody else approves it.")
 
 
 def approve(visit: Visit) -> Response:
     """Approve a request."""
     one = requests.approve(visit.instance, visit.actor, visit.number("id"), word=visit.form.text("word"))
-    words = "It takes another person's approval too." if one.state == PENDING else "It is open, and closes by itself."
+    words = "It needs another person's approval too." if one.state == PENDING else "Access is open, and ends by itself."
     return visit.go("/requests", words)
 
 
@@ -71,7 +71,7 @@ def refuse(visit: Visit) -> Response:
 
 
 def cancel(visit: Visit) -> Response:
-    """Take back a request of one's own."""
+    """Take back a request of the visitor's own."""
     requests.cancel(visit.instance, visit.actor, visit.number("id"))
     return visit.go("/requests", "You took your request back.")
 

@@ -1,4 +1,4 @@
-"""The search, and what it offers as one types: pages, what there is to do, and what has that in its name; must hold no
+"""The search, and what it offers while somebody types: pages, tasks, and things with that in their name; must hold no
 rule of its own.
 """
 
@@ -17,10 +17,10 @@ from keyrack.errors import Refusal
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.web.console.visits import Visit, page
 
-MOST, OFFERED = 20, 5
-"""Of each kind: on the page, and as one types. Where there are more, the last words lead to all of them."""
-# What somebody may look for by what it does: its words, where it is, and the action that it takes.
-DOINGS = (
+MOST, MOST_OFFERED = 20, 5
+"""How many hits of each kind are shown: on the page, and while somebody types. More are behind a link."""
+# Tasks that the search finds by their words: the words, where it is done, and the action that it takes.
+TASKS = (
     ("Add key", "/keys?add=1", user_keys.ADD),
     ("Add host", "/hosts?add=1", "servers:write"),
     ("Add person", "/people?add=1", "people:write"),
@@ -33,16 +33,16 @@ DOINGS = (
     ("Sign-in and sessions", "/settings/sign-in", "iam:self"),
     ("What was refused", "/activity?kind=refused", "events:read"),
 )
-# The list that shows all of a kind that have a piece of text in their names.
-WHOLE = {"People": "/people", "Hosts": "/hosts", "Keys": "/keys", "Repositories": "/repositories"}
+# The pages that list all hits of a kind.
+LISTS = {"People": "/people", "Hosts": "/hosts", "Keys": "/keys", "Repositories": "/repositories"}
 Hits = dict[str, list[tuple[str, str]]]
-"""By kind: the words, and the address that they lead to."""
+"""By kind: the words of each hit, and the address that it leads to."""
 
 
 def search(visit: Visit) -> Response:
-    """What has a piece of text in its name; as one types, also the pages that there are."""
+    """Show what has the text in its name; while somebody types, only the first hits, as a list to choose from."""
     text = visit.query.get("q", "").strip()
-    most = OFFERED if visit.is_part else MOST
+    most = MOST_OFFERED if visit.is_part else MOST
     hits = {"Go to": _places(visit, text), **(_named(visit, text, most) if text else {})}
     shown = {kind: items for kind, items in hits.items() if items}
     if visit.is_part:
@@ -51,10 +51,10 @@ def search(visit: Visit) -> Response:
 
 
 def _places(visit: Visit, text: str) -> list[tuple[str, str]]:
-    """Pages, and what there is to do, whose words have words that begin so."""
+    """The pages and tasks of which a word begins with the text."""
     pages = [(words, address) for words, address, _ in visit.rail("/search")]
-    doings = [(words, address) for words, address, action in DOINGS if visit.may(action)] if text else []
-    return [(words, address) for words, address in (*pages, *doings) if _begins(words, text)]
+    tasks = [(words, address) for words, address, action in TASKS if visit.may(action)] if text else []
+    return [(words, address) for words, address in (*pages, *tasks) if _begins(words, text)]
 
 
 def _begins(words: str, text: str) -> bool:
@@ -63,26 +63,28 @@ def _begins(words: str, text: str) -> bool:
 
 
 def _named(visit: Visit, text: str, most: int) -> Hits:
-    beyond, hits = most + 1, Hits()
+    """The hits by kind, at most so many of each, and then a link to all."""
+    limit = most + 1  # one more tells whether there are more
+    hits: Hits = {}
     if visit.may("people:read"):
-        people = named_people.find(visit.instance, visit.actor, search=text, limit=beyond)
+        people = named_people.find(visit.instance, visit.actor, search=text, limit=limit)
         hits["People"] = _to("/people", ((one.name, one.name) for one in people.items))
     if visit.may("servers:read"):
-        hosts = server_list.find(visit.instance, visit.actor, search=text, limit=beyond)
+        hosts = server_list.find(visit.instance, visit.actor, search=text, limit=limit)
         hits["Hosts"] = _to("/hosts", ((one.name, one.id) for one in hosts.items))
-    hits["Keys"] = _to("/keys", _keys(visit, text, beyond))
+    hits["Keys"] = _to("/keys", _keys(visit, text, limit))
     if visit.may(repositories.READ):
-        paths = repositories.find(visit.instance, visit.actor, search=text, limit=beyond)
+        paths = repositories.find(visit.instance, visit.actor, search=text, limit=limit)
         hits["Repositories"] = _to("/repositories", ((one.path, one.path) for one in paths.items))
     return {kind: _cut(visit, kind, items, text, most) for kind, items in hits.items()}
 
 
 def _cut(visit: Visit, kind: str, items: list[tuple[str, str]], text: str, most: int) -> list[tuple[str, str]]:
-    """So many of them, and the way to all where there are more."""
+    """The first hits, and a link to all if there are more."""
     if len(items) <= most:
         return items
-    whole = "/search" if visit.is_part else WHOLE[kind]
-    return [*items[:most], (f"More {kind.lower()}…", f"{whole}?q={quote(text)}")]
+    list_page = "/search" if visit.is_part else LISTS[kind]
+    return [*items[:most], (f"More {kind.lower()}…", f"{list_page}?q={quote(text)}")]
 
 
 def _to(folder: str, names: Iterable[tuple[str, object]]) -> list[tuple[str, str]]:
@@ -90,7 +92,7 @@ def _to(folder: str, names: Iterable[tuple[str, object]]) -> list[tuple[str, str
 
 
 def _keys(visit: Visit, text: str, most: int) -> list[tuple[str, str]]:
-    """Keys of one's own by title, and anybody's by its whole fingerprint: its words, and the fingerprint."""
+    """The visitor's own keys by title, and anybody's key by its whole fingerprint: words, and the fingerprint."""
     if not visit.may(user_keys.READ):
         return []
     mine = user_keys.find(visit.instance, visit.actor, search=text, limit=most).items

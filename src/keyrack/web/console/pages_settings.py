@@ -12,9 +12,9 @@ from keyrack.core.hosts import modes
 from keyrack.core.instance import Instance
 from keyrack.core.keys import key_policy
 from keyrack.core.people import access_keys, api_tokens, tokens
-from keyrack.core.words import count
 from keyrack.errors import Refusal, missing
 from keyrack.protocol.document_words import KEEP_ALL
+from keyrack.protocol.words import count
 from keyrack.setting_values import KEY_TYPES
 from keyrack.web import bodies
 from keyrack.web.console import templates
@@ -87,7 +87,7 @@ def _seen_policy(policy: key_policy.KeyPolicy) -> str:
 
 
 def set_policy(visit: Visit) -> Response:
-    """Say which keys are accepted from now on; whom that hits was shown before."""
+    """Set which keys are accepted from now on; the page before showed which registered keys are not."""
     types, bits = visit.form.texts("type"), bodies.identifier(visit.form.text("bits").strip())
     made = unless_changed(
         visit,
@@ -119,7 +119,7 @@ def setting_offline(visit: Visit) -> Asked:
     hosts = count(done.answer, "host") if done else "Every host"
     words = [
         f"{hosts} tagged {tag} without Keyrack: {offline_words(after, then)}.",
-        "What each of them did until now is replaced, and stands in the activity of the host alone.",
+        "This replaces what each of them did until now, which then stands in the activity of the host alone.",
     ]
     return Asked("Tell all hosts with that tag?", words, "Tell the hosts", HERE, takes=then != KEEP_ALL)
 
@@ -166,9 +166,9 @@ def removing_access_key(visit: Visit) -> Asked:
 
 
 def remove_access_key(visit: Visit) -> Response:
-    """Take an access key away."""
+    """Remove an access key."""
     access_keys.delete(visit.instance, visit.actor, visit.path["key"])
-    return visit.go("/settings", "The access key opens nothing any more.")
+    return visit.go("/settings", "The access key no longer opens anything.")
 
 
 def revoking_token(visit: Visit) -> Asked:
@@ -191,7 +191,7 @@ def revoking_token(visit: Visit) -> Asked:
 def revoke_token(visit: Visit) -> Response:
     """Revoke a token."""
     gone = tokens.revoke_id(visit.instance, visit.actor, visit.number("id"))
-    return visit.go("/settings", f"The token {gone.token.name} of {gone.user.name} opens nothing any more.")
+    return visit.go("/settings", f"The token {gone.token.name} of {gone.user.name} no longer opens anything.")
 
 
 _REVOKES, _REMOVES = "/settings/tokens/{id}/revoke", "/settings/access-keys/{key}/remove"

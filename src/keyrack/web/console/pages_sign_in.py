@@ -100,7 +100,7 @@ def enter_by_passkey(visit: Visit) -> Response:
 
 
 def signed_in(visit: Visit, response: Response, begun: web_sessions.NewWebSession) -> Response:
-    """Have the browser keep its new session, which is never one that it had before."""
+    """Have the browser keep its new session, whose secret is always a new one."""
     safety.set_cookie(visit.instance, visit.request, response, safety.SESSION, begun.secret)
     for name in (safety.FORM, safety.STEP):
         safety.set_cookie(visit.instance, visit.request, response, name, "")

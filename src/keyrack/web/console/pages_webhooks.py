@@ -13,7 +13,7 @@ from keyrack.web.console.visits import Asked, Visit, change, page
 
 HERE = "/settings/webhooks"
 PER_PAGE = 50
-LEVELS = (("alarm", "alarms alone"), ("warning", "warnings and alarms"), ("info", "everything"))
+LEVELS = (("alarm", "alarms only"), ("warning", "warnings and alarms"), ("info", "everything"))
 MARKS = {DELIVERED: "active", FAILED: "attention"}
 
 
@@ -37,7 +37,7 @@ def add(visit: Visit) -> Response:
         level=form.text("level"),
         actions=form.text("actions").replace(",", " ").split() or ("*",),
     )
-    words = f"What is sent to {urlsplit(made.webhook.url).hostname} is signed with this"
+    words = f"Secret that signs what is sent to {urlsplit(made.webhook.url).hostname}"
     return visit.show("secret.html", title=words, secret=made.secret, back=f"{HERE}/{made.webhook.id}", status=200)
 
 
@@ -59,7 +59,7 @@ def webhook(visit: Visit) -> Response:
 
 
 def test(visit: Visit) -> Response:
-    """Send something there now."""
+    """Send a test event now."""
     number = visit.number("id")
     webhooks.test(visit.instance, visit.actor, number)
     return visit.go(f"{HERE}/{number}", "A test is on its way; open this page again to see what was answered.")
@@ -70,14 +70,12 @@ def removing(visit: Visit) -> Asked:
     number = visit.number("id")
     one = webhooks.get(visit.instance, visit.actor, number)
     place = urlsplit(one.url).hostname
-    words = (
-        f"Nobody at {place} hears of what happens here any more, alarms too, and what waits to be sent is forgotten."
-    )
+    words = f"What happens here, alarms too, is no longer sent to {place}, and what waits to be sent is dropped."
     return Asked(f"Send nothing to {place} any more?", [words], "Send nothing there any more", f"{HERE}/{number}")
 
 
 def remove(visit: Visit) -> Response:
-    """Send events there no more."""
+    """Remove a webhook: nothing is sent there any more."""
     gone = webhooks.delete(visit.instance, visit.actor, visit.number("id"))
     return visit.go(HERE, f"Nothing is sent to {urlsplit(gone.url).hostname} any more.")
 

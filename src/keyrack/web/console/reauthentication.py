@@ -1,4 +1,4 @@
-"""Before what is dangerous has the person prove again who they are, and keeps what they had typed; must do no more."""
+"""Asks people to prove again who they are before a dangerous change, and keeps what they typed; must do no more."""
 
 from __future__ import annotations
 

@@ -19,11 +19,11 @@ LISTS = ("sources", "permitopen", "permitlisten")
 FLAGS = ("restrict", "verify_required", "no_touch_required")
 WORDS = {
     "sources": "From where",
-    "command": "One command alone",
-    "restrict": "Nothing but what is given",
+    "command": "Only this command",
+    "restrict": "Nothing but what is allowed here",
     **dict(PERMISSIONS),
-    "permitopen": "Forwarding to these places alone",
-    "permitlisten": "Listening on these ports alone",
+    "permitopen": "Forwarding only to",
+    "permitlisten": "Listening only on",
     "verify_required": "A security key must ask for its PIN",
     "no_touch_required": "A security key need not be touched",
 }
@@ -33,7 +33,7 @@ FIELDS = (*LISTS, "command", *FLAGS, *(name for name, _ in PERMISSIONS))
 
 
 def asked(form: Form) -> dict[str, Any]:
-    """All that a form asks a key to be restricted to, as the core takes it; {} for nothing."""
+    """The restrictions that a form asks for, as the core takes them; {} for none."""
     wanted: dict[str, Any] = {}
     for name in LISTS:
         if entries := form.text(name).replace(",", " ").split():
@@ -48,17 +48,17 @@ def asked(form: Form) -> dict[str, Any]:
 
 
 def kept(form: Form, *others: str) -> list[tuple[str, str]]:
-    """What such a form asked for, and these fields beside, for the form that confirms it."""
+    """The fields of such a form, and these others, as hidden fields of the form that confirms it."""
     return [*((name, form.text(name)) for name in (*FIELDS, *others)), (CONFIRMED, "yes")]
 
 
 def said(restrictions: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is restricted and how, in words; nothing of what is not."""
+    """What is restricted and how, in words; what is not restricted is left out."""
     return [(words, _value(name, restrictions[name])) for name, words in WORDS.items() if name in restrictions]
 
 
 def difference(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """What would be restricted otherwise: what it is, how it is now, how it would be; "" where it is not restricted."""
+    """What would change: what it is, how it is restricted now and how it would be; "" for not restricted."""
     was, then = dict(said(held)), dict(said(wanted))
     both = [(words, was.get(words, ""), then.get(words, "")) for words in WORDS.values()]
     return [row for row in both if row[1] != row[2]]
@@ -66,7 +66,7 @@ def difference(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple
 
 def _value(name: str, value: Any) -> str:
     if name in dict(PERMISSIONS):
-        return "given" if value else "not given"
+        return "allowed" if value else "not allowed"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return " ".join(str(one) for one in value) if isinstance(value, (list, tuple)) else str(value)

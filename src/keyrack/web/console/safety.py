@@ -1,4 +1,4 @@
-"""What a page that opens servers sends and asks so that no other page acts in its name; must know no page."""
+"""Cookies, headers and tokens that keep other sites from acting as the console; must know no page."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def cookie(instance: Instance, request: Request, name: str) -> str:
 def set_cookie(
     instance: Instance, request: Request, response: Response, name: str, value: str, *, seconds: int | None = None
 ) -> None:
-    """Have the browser keep a cookie; value: "" has it forgotten; seconds: None until the browser is closed."""
+    """Have the browser keep a cookie; value: "" deletes it; seconds: None until the browser is closed."""
     response.set_cookie(
         cookie_name(instance, request, name),
         value,
@@ -99,7 +99,7 @@ def token(instance: Instance, secret: str) -> str:
 
 
 def new_secret() -> str:
-    """A cookie's value that nobody guesses."""
+    """A cookie's value that nobody can guess."""
     return secrets.token_urlsafe(32)
 
 

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from keyrack.core import next_steps
 from keyrack.core.hosts import ssh_lines, status
 from keyrack.core.lifetimes import written
-from keyrack.core.words import count
+from keyrack.protocol.words import count
 from keyrack.web.console import account_ways
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ FOR_EVER = "public, max-age=31536000, immutable"
 STATIC = "/static"
 _OF_ANY_VERSION = re.compile(rf"{STATIC}/[0-9a-f]{{16}}/[^/]+")
 _CONTEXTS = "_contexts"
-"""Where a page's values have all contexts that its templates made."""
+"""The name, among a page's values, of the list of contexts that its templates made."""
 
 
 @dataclass(frozen=True, slots=True)
 class StaticFile:
-    """A file as it is sent: address: with the hash of what it holds, so that it may be kept for ever."""
+    """A file as it is sent. address: it holds the content's hash, so that browsers may keep the file for ever."""
 
     address: str
     media_type: str
@@ -48,7 +48,7 @@ class StaticFile:
 @cache
 def static_files() -> Mapping[str, StaticFile]:
     """Every static file by its name."""
-    found = {}
+    files = {}
     for entry in FOLDER.joinpath("static").iterdir():
         content = entry.read_bytes()
         digest = hashlib.sha256(content).hexdigest()[:16]
@@ -56,8 +56,8 @@ def static_files() -> Mapping[str, StaticFile]:
         if media.startswith("text/") or media.endswith("javascript"):
             media += "; charset=utf-8"
         packed = gzip.compress(content, 9, mtime=0)
-        found[entry.name] = StaticFile(f"{STATIC}/{digest}/{entry.name}", media, content, packed)
-    return found
+        files[entry.name] = StaticFile(f"{STATIC}/{digest}/{entry.name}", media, content, packed)
+    return files
 
 
 def static(request: Request) -> Response | None:
@@ -78,13 +78,13 @@ def static(request: Request) -> Response | None:
 
 @cache
 def environment() -> Environment:
-    """The templates: every value is escaped, and one that nobody gave is an error rather than nothing."""
+    """The templates: every value is escaped, and one that is not given is an error."""
     # With the first page: most instances serve programs more than people.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from jinja2.runtime import Context
 
     class PageContext(Context):
-        """A context that says in its page's values that it is one of them."""
+        """A context that enters itself into the list in its page's values."""
 
         def __init__(self, environment: Environment, parent: dict[str, Any], *others: Any, **named: Any) -> None:
             super().__init__(environment, parent, *others, **named)
@@ -138,7 +138,7 @@ def _static_address(name: str) -> str:
 
 
 def as_rows(rows: str) -> str:
-    """The rows of a table, which a reader of screens hears as rows also where a phone folds each into lines.
+    """The rows of a table, with roles, so that screen readers find rows also where a phone folds each into lines.
 
     rows: markup of ours, in which no text of others holds a tag.
     """
@@ -157,11 +157,11 @@ def in_console_words(message: str) -> str:
     """A refusal of the core's in the console's words: what APIs call a server and a system user people know as a host
     and an account. What the person wrote stands there in quotes and stays as it is, and so do commands, shown as code.
     """
-    found = next_steps.commands(message)
-    if found:
+    commands = next_steps.commands(message)
+    if commands:
         said = in_console_words(next_steps.sentence(message))
-        commands = Markup(" or ").join(Markup("<code>{}</code>").format(one) for one in found)
-        return Markup("{}. On the command line: {}").format(said, commands)
+        shown_commands = Markup(" or ").join(Markup("<code>{}</code>").format(one) for one in commands)
+        return Markup("{}. On the command line: {}").format(said, shown_commands)
 
     def ours(words: str) -> str:
         for pattern, word in _WORDS:

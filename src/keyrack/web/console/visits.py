@@ -35,19 +35,19 @@ FORM_AGAIN = (
     Kind.UNAUTHENTICATED,
     Kind.THROTTLED,
 )
-"""What a person mends in the form itself, which is shown again with what they wrote, where its page is there still."""
+"""Refusals that a person can mend in the form: it is shown again with what they wrote, if its page is still there."""
 
 T = TypeVar("T")
 
 SEEN = "seen"
 """The field of a form that says what it showed when it was made."""
 CONFIRMED = "confirmed"
-"""The field of a form by which somebody says that they saw what it does."""
+"""The field by which a form says that the person has seen what it does."""
 FIRST_PRESS = "the first press"
 AFTER = "after"
-"""What names, in an address, the place after which a page of a list begins."""
+"""The parameter with the place in a list after which a page begins."""
 
-# The rail, in its order: what it says, what it says to those who may not see everybody's, and where it leads.
+# The rail, in its order: the words, the words for those who may not see everybody's, and the address.
 RAIL = (
     ("Overview", "Overview", "/"),
     ("My keys", "My keys", "/keys"),
@@ -81,7 +81,7 @@ BELOW = {
     "/alarms": "/activity",
     "/damaged": "/hosts",
 }
-"""Where in the rail somebody is on pages whose address begins with another word."""
+"""The entry of the rail that is marked on pages whose address begins with another word."""
 
 
 class Form:
@@ -140,7 +140,7 @@ class Visit:
         return bodies.identifier(self.path[name])
 
     def may(self, action: str) -> bool:
-        """Whether the person may do an action: to show what leads somewhere, never to let anybody do it."""
+        """Whether the person may do an action: for what a page shows, never to decide whether it is done."""
         return policy.may(self.actor, action) is None
 
     @property
@@ -187,7 +187,7 @@ class Visit:
         return response
 
     def go(self, address: str, said: str = "") -> Response:
-        """On to another page of ours; said: a sentence about what was done, which that page shows once."""
+        """Send the browser to another page; said: a sentence about what was done, which that page shows once."""
         if "hx-request" in self.request.headers:
             response = Response(status_code=204, headers={"HX-Redirect": address})
         else:

@@ -1,4 +1,4 @@
-"""GitHub's API: who one is, other users and their public keys; reads, calls the core, shows; must hold no rule."""
+"""GitHub's API: the caller, other users and their public keys; reads, calls the core, shows; must hold no rule."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keyrack.web.github import parameters, shapes
 
 
 def show_myself(call: Call) -> Response:
-    """Show the user that the token is of"""
+    """Show the user whose token it is"""
     return forges.answered(call, shapes.user(call, users.myself(call.instance, call.actor)))
 
 

@@ -89,15 +89,15 @@ def _end(value: Any) -> datetime | None:
 
 def window(call: Call) -> tuple[int, int]:
     """The page and how many are on one, from 1 and at most 100. Raises Refusal."""
-    found = []
+    numbers = []
     for name, default in (("page", 1), ("per_page", 20)):
         value = bodies.number(call.query.get(name, "") or str(default))
         if value is None:
             raise Lacking(f"{name} is invalid")
         if value < 1:
             raise Lacking(f"{name} does not have a valid value")
-        found.append(value)
-    page, size = found
+        numbers.append(value)
+    page, size = numbers
     return min(page, bodies.LARGEST_ID // forges.MOST_A_PAGE), min(size, forges.MOST_A_PAGE)
 
 

@@ -19,7 +19,7 @@ STATES = {"active": True, "inactive": False}
 
 
 def create(call: Call) -> Response:
-    """Make an access key for a user; its secret is shown this once"""
+    """Make an access key for a user; its secret is shown only once"""
     sent = part(call.body, "credential")
     key = access_keys.create(
         call.instance, call.actor, user_uid=text(sent, "user_id"), description=text(sent, "description")
@@ -40,7 +40,7 @@ def show(call: Call) -> Response:
 
 
 def change(call: Call) -> Response:
-    """Switch an access key on or off, or describe it anew"""
+    """Switch an access key on or off, or change its description"""
     sent = part(call.body, "credential")
     status = text(sent, "status")
     if status is not None and status not in STATES:
@@ -89,7 +89,7 @@ ENDPOINTS = (
 
 
 def _caller(call: Call, secret: str | None) -> Actor:
-    """Who asks for a temporary key; a token in the body counts by itself, and must be the header's user."""
+    """Who asks for a temporary key: the owner of the token in the body, who must then be the header's user."""
     headers = call.request.headers
     caller = None
     if secret is None or "x-auth-token" in headers or "authorization" in headers:
@@ -105,7 +105,7 @@ def _caller(call: Call, secret: str | None) -> Actor:
 
 
 def _actions(policy: Mapping[str, Any]) -> tuple[str, ...]:
-    """The actions that a policy allows; what it says beyond that is refused, as it must not go unheeded."""
+    """The actions that a policy allows. Anything else in it is refused, rather than ignored."""
     problem = invalid("policy", "policy takes statements of Effect Allow with Action alone.")
     statements = policy.get("Statement")
     if not isinstance(statements, list) or not statements:

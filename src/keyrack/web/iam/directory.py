@@ -13,7 +13,7 @@ from keyrack.web.iam.parameters import part, text
 
 
 def list_projects(call: Call) -> Response:
-    """List projects; the SDKs look a region up by its name here"""
+    """List projects; SDKs look up a region here by its name"""
     projects = users.projects(call.instance, call.actor, call.query.get("name"))
     workspace = users.own_workspace(call.instance, call.actor)
     shown = [shapes.project(call.instance, project, workspace) for project in projects]
@@ -21,7 +21,7 @@ def list_projects(call: Call) -> Response:
 
 
 def list_own_projects(call: Call) -> Response:
-    """List the projects that one may reach"""
+    """List the projects that you may reach"""
     return list_projects(call)
 
 
@@ -91,7 +91,7 @@ def change_own_password(call: Call) -> Response:
 
 
 def caller_identity(call: Call) -> Response:
-    """Say which workspace a signed request is of"""
+    """Show the workspace and the user of a signed request"""
     workspace = users.own_workspace(call.instance, call.actor)
     user = users.myself(call.instance, call.actor)
     return JSONResponse(

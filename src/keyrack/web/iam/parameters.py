@@ -10,10 +10,10 @@ from keyrack.web import bodies
 
 def part(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """An object inside a body; raises Refusal INVALID."""
-    found = value.get(name)
-    if not isinstance(found, dict):
+    inner = value.get(name)
+    if not isinstance(inner, dict):
         raise bodies.malformed(f"The body lacks the object {name!r}.")
-    return found
+    return inner
 
 
 def text(value: Mapping[str, Any], name: str) -> str | None:

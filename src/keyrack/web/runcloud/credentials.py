@@ -28,7 +28,7 @@ def add_credential(call: Call) -> Response:
         fields.wrong("label", "The label field must only contain letters, numbers, dashes, and underscores.")
     username = fields.text("username")
     public_key = fields.text("publicKey")
-    temporary = fields.boolean("temporary", default=False)
+    temporary = fields.boolean("temporary")
     add = partial(credentials.add, call.instance, call.actor, call.ids["serverId"])
     wrong = partial(credentials.wrong_fields, call.instance, call.actor, call.ids["serverId"])
     credential = fields.through(
@@ -45,10 +45,10 @@ def show_credential(call: Call) -> Response:
 
 
 def delete_credential(call: Call) -> Response:
-    """Take an SSH key away, and say what else still lets it in"""
+    """Delete an SSH key, and say what else still lets it in"""
     gone = credentials.delete(call.instance, call.actor, call.ids["serverId"], call.ids["sshId"])
-    # Whoever takes a key away must hear where it stays: this entry's end is not always the key's. Where it is, the
-    # answer is the object as it was and nothing more, as programs compare the two.
+    # Whoever deletes a key must hear where something else still lets it in. If nothing does, the answer is the object
+    # as it was and nothing more, as programs compare the two.
     still = {"still_opened_by": openings.shown(gone.still_opened_by)} if gone.still_opened_by else {}
     return JSONResponse(shapes.credential(call, gone.credential) | still)
 

@@ -76,16 +76,16 @@ class Fields:
         value = self._call.body.get(name)
         return None if value is None or value == "" else self._as_text(name, value)
 
-    def boolean(self, name: str, *, default: bool) -> bool:
-        """true or false; in a form also 1 and 0, which is what forms have for it."""
+    def boolean(self, name: str) -> bool:
+        """true or false, which a field that is missing is; in a form also 1 and 0, which is what forms have for it."""
         self._read.append(name)
-        value = self._call.body.get(name, default)
+        value = self._call.body.get(name, False)
         if self._call.strings and isinstance(value, str):
             value = FORM_BOOLEANS.get(value, value)
         if isinstance(value, bool):
             return value
         self.wrong(name, f"The {name} field must be true or false.")
-        return default
+        return False
 
     def has(self, name: str) -> bool:
         """Whether the body names the field at all."""
@@ -96,8 +96,9 @@ class Fields:
         self._errors.setdefault(name, []).append(text)
 
     def through(self, use_case: Callable[[], T], wrong: Callable[[], Iterable[Refusal]]) -> T:
-        """What a use case answers. Where fields were wrong before it, or it refuses one, which it does for the first
-        that it finds, Unprocessable is raised with all that `wrong`, asked then, finds as well.
+        """The answer of a use case. Raises Unprocessable if fields were wrong before, or if it refuses one.
+
+        A use case refuses the first wrong field alone; `wrong` is asked for all others.
         """
         if self._errors:
             self._refused(wrong())
@@ -119,7 +120,7 @@ class Fields:
             raise Unprocessable(dict(errors), recorded=recorded)
 
     def _refused(self, refusals: Iterable[Refusal]) -> None:
-        """Note what the core says of fields that were fine so far."""
+        """Note what the core refuses in fields that had no problem so far."""
         noted = set(self._errors)
         for refusal in refusals:
             name = SPELLINGS.get(refusal.field or "body", refusal.field or "body")

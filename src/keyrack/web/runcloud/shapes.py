@@ -198,13 +198,13 @@ def credential(call: Call, credential: Credential) -> dict[str, Any]:
 _credentials: RecordsAsJson[Credential] = RecordsAsJson()
 
 
-def credential_text(call: Call, found: Credential) -> str:
-    """The same in JSON, for one that was read."""
-    return _credentials.text(found, _form(call), partial(credential, call))
+def credential_text(call: Call, read: Credential) -> str:
+    """The same as JSON text, for one that was read from the database."""
+    return _credentials.text(read, _form(call), partial(credential, call))
 
 
 def credential_page(call: Call, page: Page[Credential]) -> Response:
-    """The answer that is a page of such ones."""
+    """The answer with a page of SSH keys."""
     scope = call.request.scope
     asked = f"{scope['path']}?{scope['query_string'].decode('ascii')}"
     return _credentials.page(

@@ -11,7 +11,7 @@ from keyrack.web.runcloud import shapes
 from keyrack.web.runcloud.grammar import SPELLINGS, Fields, listed, window
 
 OF_THE_CONTRACT = ("passwordless_login", "use_dns", "prevent_root_login")
-"""The settings that RunCloud's contract has, by the core's names, which may have more."""
+"""The settings that RunCloud's contract has, by the core's names; the core knows more."""
 
 
 def show_config(call: Call) -> Response:
@@ -25,7 +25,7 @@ def change_config(call: Call) -> Response:
 
 
 def show_settings(call: Call) -> Response:
-    """Show the three SSH settings of a server alone"""
+    """Show only the three SSH settings of a server"""
     return JSONResponse(shapes.ssh_settings(sshd_settings.get(call.instance, call.actor, call.ids["serverId"])))
 
 
@@ -57,8 +57,6 @@ ENDPOINTS = (
 
 def _change(call: Call) -> SshSettings:
     fields = Fields(call)
-    wishes = {
-        name: fields.boolean(SPELLINGS[name], default=False) for name in OF_THE_CONTRACT if fields.has(SPELLINGS[name])
-    }
+    wishes = {name: fields.boolean(SPELLINGS[name]) for name in OF_THE_CONTRACT if fields.has(SPELLINGS[name])}
     fields.check()
     return sshd_settings.change(call.instance, call.actor, call.ids["serverId"], wishes)

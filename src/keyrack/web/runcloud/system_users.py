@@ -53,7 +53,7 @@ def set_password(call: Call) -> Response:
 
 
 def make_deployment_key(call: Call) -> Response:
-    """Have the host make a key pair for a system user, and answer its public half"""
+    """Have the host make a key pair for a system user, and show its public half"""
     user = system_users.ask_deployment_key(call.instance, call.actor, call.ids["serverId"], call.ids["userId"])
     user = system_users.wait_for_deployment_key(call.instance, user, seconds=DEPLOYMENT_KEY_SECONDS)
     return JSONResponse(shapes.system_user(user))

@@ -1,0 +1,36 @@
+"""Says what lets somebody in all the same after something was taken away, so that nobody takes it for shut; must change
+nothing, and look no further than one page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from keyrack.cli.connection.calls import CallRefused, Calls
+
+MOST_LOOKED = 200
+
+
+def ways(calls: Calls, **asked: Any) -> list[dict[str, Any]]:
+    """The first ways in of a user, or on a server; none where this caller may not see them."""
+    try:
+        found: list[dict[str, Any]] = calls.ask("GET", "/access", query={**asked, "per_page": MOST_LOOKED})["items"]
+    except CallRefused:
+        return []
+    return found
+
+
+def words(left: Iterable[Mapping[str, Any]]) -> str:
+    """The end of a sentence, empty where there is no such way."""
+    labels = {f"{one['via']['kind']} {one['via']['id']} (server {one['server']})": None for one in left}
+    return f"; still let in by: {', '.join(labels)}" if labels else ""
+
+
+def of_key(calls: Calls, user: str, key: Mapping[str, Any]) -> str:
+    """Of a user's key, asked before it is deleted: the words for where it is registered as itself."""
+    return words(
+        one
+        for one in ways(calls, user=user)
+        if one["fingerprint"] == key["fingerprint"] and one["via"]["kind"] == "credential"
+    )
