@@ -84,7 +84,7 @@ def test_the_port_is_told_with_the_first_report_that_something_is_in_force() -> 
 
 def test_a_port_of_loopback_is_told_only_where_there_is_no_other() -> None:
     here, anywhere, six = (Listener("127.0.0.1", 22, "1"), Listener("0.0.0.0", 2222, "2"), Listener("::1", 23, "3"))
-    assert [one.port for one in listening.as_people_come((here, six, anywhere))] == [2222, 22, 23]
+    assert [one.port for one in listening.by_reachability((here, six, anywhere))] == [2222, 22, 23]
 
 
 def test_who_was_found_counts_only_while_nothing_else_listens_there() -> None:

@@ -157,7 +157,12 @@ def test_static_files_are_kept_for_ever_by_their_hash(console: Service) -> None:
             answer = client.get(address)
             assert answer.status_code == 200
             assert "immutable" in answer.headers["cache-control"]
-            assert client.get(re.sub("[0-9a-f]{16}", "0" * 16, address)).status_code in (303, 404)
+            # As a page of another version names it: there, and kept by nobody.
+            other = client.get(re.sub("[0-9a-f]{16}", "0" * 16, address))
+            assert (other.status_code, other.content) == (200, answer.content)
+            assert other.headers["cache-control"] == "no-store"
+            for wrong in (address.replace("/static/", "/static/x"), address + "x", "/static/" + address[25:]):
+                assert client.get(wrong).status_code in (303, 404)
 
 
 def test_a_form_of_another_page_changes_nothing(console: Service) -> None:

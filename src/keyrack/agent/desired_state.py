@@ -84,7 +84,7 @@ class DesiredState:
         self._reporting_host_keys: Optional[SshdHostKeys] = None
 
     @property
-    def hurry(self) -> bool:
+    def on_trial(self) -> bool:
         """Whether enforcing is on trial, so that sshd and the service must be checked every few seconds."""
         return self._enforcement is not None and self._enforcement.state == TRYING
 
@@ -94,7 +94,7 @@ class DesiredState:
         return self._scan.is_running or self._accounts.waiting
 
     @property
-    def news(self) -> bool:
+    def has_unreported(self) -> bool:
         """Whether something of to_report() has not been delivered yet."""
         return self._state() != self._reported
 

@@ -272,7 +272,7 @@ def _check_listeners(sshd: Sshd) -> Iterator[Checked]:
             "sshd's settings changed after the sshd that runs had read them: it may do otherwise than is said here",
             "have it read them: systemctl reload ssh",
         )
-    gone = sshd.cannot_start_anew()
+    gone = sshd.restart_problem()
     if gone:
         yield Checked(False, gone, "put its program back, or start another one: systemctl restart ssh")
     others = sshd.others()

@@ -283,9 +283,9 @@ class Reconciler:
         return bool(self._offline)
 
     @property
-    def hurry(self) -> bool:
+    def on_trial(self) -> bool:
         """Whether sshd and the service must be checked every few seconds, as enforcing is on trial."""
-        return self._desired is not None and self._desired.hurry
+        return self._desired is not None and self._desired.on_trial
 
     @property
     def scanning(self) -> bool:
@@ -293,9 +293,9 @@ class Reconciler:
         return self._desired is not None and self._desired.scanning
 
     @property
-    def news(self) -> bool:
+    def has_unreported(self) -> bool:
         """Whether something of to_report() has not been delivered yet."""
-        return self._desired is not None and self._desired.news
+        return self._desired is not None and self._desired.has_unreported
 
     def to_report(self) -> Report:
         """The part of a report that `desired` knows."""

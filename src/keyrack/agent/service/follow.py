@@ -75,7 +75,7 @@ class Follower:
         reconciler.clock.recall(self._status)
         self._noted_at = 0.0
         self._outbox = Outbox()
-        self._untold: List[str] = []  # sentences about what was put back, until the service has them
+        self._unreported_words: List[str] = []  # sentences about what was put back, until the service has them
         self._report_at = 0.0
         self._refused_because = ""
         self._lost = ""
@@ -151,15 +151,15 @@ class Follower:
         except NoAnswer as error:
             return self._no_answer(str(error))
         self._compare_clocks(answer)
-        astray = answer.status == 409 and answer.fields.get("tell") == "document"
-        if self._lost and (answer.status in (200, 204) or astray):
+        document_lost = answer.status == 409 and answer.fields.get("tell") == "document"
+        if self._lost and (answer.status in (200, 204) or document_lost):
             self._lost = _ANSWERED
         if answer.status == 200:
             return self._obey(answer)
         if answer.status in _REFUSING:
             self._answered_no(answer)
             return _spread(REFUSED_RETRY)
-        if astray:
+        if document_lost:
             return self._send_document(answer)
         if answer.status == 409:
             # Two machines use this host's secret: everything stays as it is until somebody decides.
@@ -242,7 +242,7 @@ class Follower:
         """Seconds between two checks of this host's files."""
         if self._scan_soon or self._reconciler.scanning:
             return QUIET_SECONDS
-        if self._reconciler.hurry:
+        if self._reconciler.on_trial:
             return HURRY_SECONDS
         return TRY_AGAIN_SECONDS if self._troubles else CHECK_FILES_SECONDS
 
@@ -280,12 +280,12 @@ class Follower:
         offline_now = unmet != self._reconciler.unmet() or set_back != self._set_back
         surprise = not new and not offline_now
         put_back = [f"{path} was changed on this host; it is put back" for path in outcome.changed if surprise]
-        put_back = [words for words in (*put_back, *outcome.put_back) if words not in self._untold]
-        self._untold = [*self._untold, *put_back][-_MOST_UNTOLD:]
+        put_back = [words for words in (*put_back, *outcome.put_back) if words not in self._unreported_words]
+        self._unreported_words = [*self._unreported_words, *put_back][-_MOST_UNTOLD:]
         self._status = self._status._replace(revision=self._reconciler.revision)
         if new:
             self._status = self._status._replace(applied_at=time.time())
-        if new or tell or recovered or put_back or offline_now or self._reconciler.news:
+        if new or tell or recovered or put_back or offline_now or self._reconciler.has_unreported:
             self._report_state(put_back + self._unmet())
 
     def _unmet(self) -> List[str]:
@@ -357,7 +357,7 @@ class Follower:
             self._say(f"revision {self._status.revision} is in force")
         is_recalled = self._reconciler.revision == self._status.revision
         # The report that this one replaces may have had these sentences, and was not sent.
-        words = [*words, *(earlier for earlier in self._untold if earlier not in words)]
+        words = [*words, *(earlier for earlier in self._unreported_words if earlier not in words)]
         report = self._reconciler.to_report()._replace(
             revision=self._status.revision,
             lineage=self._reconciler.lineage if is_recalled else None,
@@ -433,7 +433,7 @@ class Follower:
     def _note_accepted(self) -> None:
         """Note that the service has all of the last report."""
         self._reconciler.delivered()
-        self._untold = []
+        self._unreported_words = []
         if self._refused_because:
             self._refused_because = ""
             self._note()

@@ -61,7 +61,7 @@ class _Paced(io.RawIOBase):
     def awaits(self, seconds: float) -> None:
         """Expect the next answer, with at most so many seconds of silence."""
         self._seconds = seconds
-        self._came, self._began = 0, 0.0
+        self._received, self._began = 0, 0.0
 
     def readable(self) -> bool:
         """True, as io.RawIOBase wants it."""
@@ -70,16 +70,16 @@ class _Paced(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Read into a buffer, as io.RawIOBase.readinto. Raises socket.timeout."""
         left = self._seconds
-        if self._came:
-            most = min(WHOLE_SECONDS, GRACE_SECONDS + self._came / SLOWEST)
+        if self._received:
+            most = min(WHOLE_SECONDS, GRACE_SECONDS + self._received / SLOWEST)
             left = min(left, self._began + most - since_boot())
             if left <= 0:
                 raise socket.timeout("timed out")
         self._connection.settimeout(left)
         size = self._connection.recv_into(buffer)
-        if not self._came:
+        if not self._received:
             self._began = since_boot()
-        self._came += size
+        self._received += size
         return size
 
 

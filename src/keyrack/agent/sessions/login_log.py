@@ -44,7 +44,7 @@ _PARTIAL = re.compile(
     r"Partial publickey for (\S{1,64}) from ([0-9A-Fa-f.:]+)(?:%\S+)? port ([0-9]{1,5}) ssh2: "
     rf"[A-Z0-9-]+ ({FINGERPRINT})"
 )
-_TOLD = (b"Accepted ", b"Partial ")
+_LOGIN_WORDS = (b"Accepted ", b"Partial ")
 _AUTHORITY = re.compile(rf".* CA [A-Z0-9-]+ ({FINGERPRINT})(?:, .*)?$")
 _SYSLOG = re.compile(
     r"(?:[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}T\S+) \S+ "
@@ -172,7 +172,7 @@ class FileLog:
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()[-_LONGEST_LINE:]
         now = time.time()
-        texts = (line.decode("utf-8", "replace").rstrip("\r") for line in lines if _tells(line))
+        texts = (line.decode("utf-8", "replace").rstrip("\r") for line in lines if _may_report_login(line))
         logins = (self._line(text, now) for text in texts)
         own = not is_anybodys(self)
         return [
@@ -237,7 +237,7 @@ class Journal:
             pieces.append(piece)
         lines = b"".join(pieces).split(b"\n")
         self._rest = lines.pop()[-_LONGEST_LINE:]
-        logins = (self._entry(line) for line in lines if _tells(line))
+        logins = (self._entry(line) for line in lines if _may_report_login(line))
         return [login for login in logins if login is not None]
 
     def mark(self) -> LogPosition:
@@ -326,5 +326,5 @@ def _is_kept() -> bool:
     return any(name for folder in JOURNALS for name in glob.glob(f"{folder}/*/*.journal"))
 
 
-def _tells(line: bytes) -> bool:
-    return any(word in line for word in _TOLD)
+def _may_report_login(line: bytes) -> bool:
+    return any(word in line for word in _LOGIN_WORDS)

@@ -53,8 +53,8 @@ class LoginMemory:
         """The addresses (newest first) and keys of logins within the last 30 days."""
         since = time.time() - _LASTING_SECONDS
         addresses = sorted(self._addresses, key=lambda one: self._addresses[one], reverse=True)
-        lately = tuple(one for one in addresses if self._addresses[one] >= since)
-        return RecentLogins(lately, frozenset(one for one, at in self._keys.items() if at >= since))
+        recent_addresses = tuple(one for one in addresses if self._addresses[one] >= since)
+        return RecentLogins(recent_addresses, frozenset(one for one, at in self._keys.items() if at >= since))
 
 
 def read(state: StateFolder, sshd: Sshd) -> RecentLogins:

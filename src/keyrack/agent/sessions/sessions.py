@@ -201,14 +201,14 @@ class Sessions:
         """Mark the sessions whose keys a document lets in, or did until a moment ago (gone: pairs of an account and a
         fingerprint). Answers whether any was newly marked.
         """
-        news = False
+        changed = False
         for session in self.live:
             if session.kept or not session.fingerprint:
                 continue
             if any((session.user, key) in gone for key in session.keys) or rights.end_of(session) > 0:
                 self._change(session._replace(kept=True))
-                news = True
-        return news
+                changed = True
+        return changed
 
     def _change(self, session: LoginSession) -> None:
         if session.id in self._left:

@@ -89,7 +89,7 @@ class SessionWatch:
         self._gone: Dict[Tuple[str, str], float] = {}
         self._break_glass: Set[Tuple[str, str]] = set()
         self._lock = threading.Lock()  # around _gone
-        self._news = True  # after a start the sessions are reported: the service may have others
+        self._sessions_changed = True  # after a start the sessions are reported: the service may have others
         self._report_at = self._machine_at = 0.0
         self._most, self._apart = (
             last_uses.MOST,
@@ -134,11 +134,11 @@ class SessionWatch:
             self._remember()
         keyless = sum(not (one.fingerprint or one.certified) for one in self._sessions.live)
         not_known = self._unknown.why(self._sessions.strangers, keyless)
-        self._news = self._news or changed or not_known != self._not_known
+        self._sessions_changed = self._sessions_changed or changed or not_known != self._not_known
         self._not_known = not_known
         if obeyed is None or obeyed.document.deleted:
             return
-        due = self._news or self._uses or self._unreported or time.monotonic() >= self._machine_at
+        due = self._sessions_changed or self._uses or self._unreported or time.monotonic() >= self._machine_at
         if due and time.monotonic() >= self._report_at:
             self._report()
 
@@ -175,10 +175,10 @@ class SessionWatch:
         # restart.
         if self._judged is not obeyed:
             self._rights, self._counted = Rights(obeyed.document), Rights(obeyed.counted)
-        news = obeyed.document.mode == ENFORCE and self._sessions.mark_kept(self._rights, gone)
+        newly_kept = obeyed.document.mode == ENFORCE and self._sessions.mark_kept(self._rights, gone)
         self._ends = {session.id: _end_of(self._counted, session) for session in self._sessions.live}
         self._judged = obeyed
-        return news
+        return newly_kept
 
     def _end_due(self) -> int:
         """End the sessions that are due; answers how many."""
@@ -201,7 +201,7 @@ class SessionWatch:
         batch = None
         if not (self._apart and taken):
             batch = self._unreported.batch(anybodys=login_log.is_anybodys(self._log), most=self._most)
-        tells_sessions = self._news and not (self._apart and (taken or batch))
+        tells_sessions = self._sessions_changed and not (self._apart and (taken or batch))
         report = Report(
             agent_version=__version__,
             machine=machine.facts(),
@@ -225,7 +225,7 @@ class SessionWatch:
             self._report_at += answer.retry_after or NO_ANSWER_SECONDS
             return
         if answer.status in NOT_AS_IT_IS:
-            if self._tells_less(report, taken):
+            if self._split_report(report, taken):
                 return
             # An older service does not know such a report, and would refuse it again.
             if batch is not None:
@@ -237,11 +237,11 @@ class SessionWatch:
             self._most = min(2 * self._most, last_uses.MOST)
             self._apart = False
         self._machine_at = time.monotonic() + MACHINE_SECONDS
-        self._news = self._news and not tells_sessions
+        self._sessions_changed = self._sessions_changed and not tells_sessions
         if batch is not None:
             self._remember()
 
-    def _tells_less(self, report: Report, taken: List[LoggedLogin]) -> bool:
+    def _split_report(self, report: Report, taken: List[LoggedLogin]) -> bool:
         """Whether a refused report can be split into smaller ones; then the next one is smaller, and is sent soon.
 
         A proxy may limit bodies to less than a busy host reports, and one refused part must not take others with it.

@@ -287,7 +287,7 @@ class Enforcement:
             return f"sshd's settings have a fault, and nothing was changed: {fault}"
         if not self.missing(self._keys_only()):
             return ""  # these files are the only way in already
-        unwritable = self._files.unwritable(settings) or self.sshd.cannot_start_anew()
+        unwritable = self._files.unwritable(settings) or self.sshd.restart_problem()
         if unwritable:
             return f"nothing was changed: {unwritable}"
         if programs.find("ssh") is None:

@@ -61,7 +61,7 @@ class HostKeyScan:
 
     def _note_port(self, listeners: Tuple[Listener, ...]) -> List[Listener]:
         # While sshd does not listen, the last port stays. Where listening sockets cannot be seen, its settings tell.
-        where = listening.as_people_come(listeners or (() if listening.can_be_seen() else self._sshd.configured()))
+        where = listening.by_reachability(listeners or (() if listening.can_be_seen() else self._sshd.configured()))
         self.port = where[0].port if where else self.port
         return where
 

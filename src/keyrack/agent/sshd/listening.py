@@ -62,7 +62,7 @@ def can_be_seen() -> bool:
     return os.path.exists("/proc/net/tcp") and os.path.isdir("/proc/self/fd")
 
 
-def as_people_come(listeners: Iterable[Listener]) -> List[Listener]:
+def by_reachability(listeners: Iterable[Listener]) -> List[Listener]:
     """Listeners in the order in which they matter to people on other machines: those on loopback last."""
     return sorted(listeners, key=lambda one: (one.address == "::1" or one.address.startswith("127."), one))
 
@@ -97,7 +97,7 @@ def find(addresses: Sequence[Address], config: Optional[str]) -> Listening:
     if not inodes:
         places = None
         # While no such sshd runs, the open files of all processes need not be read.
-        runs = any(_is_ours(pid, config) for pid in processes.by_nearness()[0])
+        runs = any(_is_ours(pid, config) for pid in processes.own_and_other_pids()[0])
         owners = _owners(set(sockets)) if runs else {}
         # A port that was given on the command line is not in the settings file.
         inodes = {inode for inode, pids in owners.items() if any(_is_ours(pid, config) for pid in pids)}
@@ -112,7 +112,7 @@ def find(addresses: Sequence[Address], config: Optional[str]) -> Listening:
     return Listening(tuple(sorted(listeners)), places, _among(sockets, places), at)
 
 
-def finds_the_same(before: Listening) -> bool:
+def is_unchanged(before: Listening) -> bool:
     """Whether find() would answer the same again: it checks only the same sockets and the processes that hold them.
     Much cheaper than find(), which reads the open files of all processes.
     """
@@ -160,7 +160,7 @@ def beside(known: Iterable[Listener]) -> Tuple[Listener, ...]:
     sockets = {inode: place for inode, place in listening_sockets().items() if place not in places}
     others = []
     own = processes.namespace(os.getpid())
-    for pid in processes.by_nearness()[0]:
+    for pid in processes.own_and_other_pids()[0]:
         process = processes.read(pid)
         if process is None or pid in ours or not _LISTENER_TITLE.search(processes.title(pid)):
             continue
@@ -218,7 +218,7 @@ def _owners(inodes: Set[str]) -> Dict[str, List[int]]:
     """The pids that hold each of these sockets (inodes), of root's processes and those of the agent's account."""
     owners: Dict[str, List[int]] = {}
     own = processes.namespace(os.getpid())
-    for pid in processes.by_nearness()[0]:
+    for pid in processes.own_and_other_pids()[0]:
         numbers = processes.sockets(pid) & inodes
         if numbers and processes.is_ours(pid) and processes.namespace(pid) in ("", own):
             for inode in numbers:
@@ -231,7 +231,7 @@ def _of_others(inodes: Set[str]) -> Set[str]:
     open, such as a database or a web server.
     """
     inodes_seen: Set[str] = set()
-    for pid in itertools.chain(*processes.by_nearness()) if inodes else ():
+    for pid in itertools.chain(*processes.own_and_other_pids()) if inodes else ():
         numbers = processes.sockets(pid) & inodes
         if numbers and not processes.is_ours(pid):
             inodes_seen |= numbers

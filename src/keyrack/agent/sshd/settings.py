@@ -243,7 +243,7 @@ class Sshd:
             return Reloaded(
                 done=False, problem=f"what listens at {_places(before)} is no sshd that can be told (process {who})"
             )
-        gone = self.cannot_start_anew()
+        gone = self.restart_problem()
         if gone:
             return Reloaded(done=False, problem=f"sshd was not told to read its settings: {gone}")
         for pid in signalled:
@@ -261,7 +261,7 @@ class Sshd:
             time.sleep(0.05)
         return Reloaded(done=False, problem="sshd was told to read its settings and did not")
 
-    def cannot_start_anew(self) -> str:
+    def restart_problem(self) -> str:
         """Why a listening sshd would not survive a reload, in words; empty where it would: it executes its program
         again by its path (sshd(8), SIGHUP), which somebody may have replaced or removed.
         """
@@ -312,7 +312,7 @@ class Sshd:
             return ()
         settings = (DEFAULT_CONFIG, *self.signature())
         known = _found.get(self.config)
-        if known is None or known[0] != settings or not listening.finds_the_same(known[1]):
+        if known is None or known[0] != settings or not listening.is_unchanged(known[1]):
             config = None if os.path.realpath(self.config) == os.path.realpath(DEFAULT_CONFIG) else self.config
             known = _found[self.config] = settings, listening.find(self._addresses(), config)
         return known[1].listeners

@@ -178,7 +178,7 @@ def sockets(pid: int) -> Set[str]:
     return inodes
 
 
-def by_nearness() -> Tuple[List[int], List[int]]:
+def own_and_other_pids() -> Tuple[List[int], List[int]]:
     """The pids of all processes that can be seen: those that may be root's or the agent's account's, and the others.
 
     By the owner of their folders in /proc (proc(5)); is_ours() is False for all the others.

@@ -39,9 +39,9 @@ class BoundedConnection(psycopg.Connection[Any]):
 
     def wait(self, gen: PQGen[Any], *args: Any, **options: Any) -> Any:
         """As psycopg's. Raises Silent."""
-        return super().wait(gen if self.patient else self._heard(gen), *args, **options)
+        return super().wait(gen if self.patient else self._bounded(gen), *args, **options)
 
-    def _heard(self, gen: PQGen[Any]) -> PQGen[Any]:
+    def _bounded(self, gen: PQGen[Any]) -> PQGen[Any]:
         """The same steps, until nothing came for too long. psycopg wakes them several times a second."""
         try:
             wanted = next(gen)

@@ -36,7 +36,7 @@ from keyrack.store.sealing.sums import (
 )
 
 
-def _hanging() -> dict[str, tuple[tuple[Table, Any, Any], ...]]:
+def _cascaded() -> dict[str, tuple[tuple[Table, Any, Any], ...]]:
     """By table what the database itself deletes with a row, and is counted elsewhere than in that row: its table, and
     the column there beside the one of the row that it names.
     """
@@ -50,7 +50,7 @@ def _hanging() -> dict[str, tuple[tuple[Table, Any, Any], ...]]:
     return {owner: tuple(children) for owner, children in by_owner.items()}
 
 
-_HANGING = _hanging()
+_HANGING = _cascaded()
 MOST_DELETES = 3
 """So often rows are deleted by a condition on PostgreSQL, before one that is there still was kept by others."""
 

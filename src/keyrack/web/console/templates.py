@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FOLDER = resources.files("keyrack.web.console")
 FOR_EVER = "public, max-age=31536000, immutable"
 STATIC = "/static"
+_OF_ANY_VERSION = re.compile(rf"{STATIC}/[0-9a-f]{{16}}/[^/]+")
 _CONTEXTS = "_contexts"
 """The name, among a page's values, of the list of contexts that its templates made."""
 
@@ -60,11 +61,16 @@ def static_files() -> Mapping[str, StaticFile]:
 
 
 def static(request: Request) -> Response | None:
-    """The answer to a request for a static file, None where there is none."""
-    file = static_files().get(request.url.path.rpartition("/")[2])
-    if file is None or file.address != request.url.path:
+    """The answer to a request for a static file, None where there is none.
+
+    A page of another version of the service, as behind one address while services are upgraded, names another hash: it
+    gets the file of this version, which nobody keeps (decision 374).
+    """
+    path = request.url.path
+    file = static_files().get(path.rpartition("/")[2])
+    if file is None or not _OF_ANY_VERSION.fullmatch(path):
         return None
-    headers = {"Cache-Control": FOR_EVER, "Vary": "Accept-Encoding"}
+    headers = {"Vary": "Accept-Encoding", **({"Cache-Control": FOR_EVER} if path == file.address else {})}
     if "gzip" in request.headers.get("accept-encoding", ""):
         return Response(file.packed, media_type=file.media_type, headers={**headers, "Content-Encoding": "gzip"})
     return Response(file.content, media_type=file.media_type, headers=headers)
