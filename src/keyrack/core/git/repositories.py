@@ -74,7 +74,7 @@ def reach(instance: Instance, actor: Actor, repository: int | str, action: str) 
             known = repositories.get(connection, actor.workspace_id, repository)
         else:
             known = repositories.by_uid(connection, actor.workspace_id, repository)
-        if known is not None and not _in_project(connection, actor, known.project_id):  # 1
+        if known is not None and not in_project(connection, actor, known.project_id):  # 1
             known = None
         if actor.user_id is None:
             return known, None, False
@@ -165,7 +165,7 @@ def find(
             project = None if project_uid is None else workspaces.project_by_uid(connection, project_uid)
             if project_uid is not None and (project is None or project.workspace_id != actor.workspace_id):
                 return None
-            if project is not None and not _in_project(connection, actor, project.id):
+            if project is not None and not in_project(connection, actor, project.id):
                 return None
             bound = workspaces.project_by_uid(connection, actor.project) if actor.project else None
             return repositories.find(
@@ -439,7 +439,7 @@ def take_first_branch(instance: Instance, repository: Repository, branch: str, *
         return attempt.write(note)
 
 
-def _in_project(connection: Connection, actor: Actor, project_id: int | None) -> bool:
+def in_project(connection: Connection, actor: Actor, project_id: int | None) -> bool:
     """Whether an actor's proof reaches into a project, None for what belongs to no project."""
     if not actor.project or project_id is None:
         return True

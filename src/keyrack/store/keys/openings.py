@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, or_, select
 
-from keyrack.store.engine.prepared import among, prepared
+from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.keys.grants import applies, with_users
 from keyrack.store.keys.terms import in_force
 from keyrack.store.tables import (
@@ -35,6 +35,7 @@ class Opening:
     kind: str
     id: int
     name: str
+    server_id: int
     server_name: str
     username: str
 
@@ -45,7 +46,7 @@ def of_account(
     """What lets a key into an account of a server, at most MOST of each kind."""
     openings = [*_entries(connection, workspace_id, fingerprint, at, server_id, username)]
     granted = _grants_for.rows(connection, workspace_id, server_id, username, fingerprint, at)
-    openings += [Opening("grant", row.id, row.owner, row.server_name, username) for row in granted]
+    openings += [Opening("grant", row.id, row.owner, server_id, row.server_name, username) for row in granted]
     return tuple(openings)
 
 
@@ -56,7 +57,7 @@ def files_of_accounts(
     openings: dict[tuple[int, str], tuple[Opening, ...]] = {}
     for row in _files_of_many.rows(connection, server_ids, username, fingerprints):
         place = (row.server_id, row.fingerprint)
-        opening = Opening("file", row.id, row.path, row.server_name, row.username)
+        opening = Opening("file", row.id, row.path, row.server_id, row.server_name, row.username)
         openings[place] = (*openings.get(place, ()), opening)[:MOST]
     return openings
 
@@ -77,9 +78,13 @@ def _entries(
     credential_rows = _credentials_for.rows(connection, workspace_id, fingerprint, at, server_id, username)
     file_rows = _files_for.rows(connection, workspace_id, fingerprint, server_id, username)
     return [
-        *(Opening("credential", row.id, row.label, row.server_name, row.username) for row in credential_rows),
-        *(Opening("file", row.id, row.path, row.server_name, row.username) for row in file_rows),
+        *(_opening("credential", row, row.label) for row in credential_rows),
+        *(_opening("file", row, row.path) for row in file_rows),
     ]
+
+
+def _opening(kind: str, row: Row, name: str) -> Opening:
+    return Opening(kind, row.id, name, row.server_id, row.server_name, row.username)
 
 
 @prepared
@@ -105,7 +110,13 @@ def _credentials_for(
     workspace_id: int, fingerprint: str, at: datetime, server_id: int | None, username: str | None
 ) -> Select[Any]:
     query = (
-        select(credentials.c.id, credentials.c.label, servers.c.name.label("server_name"), system_users.c.username)
+        select(
+            credentials.c.id,
+            credentials.c.label,
+            credentials.c.server_id,
+            servers.c.name.label("server_name"),
+            system_users.c.username,
+        )
         .join(system_users, system_users.c.id == credentials.c.system_user_id)
         .join(servers, servers.c.id == credentials.c.server_id)
         .where(
@@ -126,7 +137,11 @@ def _credentials_for(
 def _files_for(workspace_id: int, fingerprint: str, server_id: int | None, username: str | None) -> Select[Any]:
     query = (
         select(
-            unmanaged_keys.c.id, unmanaged_keys.c.path, servers.c.name.label("server_name"), unmanaged_keys.c.username
+            unmanaged_keys.c.id,
+            unmanaged_keys.c.path,
+            unmanaged_keys.c.server_id,
+            servers.c.name.label("server_name"),
+            unmanaged_keys.c.username,
         )
         .join(servers, servers.c.id == unmanaged_keys.c.server_id)
         .where(

@@ -37,6 +37,7 @@ from keyrack.ssh.random_art import random_art
 from keyrack.store.keys.expired_keys import EndedKey
 from keyrack.web import bodies
 from keyrack.web.console import ends, templates
+from keyrack.web.console.key_places import places_of
 from keyrack.web.console.pages_live import hosts_awaited
 from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged, rehearsed, unless_changed
 
@@ -194,7 +195,7 @@ def key(visit: Visit) -> Response:
     except Refusal as refusal:
         if refusal.kind is not Kind.MISSING:
             raise
-        return _gone(visit, refusal)
+        return _of_nobody(visit, refusal)
     shown = _card(visit, own, whose)
     if visit.is_part:
         return visit.show("_delivery.html", shown=shown)
@@ -220,6 +221,16 @@ def _repositories(visit: Visit, whose: User | None) -> list[str]:
         memberships = offboarding.holds(visit.instance, visit.actor, whose.name)["repositories"]
         return [one["path"] for one in memberships[:MOST_REPOSITORIES]]
     return [one.path for one in repositories.find(visit.instance, visit.actor, limit=MOST_REPOSITORIES).items]
+
+
+def _of_nobody(visit: Visit, refusal: Refusal) -> Response:
+    """A key that is no user's own: where it stands, or what became of it."""
+    fingerprint = visit.path["fingerprint"]
+    places = None if visit.is_part else places_of(visit, fingerprint)
+    if places is None:
+        return _gone(visit, refusal)
+    rail, may_revoke = visit.rail("/hosts"), visit.may("keys:revoke")
+    return visit.show("key_places.html", rail=rail, fingerprint=fingerprint, places=places, may_revoke=may_revoke)
 
 
 def _gone(visit: Visit, refusal: Refusal) -> Response:

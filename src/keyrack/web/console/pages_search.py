@@ -5,6 +5,7 @@ rule of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from urllib.parse import quote
 
 from starlette.responses import Response
@@ -15,6 +16,7 @@ from keyrack.core.keys import freezes, published_keys, user_keys
 from keyrack.core.people import named_people
 from keyrack.errors import Refusal
 from keyrack.ssh.fingerprint import is_fingerprint
+from keyrack.web.console.key_places import places_of
 from keyrack.web.console.visits import Visit, page
 
 MOST, MOST_OFFERED = 20, 5
@@ -92,18 +94,34 @@ def _to(folder: str, names: Iterable[tuple[str, object]]) -> list[tuple[str, str
 
 
 def _keys(visit: Visit, text: str, most: int) -> list[tuple[str, str]]:
-    """The visitor's own keys by title, and anybody's key by its whole fingerprint: words, and the fingerprint."""
+    """The visitor's own keys by title, and any key by its whole fingerprint: words, and the fingerprint."""
     if not visit.may(user_keys.READ):
         return []
     mine = user_keys.find(visit.instance, visit.actor, search=text, limit=most).items
     shown = [(one.title or "without a title", one.fingerprint) for one in mine if one.fingerprint]
-    if is_fingerprint(text) and visit.may("people:read"):
-        try:
-            key, owner = published_keys.by_fingerprint(visit.instance, visit.actor, text)
-        except Refusal:
-            return shown
-        shown.append((f"{key.title or text} of {owner.name}", text))
+    if is_fingerprint(text) and text not in {fingerprint for _, fingerprint in shown}:
+        words = _words_of(visit, text)
+        shown += [(words, text)] if words else []
     return shown
+
+
+def _words_of(visit: Visit, fingerprint: str) -> str:
+    """The words for a key that another person registered, or nobody; "" where the visitor may see none."""
+    if visit.may("people:read"):
+        with suppress(Refusal):
+            key, owner = published_keys.by_fingerprint(visit.instance, visit.actor, fingerprint)
+            return f"{key.title or fingerprint} of {owner.name}"
+    places = places_of(visit, fingerprint)
+    if places is None:
+        return ""
+    if places.openings:
+        first = places.openings[0]
+        account = "every account" if first.username == "*" else first.username
+        words = f"{first.name}: {account} on {first.server_name}"
+    else:
+        repository, deploy_key = places.deploy_keys[0]
+        words = f"{deploy_key.title}: deploy key of {repository.path}"
+    return words + (" and more" if len(places.openings) + len(places.deploy_keys) > 1 else "")
 
 
 PAGES = (page("/search", search),)
