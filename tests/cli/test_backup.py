@@ -145,7 +145,7 @@ def test_what_was_taken_away_since_the_backup_stays_away(data: Path, tmp_path: P
     done = run("restore", str(copy), "--yes", *(["--bring-back"] if bring_back else []), data=data)
     assert done.exit_code == 0, done.output
     assert ("COMES BACK" in done.output) is bring_back
-    assert "1 users' keys" in done.output
+    assert "1 user's key" in done.output
     with opened(data) as instance:
         assert (access.public_key_of(instance, parse(line).fingerprint) is not None) is bring_back
         assert bool(key_sources.find(instance, keyrack, "alice")) is bring_back

@@ -76,6 +76,6 @@ def _part(value: object, kind: type) -> str | int | datetime:
     raise ValueError("nothing that could be compared")
 
 
-def no_cursor(field: str = "cursor") -> Refusal:
+def no_cursor() -> Refusal:
     """The refusal of a text that is no cursor of this list."""
-    return invalid(field, "It is the text that the page before of this list gave as next.", "cursor-unknown")
+    return invalid("cursor", "It is the text that the page before of this list gave as next.", "cursor-unknown")

@@ -22,19 +22,22 @@ from keyrack.store.tables import deploy_keys, key_owners, metadata, servers
 from keyrack.store.tables.columns import EPOCH, MICROSECOND
 from keyrack.store.tables.hosts import REPORTED_LINEAGE, ROLLED_BACK_AT
 
-WORDS = {
-    "users": "users",
-    "credentials": "keys on servers",
-    "grants": "grants",
-    "user_keys": "users' keys",
-    "deploy_keys": "deploy keys",
-    "tokens": "tokens",
-    "access_keys": "access keys",
-    "repository_members": "members of repositories",
-    "group_members": "members of groups",
-    "server_tags": "tags of servers",
-    "key_sources": "key sources",
+NOUNS = {
+    "users": ("user", "users"),
+    "credentials": ("key on a server", "keys on servers"),
+    "grants": ("grant", "grants"),
+    "user_keys": ("user's key", "users' keys"),
+    "deploy_keys": ("deploy key", "deploy keys"),
+    "tokens": ("token", "tokens"),
+    "access_keys": ("access key", "access keys"),
+    "repository_members": ("member of a repository", "members of repositories"),
+    "group_members": ("member of a group", "members of groups"),
+    "server_tags": ("tag of a server", "tags of servers"),
+    "key_sources": ("key source", "key sources"),
+    "servers": ("server", "servers"),
+    "repositories": ("repository", "repositories"),
 }
+"""What a row of a table is called, one and many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,11 @@ class Loss:
     gone: dict[str, int]
     added: dict[str, int]
     hosts: tuple[str, ...] = ()
+
+
+def listed(rows: dict[str, int]) -> str:
+    """So many rows of each table, in words; "" for none."""
+    return ", ".join(f"{number} {NOUNS[name][number != 1]}" for name, number in rows.items())
 
 
 def compare(instance: Instance, newer: Newer | None) -> Loss:
@@ -87,7 +95,7 @@ def ready(instance: Instance, newer: Newer | None, loss: Loss, *, keep_gone: boo
             _remove_gone(work.connection, newer)
         diverged = {ROLLED_BACK_AT: work.now, "compared_at": None, REPORTED_LINEAGE: ""}
         sealed.change(work.connection, servers, servers.c.enrolled_at.is_not(None), values=diverged)
-        deleted = ", ".join(f"{count} {WORDS[name]}" for name, count in loss.gone.items()) or "nothing"
+        deleted = listed(loss.gone) or "nothing"
         since = "" if loss.made_at is None else f" of {loss.made_at:%Y-%m-%d %H:%M:%S} UTC"
         stays_away = f"; what was taken away since stays so: {deleted}" if keep_gone and loss.lost is not None else ""
         lost = (

@@ -96,7 +96,7 @@ def _show(file: Path, loss: Loss, *, is_there: bool, bring_back: bool) -> None:
             "keep refusing it; tokens, passwords and keys that no host knew must be taken away again by hand."
         )
         return
-    added = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in loss.added.items())
+    added = restoring.listed(loss.added)
     click.echo(f"Lost: {count(loss.lost, 'event')} since" + (f", and what they added: {added}." if added else "."))
     if loss.hosts:
         enrolled = ", ".join(loss.hosts[:MOST_HOSTS]) + (" …" if len(loss.hosts) > MOST_HOSTS else "")
@@ -104,7 +104,7 @@ def _show(file: Path, loss: Loss, *, is_there: bool, bring_back: bool) -> None:
             f"{count(len(loss.hosts), 'host')} enrolled since, and would be told nothing, revocations included, until "
             f"`keyrack hosts enrol SERVER --replace` and its line pasted there: {enrolled}."
         )
-    gone = ", ".join(f"{number} {restoring.WORDS[name]}" for name, number in loss.gone.items()) or "nothing"
+    gone = restoring.listed(loss.gone) or "nothing"
     click.echo(f"{'COMES BACK' if bring_back else 'Stays taken away'}: {gone}.")
 
 
