@@ -1,4 +1,4 @@
-"""A sshd of one's own beside the machine's, for the demo host and for Git; must touch nothing outside its folder."""
+"""A private sshd beside the machine's, for the demo host and for Git; must touch nothing outside its folder."""
 
 from __future__ import annotations
 

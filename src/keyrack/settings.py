@@ -97,7 +97,7 @@ class Settings:
     key_source_networks: str = setting(
         check=setting_values.network_list,
         default="",
-        description="Private networks in which GitHub or GitLab of one's own may be asked for keys, also over http, "
+        description="Private networks in which a GitHub or GitLab of your own may be asked for keys, also over http, "
         "with commas between, e.g. 10.0.0.0/8; empty: public addresses over https alone.",
     )
     key_types: tuple[str, ...] = setting(

@@ -6,7 +6,7 @@
 # The token stands in no program's arguments, which every account could read. Where this machine is a host already, it
 # only brings a new agent, and needs no token. It shuts nobody out: the agent first only reports what it finds (--mode
 # observe), or enforces once nobody loses a way in by that (--mode auto).
-# Run it as root; or as anybody, for an sshd of one's own, with --sshd-config and --state-dir.
+# Run it as root; or as anybody, for an sshd of your own, with --sshd-config and --state-dir.
 set -eu
 
 url='' token=${KEYRACK_AGENT_TOKEN:-} mode=observe prefix='' state='' keys='' revoked='' sshd_config='' drop_in=auto only='' python=''

@@ -100,7 +100,7 @@ def _shown(key: UserKey, ways: who_can.Ways | None, used: Mapping[str, datetime]
 
 
 def _card(visit: Visit, key: UserKey, whose: User | None) -> KeyCard:
-    """One key with where it opens; whose: None for one of one's own."""
+    """One key with where it opens; whose: None for one of the visitor's."""
     user = whose.name if whose else visit.actor.name
     ways = who_can.find(visit.instance, visit.actor, user=user, fingerprint=key.fingerprint, limit=MOST_WAYS)
     return _shown(key, ways, last_uses.newest(visit.instance, visit.actor, [key]))
@@ -127,7 +127,7 @@ def keys(visit: Visit) -> Response:
 
 
 def _own(visit: Visit, keys: Sequence[UserKey]) -> list[KeyCard]:
-    """Keys of one's own with where they open: on as many hosts as the page of one key tells."""
+    """The visitor's keys with where they open: on as many hosts as the page of one key tells."""
     if not keys:
         return []
     asked = visit.instance, visit.actor
@@ -148,7 +148,7 @@ def _receipts(visit: Visit) -> tuple[receipts.Receipt, ...]:
 
 
 def _ended(visit: Visit, keys: Iterable[UserKey]) -> list[EndedKey]:
-    """Keys of one's own that are gone since their end came."""
+    """The visitor's keys that are gone since their end came."""
     again = {key.fingerprint for key in keys}
     return [one for one in user_keys.ended(visit.instance, visit.actor) if one.fingerprint not in again]
 
@@ -166,7 +166,7 @@ def check(visit: Visit) -> Response:
 
 
 def add(visit: Visit) -> Response:
-    """Register a key of one's own."""
+    """Register a key of the visitor's."""
     made = user_keys.add(
         visit.instance,
         visit.actor,
@@ -178,7 +178,7 @@ def add(visit: Visit) -> Response:
 
 
 def _whose(visit: Visit) -> tuple[UserKey, User | None]:
-    """The key that the path names: one's own, or with people:read anybody's. Raises Refusal MISSING."""
+    """The key that the path names: the visitor's own, or with people:read anybody's. Raises Refusal MISSING."""
     fingerprint = visit.path["fingerprint"]
     own = user_keys.with_fingerprint(visit.instance, visit.actor, fingerprint)
     if own is not None:
@@ -282,7 +282,7 @@ def renew(visit: Visit) -> Response:
 
 
 def confirming(visit: Visit) -> Asked:
-    """What confirming a frozen key of one's own does."""
+    """What confirming a frozen key of the visitor's does."""
     own, whose = _whose(visit)
     if whose is not None:
         raise missing("SSH key")
@@ -298,7 +298,7 @@ def confirming(visit: Visit) -> Asked:
 
 
 def confirm(visit: Visit) -> Response:
-    """Say that a key of one's own, which was frozen, is safe."""
+    """Say that a key of the visitor's, which was frozen, is safe."""
     own, whose = _whose(visit)
     if whose is not None:
         raise missing("SSH key")
@@ -307,7 +307,7 @@ def confirm(visit: Visit) -> Response:
 
 
 def removing(visit: Visit) -> Asked:
-    """What deleting a key of one's own does."""
+    """What deleting a key of the visitor's does."""
     own, whose = _whose(visit)
     if whose is not None:
         raise missing("SSH key")
@@ -321,7 +321,7 @@ def removing(visit: Visit) -> Asked:
 
 
 def remove(visit: Visit) -> Response:
-    """Delete a key of one's own."""
+    """Delete a key of the visitor's."""
     own, whose = _whose(visit)
     if whose is not None:
         raise missing("SSH key")

@@ -134,7 +134,7 @@ def set_offline(visit: Visit) -> Response:
 
 
 def add_token(visit: Visit) -> Response:
-    """Make a token of one's own, and show its secret this once."""
+    """Make a token of the visitor's own, and show its secret this once."""
     made = api_tokens.make(
         visit.instance,
         visit.actor,
@@ -148,7 +148,7 @@ def add_token(visit: Visit) -> Response:
 
 
 def add_access_key(visit: Visit) -> Response:
-    """Make an access key of one's own, and show its secret this once."""
+    """Make an access key of the visitor's own, and show its secret this once."""
     made = access_keys.create(visit.instance, visit.actor, description=visit.form.text("description"))
     return visit.show(
         "secret.html", title=f"Secret of access key {made.id}", secret=made.secret, back="/settings", status=200

@@ -1,4 +1,4 @@
-"""The first visit, three steps to a login: a password of one's own, a key, the line; must hold no rule of its own."""
+"""The first visit, three steps to a login: a password, a key, the line; must hold no rule of its own."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def change_own_password(call: Call) -> Response:
     sent = part(call.body, "user")
     user = users.get(call.instance, call.actor, call.path["user_id"])
     if user.id != call.actor.user_id:
-        raise invalid("user_id", "This changes one's own password alone.")
+        raise invalid("user_id", "This call changes only the caller's own password.")
     original, password = text(sent, "original_password"), text(sent, "password")
     if original is None or password is None:
         raise invalid("password", "Send original_password and password.")
