@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import update
 
 from keyrack.cli.main import main
+from keyrack.store import tables
 from tests.cli.test_over_http import good, home, key_of, log_in, run
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
@@ -76,6 +78,7 @@ def test_one_is_not_told_as_several(team: Service, home: Path) -> None:
     log_in(team, "alice")
     key_of("laptop", home)
     log_in(team, "olga")
+    assert "There is no key to freeze." in run("freeze", "keys", "--user", "olga", "--dry-run").output
     assert "1 key would open no new session, on " in run("freeze", "keys", "--user", "alice", "--dry-run").output
     assert json.loads(good("keys", "list", "--json"))[0]["state"] is None
     good("freeze", "keys", "--user", "alice")
@@ -84,6 +87,16 @@ def test_one_is_not_told_as_several(team: Service, home: Path) -> None:
     summaries = good("audit", "list")
     assert "Froze 1 SSH key of alice: no new session until confirmed" in summaries
     assert "Disabled alice: 1 SSH key leaves " in summaries
+
+
+def test_a_damaged_row_that_is_removed_is_told_to_programs_as_json(team: Service, home: Path) -> None:
+    log_in(team, "alice")
+    key_of("laptop", home)
+    log_in(team, "olga")
+    altered = update(tables.user_keys).values(title="altered")
+    team.instance.database.write(lambda connection: connection.execute(altered))
+    (row,) = json.loads(good("hosts", "damaged", "--json"))
+    assert json.loads(good("hosts", "damaged", "--remove", row["row"], "--json"))["row"] == row["row"]
 
 
 def test_who_gets_in_nowhere_reads_what_keeps_them_out_and_lists_of_keys_tell_it(team: Service, home: Path) -> None:

@@ -18,6 +18,6 @@ def test_an_operator_of_a_users_name_does_not_confirm_the_users_key(team: Team) 
         team.instance, team.owner, team.server.id, username="deploy", label="laptop", public_key=line
     )
     login = actors.system_actor(team.owner.workspace_id, like=actors.operator(team.owner.name, "host"))
-    with pytest.raises(Refusal, match="olga's, who confirms it"):
+    with pytest.raises(Refusal, match="olga's, and nobody else can confirm it"):
         freezes.confirm_credential(team.instance, login, held.id)
     freezes.confirm_credential(team.instance, team.owner, held.id)

@@ -56,7 +56,9 @@ def keys(
     servers, break_glass = len(made["servers"]), made["break_glass"]
     more = f"; {count(break_glass, 'break-glass key')} not frozen" if break_glass else ""
     keys = count(made["keys"], "key")
-    if dry_run:
+    if dry_run and not made["keys"]:
+        say(f"There is no key to freeze{more}. Nothing was changed.")
+    elif dry_run:
         say(f"{keys} would open no new session, on {count(servers, 'server')}{more}. Nothing was changed.")
     else:
         none = f"{'opens' if made['keys'] == 1 else 'open'} no new session on {count(servers, 'server')}"

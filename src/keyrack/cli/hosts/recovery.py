@@ -166,7 +166,10 @@ def damaged_rows(reference: str | None, name: str | None, again: Any, json_wante
     with connected(given) as calls, if_missing(SERVERS if reference is not None else ROWS):
         if name is not None:
             gone = calls.ask("DELETE", path_to("damaged-rows", name))
-            say(f"Removed {gone['row']}: {gone['what']}.")
+            if json_wanted:
+                show_json(gone)
+            else:
+                say(f"Removed {gone['row']}: {gone['what']}.")
             return
         rows = [(one["row"], one["what"]) for one in calls.every("/damaged-rows", {"server": reference})]
         table(("ROW", "WHAT IT SAYS NOW"), rows, json_wanted)

@@ -308,7 +308,7 @@ def _credential_to_confirm(connection: Connection, actor: Actor, credential_id: 
         raise missing("SSH key")
     owner = freezes.owner_of(connection, actor.workspace_id, row.fingerprint)
     if owner is not None and not is_oneself(actor, owner):
-        raise Refusal(Kind.FORBIDDEN, "not-the-owner", f"This key is {owner}'s, who confirms it: /keys.")
+        raise Refusal(Kind.FORBIDDEN, "not-the-owner", f"This key is {owner}'s, and nobody else can confirm it.")
     return row
 
 
