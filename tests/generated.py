@@ -41,7 +41,7 @@ from tests.services import Service
 
 NATIVE = "/api/keyrack/v1"
 SECONDS = 30.0
-NAMES = {"group", "kind", "login", "name", "person", "server", "tag", "username"}
+NAMES = {"group", "kind", "login", "name", "person", "rule", "server", "tag", "username"}
 """What stands in a path and another workspace may have as well."""
 NOBODY, MEMBER, OWNER, STRANGER = "nobody", "member", "owner", "stranger"
 CHECKS: list[CheckFunction] = [
