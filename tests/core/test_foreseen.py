@@ -67,7 +67,7 @@ def at_once(team: Team, *calls: Callable[[], Any]) -> list[Any]:
 @pytest.fixture
 def at_work(team: Team, monkeypatch: pytest.MonkeyPatch) -> Team:
     """A team with a key, whose database is waited for in fibers."""
-    monkeypatch.setattr(group_commit, "MOST_SECONDS", 60)  # however busy the machine is
+    monkeypatch.setattr(group_commit, "MAX_SECONDS", 60)  # however busy the machine is
     if not team.instance.database.waits_in_fibers:
         pytest.skip("SQLite is not waited for")
     adding(team, "first")()
@@ -205,7 +205,7 @@ def test_who_was_asked_for_ahead_is_made_however_long_the_others_took(
 
     def takes_long() -> None:
         def command(_connection: Connection) -> None:
-            clock[0] += 2 * group_commit.MOST_SECONDS
+            clock[0] += 2 * group_commit.MAX_SECONDS
 
         at_work.instance.database.write(command, workspace_lock=at_work.owner.workspace_id)
 

@@ -155,7 +155,7 @@ def fill(team: Team, count: int, acknowledged: datetime | None) -> set[str]:
 
 def test_a_document_stays_in_bounds_and_every_revocation_is_told(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (access, reports):
-        monkeypatch.setattr(module, "MOST_UNACKNOWLEDGED", 30)
+        monkeypatch.setattr(module, "MAX_UNACKNOWLEDGED", 30)
     fill(team, 150, team.instance.now())
     unacknowledged = fill(team, 70, None)
     bounded = replace(team.instance, settings=replace(team.instance.settings, max_revoked_keys=100))

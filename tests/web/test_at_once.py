@@ -182,7 +182,7 @@ def test_what_was_answered_ends_with_the_key_though_nothing_was_written(team: Se
 
 
 def test_what_is_kept_has_a_bound(team: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unchanged, "MOST", 5)
+    monkeypatch.setattr(unchanged, "MAX", 5)
     database, at = team.instance.database, team.instance.now()
 
     def ask(limit: int, connection: Connection) -> int:

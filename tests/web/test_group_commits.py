@@ -146,7 +146,7 @@ def test_a_call_sees_what_it_wrote_itself(acme: Team) -> None:
 
 
 def test_what_would_write_many_rows_is_not_made_at_once(acme: Team, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(at_once, "MOST_ROWS", 0)
+    monkeypatch.setattr(at_once, "MAX_ROWS", 0)
     (refused,) = in_one_transaction(acme.instance.database, adding(acme, "one"))
     assert isinstance(refused, NotAtOnce)
     adding(acme, "one")()

@@ -17,7 +17,7 @@ T = TypeVar("T")
 PATIENCE_SECONDS = 3.0
 SILENT_SECONDS = 2.0
 QUESTIONS_AT_ONCE = 8
-MOST_KNOWN = 20_000
+MAX_KNOWN = 20_000
 
 
 class Away(Exception):
@@ -56,7 +56,7 @@ class StaleOnErrorCache:
         """Let go of answers that are never given again, and of the oldest where there are too many."""
         while self._known:
             asked_at, _ = next(iter(self._known.values()))
-            if len(self._known) <= MOST_KNOWN and now - asked_at <= self._seconds:
+            if len(self._known) <= MAX_KNOWN and now - asked_at <= self._seconds:
                 return
             self._known.popitem(last=False)
 

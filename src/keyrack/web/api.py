@@ -35,7 +35,7 @@ ANSWER = "keyrack.answer"
 AWAY_SECONDS = 2
 SLOW_SECONDS = 1.0
 """After a call that the event loop could not answer in time: how long the caller's calls of this path go to threads."""
-MOST_SLOW = 10_000
+MAX_SLOW = 10_000
 LONGEST_OPEN_BODY = 65_536
 """The longest body, in bytes, of a call that asks for no proof, as anybody may send it."""
 
@@ -291,7 +291,7 @@ class _Path:
 
     def _note_slow(self, what: tuple[Hashable, str]) -> None:
         """Do not try this again for a while: it took milliseconds in which nobody else was served."""
-        if len(self._slow) >= MOST_SLOW:
+        if len(self._slow) >= MAX_SLOW:
             self._slow.clear()
         self._slow[what] = monotonic() + SLOW_SECONDS
 

@@ -33,11 +33,11 @@ T = TypeVar("T")
 MEMORY_SECONDS = 1.0
 HEAVY_SECONDS = 0.2
 """If a caller used more processor time than this lately, in seconds, their calls count as long ones."""
-MOST_CALLERS = 20_000
+MAX_CALLERS = 20_000
 LONG_BODY = 65_536
 """From this size, in bytes, a body makes a call a long one."""
-MOST_WAITING_PER_CALLER = 256
-MOST_WAITING = 20_000
+MAX_WAITING_PER_CALLER = 256
+MAX_WAITING = 20_000
 BUSY_SECONDS = 2
 ROUND_SECONDS = 0.004
 """How long calls that are answered at once may take in one round of the event loop before they queue."""
@@ -246,7 +246,7 @@ class FairScheduler:
         used = self._used.get(name)
         if used is None:
             used = self._used[name] = _CpuTime()
-            if len(self._used) > MOST_CALLERS:
+            if len(self._used) > MAX_CALLERS:
                 self._used.popitem(last=False)
         self._used.move_to_end(name)
         return used
@@ -314,10 +314,10 @@ class _Queue:
         return flow
 
     async def _wait(self, name: Hashable, flow: _Flow) -> None:
-        if len(flow.waiting) >= MOST_WAITING_PER_CALLER:
-            words = f"You have more than {MOST_WAITING_PER_CALLER} requests waiting here. Send fewer at once."
+        if len(flow.waiting) >= MAX_WAITING_PER_CALLER:
+            words = f"You have more than {MAX_WAITING_PER_CALLER} requests waiting here. Send fewer at once."
             raise Refusal(Kind.THROTTLED, "too-many-at-once", words, retry_after=BUSY_SECONDS)
-        if self._waiting >= MOST_WAITING:
+        if self._waiting >= MAX_WAITING:
             self._forget(name, flow)
             words = "Too many requests at once. Try again in a moment."
             raise Refusal(Kind.UNAVAILABLE, "busy", words, retry_after=BUSY_SECONDS)

@@ -23,7 +23,7 @@ FEWEST_CALLS = 4
 """So many calls run in any case, also if the processor is busy with something else for a while."""
 TRANSACTION_SECONDS = 0.03
 """How long a transaction lasts, even if more calls wait: those that ran wait for its commit."""
-MOST_CALLS = 32
+MAX_CALLS = 32
 """The most calls in one transaction."""
 
 
@@ -112,12 +112,12 @@ class GroupCommits:
         goes_on, later = False, asyncio.get_running_loop().call_soon
         try:
             until, fewest = time.monotonic() + SLICE_SECONDS, len(ran) + FEWEST_CALLS
-            while self._waiting and len(ran) < MOST_CALLS and (len(ran) < fewest or time.monotonic() < until):
+            while self._waiting and len(ran) < MAX_CALLS and (len(ran) < fewest or time.monotonic() < until):
                 call = self._waiting.popleft()
                 if not call.future.done():
                     ran.append(call)
                     self._run(transaction, call, later)
-            goes_on = bool(self._waiting) and len(ran) < MOST_CALLS and time.monotonic() < end
+            goes_on = bool(self._waiting) and len(ran) < MAX_CALLS and time.monotonic() < end
         finally:
             if not goes_on:
                 self._give_back(transaction)

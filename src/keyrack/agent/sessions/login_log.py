@@ -31,7 +31,7 @@ JOURNALS = ("/run/log/journal", "/var/log/journal")
 _LONGEST_TAIL = 8 * 1024 * 1024
 _AT_ONCE = 4 * 1024 * 1024
 _LONGEST_LINE = 64 * 1024
-_MOST_PARTIAL = 1000
+_MAX_PARTIAL = 1000
 _PARTIAL_SECONDS = 600.0  # few sshds let a login take longer (LoginGraceTime, by default two minutes)
 _WHOLE_SECOND = 1_000_000  # in the journal's microseconds
 
@@ -108,7 +108,7 @@ class FirstProofs:
             connection = (user, address, int(port), pid)
             _, before = self._waiting.pop(connection, (at, ()))
             self._waiting[connection] = at, (*before, fingerprint)
-            if len(self._waiting) > _MOST_PARTIAL:
+            if len(self._waiting) > _MAX_PARTIAL:
                 del self._waiting[next(iter(self._waiting))]
             return None
         login = login_of(message, pid, at)

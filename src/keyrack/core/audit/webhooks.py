@@ -31,7 +31,7 @@ from keyrack.store.audit.webhooks import DELIVERED, FAILED, Delivery, Webhook
 
 READ, WRITE = "webhooks:read", "webhooks:write"
 LOG = "events:read"
-MOST = 50
+MAX = 50
 LONGEST_URL = 2000
 SHORTEST_SECRET, LONGEST_SECRET = 16, 256
 WAITS = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120, 600, 1800, 3600, *(6 * 3600,) * 12))
@@ -75,8 +75,8 @@ def create(
 
         def change(work: Work) -> Webhook:
             existing = webhooks.of_workspace(work.connection, actor.workspace_id)
-            if len(existing) >= MOST:
-                raise Refusal(Kind.LIMIT, "no-room", f"There are {MOST} webhooks, which is the most; delete one first.")
+            if len(existing) >= MAX:
+                raise Refusal(Kind.LIMIT, "no-room", f"There are {MAX} webhooks, which is the most; delete one first.")
             values: dict[str, Any] = {
                 "workspace_id": actor.workspace_id,
                 "url": address,

@@ -25,7 +25,7 @@ UNFINISHED_AFTER = 24 * 3600.0
 """An unfinished folder older than so many seconds is abandoned."""
 MISSED = "keyrack-deleted"
 """A file in a folder that belongs to no repository: for how many seconds that has been seen, until it was written."""
-MOST_COUNTED = 24 * 3600.0
+MAX_COUNTED = 24 * 3600.0
 """At most so many seconds count between two looks: a clock that leaps years ahead deletes nothing before its time."""
 AT_ONCE = 1000
 BRANCHES = "refs/heads/"
@@ -166,7 +166,7 @@ def _missed_seconds(note: Path) -> float:
     """How long a folder has been missed, which is counted on."""
     try:
         seconds = float(note.read_text("ascii") or 0)
-        seconds += min(max(time.time() - note.stat().st_mtime, 0), MOST_COUNTED)
+        seconds += min(max(time.time() - note.stat().st_mtime, 0), MAX_COUNTED)
     except (FileNotFoundError, ValueError):
         seconds = 0.0
     note.write_text(str(seconds), "ascii")

@@ -23,7 +23,7 @@ from keyrack.store.keys import credential_lists, credentials, expired_keys, new_
 from keyrack.store.keys.new_credentials import CredentialPlace, CredentialPlacePrefetch
 from keyrack.store.keys.openings import Opening
 from keyrack.store.keys.openings import of_account as openings_of
-from keyrack.store.room import MOST
+from keyrack.store.room import LIMITS
 
 T = TypeVar("T")
 
@@ -316,7 +316,7 @@ def _put(
     if place.labelled:
         _free_label(work, server_id, label)
     # Each key raised the revision once, so a server of a lower revision cannot have as many: no need to count.
-    if place.server.revision >= MOST["SSH key"][1]:
+    if place.server.revision >= LIMITS["SSH key"][1]:
         quotas.refuse_more(work, "SSH key", server_id)
     # Freeing the label may have raised the revision, so the row that was read before is not used.
     locked = None if place.labelled else (place.server,)

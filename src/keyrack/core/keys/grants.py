@@ -25,7 +25,7 @@ from keyrack.store.keys.openings import of_account as openings_of
 from keyrack.store.people import groups as group_rows
 from keyrack.store.people import users as user_rows
 
-MOST_PAIRS = 20
+MAX_PAIRS = 20
 BEGUN_AT_ONCE = 50
 
 
@@ -328,12 +328,12 @@ def _still_open(
     held: Iterable[tuple[str, str]],
     left: frozenset[tuple[int, str]],
 ) -> tuple[Opening, ...]:
-    """What else lets the keys of a grant in. Only the first MOST_PAIRS pairs of server and key are checked.
+    """What else lets the keys of a grant in. Only the first MAX_PAIRS pairs of server and key are checked.
 
     left: pairs that credentials or grants still let in, most often none. Only for these is the database asked what it
     is; for all pairs one question finds files on hosts.
     """
-    pairs = list(islice(product(sorted(opened), sorted({fingerprint for fingerprint, _ in held})), MOST_PAIRS))
+    pairs = list(islice(product(sorted(opened), sorted({fingerprint for fingerprint, _ in held})), MAX_PAIRS))
     if not pairs:
         return ()
     ids, prints = sorted({server_id for server_id, _ in pairs}), sorted({fingerprint for _, fingerprint in pairs})

@@ -24,7 +24,7 @@ from keyrack.store.keys import grants
 from keyrack.store.workspace_state import State
 
 HASHED_AT_ONCE = 4
-MOST_COMPARED = 500
+MAX_COMPARED = 500
 """Without reset_secrets at most so many passwords are compared with the file's: each takes a fortieth of a second."""
 
 
@@ -155,7 +155,7 @@ def _other_passwords(wanted: WorkspaceFile, state: State, *, everybody: bool) ->
         and user.name in state.users
         and state.passwords.get(state.users[user.name].id) is not None
     ]
-    if len(compared) > MOST_COMPARED and not everybody:
+    if len(compared) > MAX_COMPARED and not everybody:
         return frozenset()
     with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
         same = pool.map(lambda one: passwords.verify(one[2], one[1]), compared)

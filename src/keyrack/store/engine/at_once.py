@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 STEPS = 10_000
 """SQLite calls back after so many of its steps (instructions of its virtual machine), to check for too many."""
-MOST_CHECKS = 20
+MAX_CHECKS = 20
 """So many checks at most within one block; all its steps together take a few milliseconds."""
 
 
-MOST_ROWS = 50
+MAX_ROWS = 50
 """So many rows at most are written by a command that runs at once: each takes some time besides SQLite's steps."""
 _SHORT = "keyrack short"
 _UNCHANGED = "keyrack unchanged answers"
@@ -48,7 +48,7 @@ def keep_short(connection: Connection, short: bool) -> None:
 
 def expect(connection: Connection, rows: int) -> None:
     """Called before so many rows are written together. Raises TookLonger where a command must be short."""
-    if rows > MOST_ROWS and connection.info.get(_SHORT):
+    if rows > MAX_ROWS and connection.info.get(_SHORT):
         raise TookLonger
 
 
@@ -195,7 +195,7 @@ class AtOnce:
 
     def _count_steps(self) -> int:
         self._checks += 1
-        return int(self._checks > MOST_CHECKS)
+        return int(self._checks > MAX_CHECKS)
 
     def _end(self) -> None:
         if not self._in_snapshot:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from keyrack.store import changes
 from keyrack.store.changes import driver_connection
 from keyrack.store.engine.altered import is_altered
-from keyrack.store.engine.at_once import MOST_CHECKS, STEPS, NotAtOnce, TookLonger, keep_short
+from keyrack.store.engine.at_once import MAX_CHECKS, STEPS, NotAtOnce, TookLonger, keep_short
 from keyrack.store.engine.connect import is_damage, is_no_text
 from keyrack.store.engine.quick import as_quick
 from keyrack.store.sealing import held_servers, sums
@@ -190,7 +190,7 @@ class LentTransaction:
 
     def _count_steps(self) -> int:
         self._checks += 1
-        return int(self._checks > MOST_CHECKS)
+        return int(self._checks > MAX_CHECKS)
 
     # By the writer's thread --------------------------------------------------------------------------
 

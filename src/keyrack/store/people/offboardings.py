@@ -63,7 +63,7 @@ KINDS = [
 ]
 
 _GONE = "gone_"
-MOST_NAMED = 1000
+MAX_NAMED = 1000
 """Values that one statement names."""
 
 
@@ -335,7 +335,7 @@ def refuse(
 
 def accept(connection: Connection, server_ids: Sequence[int], fingerprints: Sequence[str]) -> None:
     """Let keys be given to hosts again; none that is revoked everywhere may be among them."""
-    for some in chunks(server_ids, MOST_NAMED):
+    for some in chunks(server_ids, MAX_NAMED):
         which = (revocations.c.server_id.in_(some), revocations.c.fingerprint.in_(fingerprints))
         sealed.remove(connection, revocations, *which)
 
@@ -355,7 +355,7 @@ def revoked_everywhere(connection: Connection, workspace_id: int, fingerprints: 
 def present(connection: Connection, table: Table, column: str, values: Iterable[Any]) -> frozenset[Any]:
     """Those of these values that a row of a table has in a column, such as ids of servers that are still there."""
     existing: set[Any] = set()
-    for some in chunks(sorted(set(values)), MOST_NAMED):
+    for some in chunks(sorted(set(values)), MAX_NAMED):
         question = select(table.c[column]).where(table.c[column].in_(some))
         existing |= set(connection.execute(question).scalars())
     return frozenset(existing)

@@ -67,7 +67,7 @@ NOT_AT_EACH_READ = frozenset(("expired_keys", "revoked_keys", "servers"))
 """Tables whose rows are not checked against the tree at each read: rows that only refuse count even where they do not
 fit, and a server is checked where its document is made. The scan of the tree (sealed_tables.scan_nodes) finds both."""
 
-_MOST_FITTING = 50_000
+_MAX_FITTING = 50_000
 _PENDING = "keyrack tree changes"
 _ROOT_READ = "keyrack tree root"
 _BEGAN = "keyrack tree began"
@@ -169,7 +169,7 @@ def _fits(connection: Connection, table: Table, row: Mapping[str, Any], place: P
         shares = _fitting(connection, table, row, place, total)
         kept = (slot, shares)
         if noted is None and shares:  # that nothing fits may change with the rows alone: somebody puts them right
-            if len(seals.seen.fitting) >= _MOST_FITTING:
+            if len(seals.seen.fitting) >= _MAX_FITTING:
                 seals.seen.fitting.clear()
             seals.seen.fitting[place] = kept
     if (row["id"] if table.name == "servers" else row[SEAL]) not in kept[1]:

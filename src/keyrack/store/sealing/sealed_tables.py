@@ -17,7 +17,7 @@ from keyrack.store.tables import offboarding_git, offboarding_hosts, revocations
 from keyrack.store.tables.columns import Flag, Json, Moment, as_bytes, as_flag, as_json, as_moment, as_number, as_text
 
 AT_ONCE = 10_000
-MOST_NAMED = 500
+MAX_NAMED = 500
 
 
 def every(connection: Connection, table: Table, *where: Any) -> Iterator[Mapping[str, Any]]:
@@ -118,7 +118,7 @@ def counted(connection: Connection, table: Table, after: int = -1) -> Iterator[t
     """
     column = table.c[access_tree.TREES[table.name][1]]
     held = [index for index in access_tree.places_held(connection, table) if index > after]
-    for some in chunks(held, MOST_NAMED):
+    for some in chunks(held, MAX_NAMED):
         there = set(connection.execute(select(column).where(column.in_(some))).scalars())
         yield from ((index, index in there and not _lacks_some(connection, table, index)) for index in some)
 

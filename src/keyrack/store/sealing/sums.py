@@ -28,7 +28,7 @@ NOTHING = bytes(32)
 """The sum of a server of which nothing was counted yet."""
 _NONCE = 16
 _WIDTH = _NONCE + 32
-_MOST_SUMMANDS = 100_000  # some 230 bytes each
+_MAX_SUMMANDS = 100_000  # some 230 bytes each
 AT_ONCE = 5_000  # rows read by one question, so that what is held in memory is bounded
 _MODULUS = 2**256
 _PENDING = "keyrack sums"
@@ -276,7 +276,7 @@ def _summand(seals: Seals, seal: Any, *, keep: bool = True) -> int:
     if (known := seals.summands.get(seal)) is None:
         known = int.from_bytes(seals.mac(b"what a server's row adds " + seal), "big")
         if keep:
-            if len(seals.summands) >= _MOST_SUMMANDS:
+            if len(seals.summands) >= _MAX_SUMMANDS:
                 seals.summands.clear()
             seals.summands[seal] = known
     return known
