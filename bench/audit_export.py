@@ -31,7 +31,7 @@ from keyrack.store.audit import events
 from tests.postgres import Cluster
 from tests.services import TEAM
 
-AT_ONCE = 2_000
+BATCH_SIZE = 2_000
 MAX_GROWTH_MB = 40.0
 
 
@@ -40,8 +40,8 @@ def fill(instance: Instance, count: int) -> None:
     actor = system_actor(1, channel="cli")
     told = {"at": instance.now(), "action": "servers:write", "outcome": "done", "reason": "", "level": "info"}
     entry = {"target_kind": "server", "target_id": 1, "server_id": 1, "details": {"revisions": {"1": 17}}}
-    for start in range(0, count, AT_ONCE):
-        some = [{**entry, "summary": f"Added SSH key laptop-{start + at} for deploy"} for at in range(AT_ONCE)]
+    for start in range(0, count, BATCH_SIZE):
+        some = [{**entry, "summary": f"Added SSH key laptop-{start + at} for deploy"} for at in range(BATCH_SIZE)]
         instance.database.write(lambda connection, some=some: events.add_many(connection, actor, told, some))  # type: ignore[misc]
         chain.extend(instance)
     while chain.extend(instance):

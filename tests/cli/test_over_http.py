@@ -327,7 +327,7 @@ def test_a_server_without_a_host_is_said_to_have_none(team: Service, home: Path)
 
 def test_a_log_of_many_pages_is_whole(team: Service, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = listed("audit", "list")
-    monkeypatch.setattr("keyrack.cli.audit.AT_ONCE", 4)
+    monkeypatch.setattr("keyrack.cli.audit.PAGE_SIZE", 4)
     assert listed("audit", "list") == whole
     assert listed("audit", "list", "--limit", "6") == whole[:6]
 

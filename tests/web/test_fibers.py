@@ -23,7 +23,7 @@ from keyrack.web.fair_queueing import FairScheduler
 from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM, Service, running, settings_for
 from tests.waiting import wait_until
-from tests.web.test_at_once import KEYS, askers
+from tests.web.test_nonblocking import KEYS, askers
 from tests.web.test_runcloud import add as add_credential
 
 TOKEN = "token-of-olga"

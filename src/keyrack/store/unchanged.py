@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import Connection
 
 from keyrack.model import Page
-from keyrack.store.engine.at_once import unchanged_answers
+from keyrack.store.engine.nonblocking import unchanged_answers
 from keyrack.store.sealing import access_tree
 from keyrack.store.sealing.seals import seals_of
 

@@ -58,7 +58,7 @@ class CallPool(Enum):
     """Checks and hashes of passwords for those who were here before."""
     GUESSES = ("guesses", 2, 1)
     """The same for strangers."""
-    AT_ONCE = ("at once", 4, 4)
+    EVENT_LOOP = ("event loop", 4, 4)
     """What the event loop answers by itself in each of its rounds, beyond ROUND_SECONDS; between two rounds it looks at
     all that came in."""
     FIBERS = ("fibers", 24, 16)
@@ -151,13 +151,13 @@ class FairScheduler:
                 # Hashing leaves the interpreter to the others, and has bounds of its own.
                 used.add(0.0 if hashes and not long else spent, time.monotonic())
 
-    async def at_once(self, caller: Caller, call: Callable[[], T]) -> T:
+    async def on_event_loop(self, caller: Caller, call: Callable[[], T]) -> T:
         """What the call answers, which runs on the event loop itself: it must be a short one, and wait for nothing.
 
         Raises Refusal as run does, and whatever the call raises.
         """
         used = self._account(caller.name)
-        queue = self._queues[CallPool.AT_ONCE]
+        queue = self._queues[CallPool.EVENT_LOOP]
         if not queue.waits and (self._round_seconds or 0.0) < ROUND_SECONDS:
             return self._in_this_round(used, call)
         flow = await queue.take(caller.name)

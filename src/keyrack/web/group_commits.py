@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from keyrack.store.database import Database, LentTransaction, NotAtOnce
+from keyrack.store.database import Database, LentTransaction, WouldBlock
 
 T = TypeVar("T")
 
@@ -61,9 +61,9 @@ class GroupCommits:
         self._asked = False
 
     async def run(self, run: Callable[[], T]) -> T:
-        """What the call answers, once what it wrote is on the disk; run within Database.at_once.
+        """What the call answers, once what it wrote is on the disk; run within Database.nonblocking.
 
-        Raises what it raises. NotAtOnce: nothing of it was kept, and a thread may run it again.
+        Raises what it raises. WouldBlock: nothing of it was kept, and a thread may run it again.
         """
         call = _Call(run)
         self._waiting.append(call)
@@ -87,13 +87,13 @@ class GroupCommits:
             if was_lent:
                 loop.call_soon_threadsafe(self._end, ran, error)
             else:
-                loop.call_soon_threadsafe(self._refuse, error or NotAtOnce("the writer lent nothing"))
+                loop.call_soon_threadsafe(self._refuse, error or WouldBlock("the writer lent nothing"))
 
         self._asked = True
         try:
             self._database.lend_transaction(LentTransaction(lent, ended))
-        except (NotAtOnce, RuntimeError) as error:
-            self._refuse(NotAtOnce(str(error)))
+        except (WouldBlock, RuntimeError) as error:
+            self._refuse(WouldBlock(str(error)))
 
     def _refuse(self, error: Exception) -> None:
         """Fail all calls that wait, as their transaction never begins; later calls ask for another."""
@@ -131,7 +131,7 @@ class GroupCommits:
 
     def _run(self, transaction: LentTransaction, call: _Call, later: Callable[[Callable[[], None]], object]) -> None:
         try:
-            with self._database.at_once(transaction, later):
+            with self._database.nonblocking(transaction, later):
                 call.result = call.run()
         except Exception as error:  # raised for who made the call
             call.error = error

@@ -268,7 +268,7 @@ class BoundedProtocol(HttpToolsProtocol):
             named.append((b"content-length", b"%d" % len(body)))
         lines = [b"%b: %b\r\n" % header for header in named]
         # At once: to keep the head for a body that is here already takes another round of the event loop.
-        cast(_ClosedByProtocol, self.transport).write_at_once(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
+        cast(_ClosedByProtocol, self.transport).write_whole(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
         self.on_response_complete()
 
     def keep(self, task: asyncio.Task[None]) -> None:
@@ -395,7 +395,7 @@ class WholeAnswer:
         if not (head.count(b"\n") == head.count(b"\r") == len(lines)) or b"\0" in head:
             raise ValueError("a header holds what ends it")
         cycle.response_started = cycle.response_complete = True
-        cast(_ClosedByProtocol, cycle.transport).write_at_once(b"".join((STATUS_LINE[status], head, b"\r\n", body)))
+        cast(_ClosedByProtocol, cycle.transport).write_whole(b"".join((STATUS_LINE[status], head, b"\r\n", body)))
         cycle.message_event.set()
         cycle.on_response()
 
@@ -428,7 +428,7 @@ class _ClosedByProtocol:
         elif not self.is_closing():
             self._transport.write(data)
 
-    def write_at_once(self, data: bytes) -> None:
+    def write_whole(self, data: bytes) -> None:
         """Write a whole answer."""
         self._write_head()
         if not self.is_closing():

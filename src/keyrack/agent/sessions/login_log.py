@@ -29,7 +29,7 @@ from keyrack.ssh.fingerprint import PATTERN as FINGERPRINT
 SYSLOG_FILES = ("/var/log/auth.log", "/var/log/secure", "/var/log/messages")
 JOURNALS = ("/run/log/journal", "/var/log/journal")
 _LONGEST_TAIL = 8 * 1024 * 1024
-_AT_ONCE = 4 * 1024 * 1024
+_READ_BYTES = 4 * 1024 * 1024
 _LONGEST_LINE = 64 * 1024
 _MAX_PARTIAL = 1000
 _PARTIAL_SECONDS = 600.0  # few sshds let a login take longer (LoginGraceTime, by default two minutes)
@@ -164,7 +164,7 @@ class FileLog:
                 return []
             if size < self.place.offset:  # emptied in place
                 self.place, self._rest = self.place._replace(offset=0), b""
-            data = os.pread(self._descriptor, min(size - self.place.offset, _AT_ONCE), self.place.offset)
+            data = os.pread(self._descriptor, min(size - self.place.offset, _READ_BYTES), self.place.offset)
         except OSError:
             self.close()
             return []

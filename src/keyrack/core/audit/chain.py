@@ -111,7 +111,7 @@ def extend(instance: Instance, listeners: Sequence[Callable[[SignedCheckpoint], 
         if count:
             for listener in listeners:
                 listener(signed)
-    return count == audit_log.AT_ONCE
+    return count == audit_log.BATCH_SIZE
 
 
 def _size(checkpoint: SignedCheckpoint | None) -> int:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from keyrack.logs import logger
 from keyrack.model import Actor
 from keyrack.store.audit import events
-from keyrack.store.database import Database, DatabaseUnavailable, NotAtOnce
+from keyrack.store.database import Database, DatabaseUnavailable, WouldBlock
 from keyrack.store.hosts import servers
 
 WINDOW_SECONDS = 60.0
@@ -87,7 +87,7 @@ class Refusals:
             return
         try:
             _write(database, refused, at, 0)
-        except NotAtOnce:
+        except WouldBlock:
             # A thread that may wait will try the same again, and must find it new.
             with self._lock:
                 self._forget(refused)

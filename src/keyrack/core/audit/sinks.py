@@ -29,7 +29,7 @@ from keyrack.store.audit import events
 
 log = logger("keyrack")
 
-AT_ONCE = 500
+BATCH_SIZE = 500
 SECONDS = 5.0
 LONGEST_DATAGRAM = 8000
 FACILITY = 13  # log audit
@@ -111,7 +111,7 @@ class Sinks:
             if settled and self._note(name, _mark_of(settled[-1])):
                 seen.difference_update(map(_mark_of, settled))
                 self._last_logged = ""
-            if len(page) < AT_ONCE:
+            if len(page) < BATCH_SIZE:
                 return count
             after = page[-1].id
 
@@ -151,7 +151,7 @@ class Sinks:
 
 
 def _page(connection: Connection, after: int) -> Sequence[Event]:
-    return events.after(connection, after, AT_ONCE)
+    return events.after(connection, after, BATCH_SIZE)
 
 
 def _mark_of(event: Event) -> Mark:

@@ -29,7 +29,7 @@ POLL_SECONDS = 30.0
 MAX_KNOWN = 100_000
 LEAST_TO_COMPRESS = 1400
 """Bytes from which on an answer is compressed for hosts that accept gzip: a smaller one is one packet in any case."""
-_AT_ONCE = 1000
+_BATCH_SIZE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +204,9 @@ class CurrentHosts:
 
 
 def changed(instance: Instance, known: dict[int, tuple[bytes, RevisionState]]) -> Collection[int]:
-    """Which of these servers differ in the database from what is known; asks for _AT_ONCE at a time."""
+    """Which of these servers differ in the database from what is known; asks for _BATCH_SIZE at a time."""
     different: list[int] = []
-    for batch in chunks(sorted(known), _AT_ONCE):
+    for batch in chunks(sorted(known), _BATCH_SIZE):
         states = instance.database.read(lambda connection, batch=batch: servers.revision_states(connection, batch))  # type: ignore[misc]
         for server_id in batch:
             secret_hash, state = states.get(server_id, (None, None))

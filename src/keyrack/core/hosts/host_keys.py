@@ -27,7 +27,7 @@ from keyrack.store.hosts.host_keys import HostKey
 from keyrack.store.hosts.reported_facts import is_port
 
 MAX = 16
-AT_ONCE = 200
+PAGE_SIZE = 200
 CHANGED = "host-key-changed"
 
 
@@ -207,7 +207,7 @@ def reachable(instance: Instance, actor: Actor, user: str | None = None) -> list
     accounts: dict[int, tuple[Server, dict[str, None]]] = {}
     cursor: str | None = ""
     while cursor is not None:
-        page = who_can.find(instance, actor, user=user or actor.name, cursor=cursor, limit=AT_ONCE)
+        page = who_can.find(instance, actor, user=user or actor.name, cursor=cursor, limit=PAGE_SIZE)
         for way in page.items:
             accounts.setdefault(way.server.id, (way.server, {}))[1][way.reason.username] = None
         cursor = page.next

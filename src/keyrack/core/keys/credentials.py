@@ -27,7 +27,7 @@ from keyrack.store.room import LIMITS
 
 T = TypeVar("T")
 
-SWEEP_AT_ONCE = 500
+SWEEP_BATCH_SIZE = 500
 
 
 def add(
@@ -246,7 +246,7 @@ def end_expired(instance: Instance, keyrack: Actor) -> int:
     with attempt:
 
         def change(work: Work) -> int:
-            ended = credentials.ended_credentials(work.connection, work.now, SWEEP_AT_ONCE)
+            ended = credentials.ended_credentials(work.connection, work.now, SWEEP_BATCH_SIZE)
             for credential in ended:
                 if credentials.remove_credential(work.connection, credential.id):
                     _record_end(work, credential)

@@ -105,8 +105,8 @@ ANY = "*"
 COUNT = "count"
 MAX_DIGITS = 9
 PER_PAGE = 50
-AT_ONCE = 250
-SERVERS_AT_ONCE = 50
+BATCH_SIZE = 250
+SERVER_BATCH_SIZE = 50
 MAX_CHECKED = 10_000
 """So many rows are checked for one page, which takes some tenths of a second."""
 OF_A_SERVER = 20
@@ -379,8 +379,8 @@ def _of_table(
     connection: Connection, workspace_id: int, table: Table, *where: Any, after: Sequence[Any] = ()
 ) -> Iterator[CheckedRow]:
     own = belongs(table, workspace_id)
-    at_once = SERVERS_AT_ONCE if table is tables.servers else AT_ONCE
-    for rows in sealed_tables.pieces(connection, table, own, *where, after=after, at_once=at_once):
+    batch_size = SERVER_BATCH_SIZE if table is tables.servers else BATCH_SIZE
+    for rows in sealed_tables.pieces(connection, table, own, *where, after=after, batch_size=batch_size):
         for row, fits in zip(rows, _fitting(connection, table, rows), strict=True):
             place = RowPlace(table.name, tuple(row[column.name] for column in table.primary_key))
             yield place, None if fits else _record(connection, table, row)

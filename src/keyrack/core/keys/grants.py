@@ -26,7 +26,7 @@ from keyrack.store.people import groups as group_rows
 from keyrack.store.people import users as user_rows
 
 MAX_PAIRS = 20
-BEGUN_AT_ONCE = 50
+BATCH_SIZE = 50
 
 
 class StandingTerms(TypedDict, total=False):
@@ -116,7 +116,7 @@ def begin(instance: Instance, keyrack: Actor) -> int:
     with Attempt(instance, keyrack, "grants:write", "begin grants", target_kind="grant") as attempt:
 
         def change(work: Work) -> int:
-            due = grants.grants_to_begin(work.connection, work.now, BEGUN_AT_ONCE)
+            due = grants.grants_to_begin(work.connection, work.now, BATCH_SIZE)
             for grant in due:
                 grants.note_begun(work.connection, grant.id, work.now)
                 before = dict(work.bumped)

@@ -40,7 +40,7 @@ MAX_PENDING = 20
 MAX_PER_DAY = 200
 """Requests of one user, cancelled ones too: each stays as long as the audit log."""
 MAX_RULES = 200
-AT_ONCE = 200
+BATCH_SIZE = 200
 MAX_APPROVERS = 2
 
 
@@ -267,7 +267,7 @@ def lapse(instance: Instance, keyrack: Actor) -> int:
     with Attempt(instance, keyrack, "requests:approve", "close old requests", target_kind="request") as attempt:
 
         def change(work: Work) -> int:
-            due = requests.lapsing(work.connection, work.now, AT_ONCE)
+            due = requests.lapsing(work.connection, work.now, BATCH_SIZE)
             for one in due:
                 requests.set_state(work.connection, one.id, state=LAPSED, decided_at=work.now, decided_by="")
                 words = f"Nobody decided in time on request {one.id} for {one.system_user}; it lapsed"

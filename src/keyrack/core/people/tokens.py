@@ -103,7 +103,7 @@ def _note_use(instance: Instance, token: Token) -> None:
     # A time in the future was noted before the clock was set back, and is replaced.
     if token.last_used_at is not None and timedelta(0) <= at - token.last_used_at < USE_NOTED_EVERY:
         return
-    if not instance.database.writes_at_once:
+    if not instance.database.can_write_now:
         return  # a read must not wait for writers
     try:
         instance.database.write(lambda connection: tokens.change_token(connection, token.id, {"last_used_at": at}))

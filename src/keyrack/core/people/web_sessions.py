@@ -209,7 +209,7 @@ def _in_force(instance: Instance, visitor: Visitor) -> bool:
 def _note_seen(instance: Instance, session: WebSession) -> None:
     """Note that a session is in use, at most every SEEN_EVERY; if it fails now, a later use is noted."""
     at = instance.now()
-    if at - session.seen_at < SEEN_EVERY or not instance.database.writes_at_once:
+    if at - session.seen_at < SEEN_EVERY or not instance.database.can_write_now:
         return
     try:
         instance.database.write(lambda connection: web_sessions.change(connection, session.id, {"used_at": at}))

@@ -22,9 +22,9 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from keyrack.store import changes
 from keyrack.store.engine import fibers
 from keyrack.store.engine.altered import is_altered
-from keyrack.store.engine.at_once import keep_short
 from keyrack.store.engine.connect import CommitInDoubt, answer, is_unavailable
 from keyrack.store.engine.fibers import Fiber
+from keyrack.store.engine.nonblocking import keep_short
 from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.prepared import prepared, send, statements_that_write
 from keyrack.store.engine.quick import as_quick

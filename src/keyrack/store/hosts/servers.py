@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Select, or_, select
 from keyrack.model import Page, Place, Server, SystemUser, Window
 from keyrack.ssh.names import spellings
 from keyrack.store.database import announce
-from keyrack.store.engine.at_once import expect
+from keyrack.store.engine.nonblocking import expect
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.hosts import lineage, reported_facts, server_states
 from keyrack.store.per_server import per_server

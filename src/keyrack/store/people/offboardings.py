@@ -22,7 +22,7 @@ from keyrack.store.keys import revocations as revoked
 from keyrack.store.keys.terms import token_in_force
 from keyrack.store.rows import inserted, paged
 from keyrack.store.sealing import receipts, sealed, sealed_sets, seals
-from keyrack.store.sealing.sums import AT_ONCE
+from keyrack.store.sealing.sums import BATCH_SIZE
 from keyrack.store.tables import (
     access_keys,
     credentials,
@@ -396,7 +396,7 @@ def add_hosts(connection: Connection, offboarding_id: int, hosts: Iterable[tuple
         {"offboarding_id": offboarding_id, "server_id": server_id, "name": name, "revision": revision}
         for server_id, name, revision in hosts
     ]
-    for some in chunks(rows, AT_ONCE):
+    for some in chunks(rows, BATCH_SIZE):
         sealed_sets.insert_many(connection, offboarding_hosts, some)
 
 

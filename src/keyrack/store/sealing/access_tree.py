@@ -73,7 +73,7 @@ _ROOT_READ = "keyrack tree root"
 _BEGAN = "keyrack tree began"
 READS = "keyrack tree reads"
 _PLACES = "keyrack tree places"
-AT_ONCE = 5_000
+BATCH_SIZE = 5_000
 
 
 def begin(connection: Connection, *, reads: bool) -> None:
@@ -354,7 +354,7 @@ def settle(connection: Connection) -> None:
         _locking_root.enqueue(connection)  # in a statement of its own: what others add meanwhile must be seen after it
     wanted = sorted({ROOT}.union(*(tree_nodes.path_to(place) for place in noted)))
     read: dict[int, bytes] = {}
-    for some in chunks(wanted, AT_ONCE):
+    for some in chunks(wanted, BATCH_SIZE):
         read.update((row["id"], bytes(row["content"])) for row in _nodes.rows(connection, some))
     root = _checked(connection, read.pop(ROOT, None))
     if root is not None:

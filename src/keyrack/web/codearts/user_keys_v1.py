@@ -45,7 +45,7 @@ def refuse_private_key(call: Call) -> Response:
 
 ENDPOINTS = (
     Endpoint("POST", "/users/sshkey", add_ssh_key),
-    Endpoint("GET", "/users/sshkey", list_ssh_keys, at_once=True),
+    Endpoint("GET", "/users/sshkey", list_ssh_keys, on_event_loop=True),
     Endpoint("DELETE", "/users/sshkey/{id}", delete_ssh_key),
     Endpoint("POST", "/users/sshkey/privatekey/verify", refuse_private_key, open=True),
 )

@@ -36,7 +36,7 @@ class _Rest(TypedDict, total=False):
 
     answers: type[Answer] | None
     status: int
-    at_once: bool
+    on_event_loop: bool
     shown_at: str | None
     first: Callable[[Call], object] | None
 
@@ -100,7 +100,7 @@ def endpoint(
     answers: type[Answer] | None = None,
     status: int = 0,
     first: Callable[[Call], object] | None = None,
-    at_once: bool = False,
+    on_event_loop: bool = False,
     shown_at: str | None = None,
 ) -> Endpoint:
     """One call, as the API serves it and as it is described.
@@ -109,8 +109,8 @@ def endpoint(
     the call's summary. takes: None for a call without a body; asks: None for one without a query; answers: None for
     an empty answer; status: of the answer, 200 or 204 where it is left out; first: what refuses a caller before
     anything wrong with query or body is spoken of, where the action does not say who may call, or no GET shows what the
-    path names; at_once: see Endpoint; shown_at: where what the call made or began is shown, with names of the answer's
-    fields, such as "/grants/{id}"; it becomes the answer's Location.
+    path names; on_event_loop: see Endpoint; shown_at: where what the call made or began is shown, with names of the
+    answer's fields, such as "/grants/{id}"; it becomes the answer's Location.
     """
 
     @wraps(handler)
@@ -148,7 +148,9 @@ def endpoint(
         _handlers_of_get[path] = answered
         _existence_checks[FIELD.sub("{}", path)] = (path, action, answered)
     run = _in_order(answered, method, path, action, first)
-    return Endpoint(method, path, run, action, takes=takes, asks=asks, answers=answers, status=code, at_once=at_once)
+    return Endpoint(
+        method, path, run, action, takes=takes, asks=asks, answers=answers, status=code, on_event_loop=on_event_loop
+    )
 
 
 def written(answer: Answer, status: int = 200) -> Response:
