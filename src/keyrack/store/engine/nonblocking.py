@@ -109,8 +109,8 @@ class NonblockingReader:
             self._end()
 
     def end(self, later: Callable[[Callable[[], None]], object] | None = None) -> None:
-        """End a block. later: an event loop's call_soon; then the snapshot stays open for the other blocks of its round,
-        and is ended after it.
+        """End a block. later: an event loop's call_soon; then the snapshot stays open for the other blocks of the
+        loop's round, and is ended after it.
         """
         self._thread = 0
         try:

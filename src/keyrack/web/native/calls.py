@@ -106,11 +106,10 @@ def endpoint(
     """One call, as the API serves it and as it is described.
 
     handler: gets the call, then the body as takes has it, then the query as asks has it; its first line of text is
-    the call's summary. takes: None for a call without a body; asks: None for one without a query; answers: None for
-    an empty answer; status: of the answer, 200 or 204 where it is left out; first: what refuses a caller before
-    anything wrong with query or body is spoken of, where the action does not say who may call, or no GET shows what the
-    path names; on_event_loop: see Endpoint; shown_at: where what the call made or began is shown, with names of the
-    answer's fields, such as "/grants/{id}"; it becomes the answer's Location.
+    the call's summary. takes, asks, answers: None without a body, a query, an answer's body; status: 200 or 204 where it
+    is left out; first: what refuses a caller before anything wrong with query or body is spoken of, where the action
+    does not say who may call, or no GET shows what the path names; on_event_loop: see Endpoint; shown_at: where what
+    the call made or began is shown, such as "/grants/{id}" with the answer's fields; it becomes the answer's Location.
     """
 
     @wraps(handler)
@@ -120,8 +119,7 @@ def endpoint(
         except Refusal as refusal:
             # Who may not call at all, or names a server that is not there, hears that, and not what is wrong.
             raise _refusal_to_raise(call, action, refusal, first, _read_again(call, method, handler, asks)) from None
-        more = [] if asks is None else [asked]
-        condition = conditions.of(call)
+        more, condition = [] if asks is None else [asked], conditions.of(call)
         if condition is None or method == "GET":
             answer = handler(call, *arguments, *more)
         else:
