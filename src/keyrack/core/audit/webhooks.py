@@ -21,7 +21,7 @@ from keyrack import policy
 from keyrack.core.audit import outgoing_events
 from keyrack.core.instance import Instance
 from keyrack.core.keys.key_sync import HttpAnswer, NoHttpAnswer
-from keyrack.core.private_addresses import is_private_host
+from keyrack.core.private_addresses import outgoing_url
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
@@ -396,22 +396,13 @@ def _secret(value: object) -> str:
 
 
 def _url(instance: Instance, url: object) -> str:
-    words = "url takes the https address that events are sent to, such as https://alerts.example.org/keyrack."
-    if not isinstance(url, str) or len(url) > LONGEST_URL or not url.isascii() or not url.isprintable() or " " in url:
-        raise invalid("url", words)
-    try:
-        parts = urlsplit(url)
-        known = bool(parts.hostname) and not (parts.fragment or "@" in parts.netloc) and parts.port != 0
-    except ValueError:
-        known = False
-    # Plain http is only for services in networks that the settings name, which is checked when the service is called.
-    schemes = ("https", "http") if instance.settings.webhook_networks else ("https",)
-    if known and parts.scheme == "http" and "http" not in schemes:
-        plain = " Over plain http they are sent to networks alone that the service's setting webhook_networks names."
-        raise invalid("url", words + plain)
-    if not known or parts.scheme not in schemes:
-        raise invalid("url", words)
-    if is_private_host(_host(url), instance.settings.networks("webhook_networks")):
-        private = f"{_host(url)} is a private address; the service's setting webhook_networks would allow it."
-        raise invalid("url", private, "private-address")
-    return url
+    # It may have a query: receivers put a token there.
+    return outgoing_url(
+        instance.settings,
+        url,
+        setting="webhook_networks",
+        words="url takes the https address that events are sent to, such as https://alerts.example.org/keyrack.",
+        plain_words="Over plain http they are sent to networks alone",
+        longest=LONGEST_URL,
+        query=True,
+    )
