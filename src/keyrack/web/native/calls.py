@@ -106,7 +106,7 @@ def endpoint(
     """One call, as the API serves it and as it is described.
 
     handler: gets the call, then the body as takes has it, then the query as asks has it; its first line of text is
-    the call's summary. takes, asks, answers: None without a body, a query, an answer's body; status: 200 or 204 where it
+    the call's summary. takes, asks, answers: None without a body, a query, an answer; status: 200 or 204 where it
     is left out; first: what refuses a caller before anything wrong with query or body is spoken of, where the action
     does not say who may call, or no GET shows what the path names; on_event_loop: see Endpoint; shown_at: where what
     the call made or began is shown, such as "/grants/{id}" with the answer's fields; it becomes the answer's Location.
