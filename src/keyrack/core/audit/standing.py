@@ -51,11 +51,11 @@ WAYS_OUT: Mapping[str, str] = {
 """What settles an alarm, by its code."""
 OTHERWISE = "Find out what it was, then say here that it is settled."
 MORE_ALARMS = (
-    f"More than {rows.MOST_ALARMS:,} alarms were raised within a week: only the newest were looked at; the audit log "
+    f"More than {rows.MAX_ALARMS:,} alarms were raised within a week: only the newest were looked at; the audit log "
     "has all of them."
 )
 MORE_HOSTS = (
-    f"More than {rows.MOST_BEHIND:,} servers may have something wrong: only the first ones by name were looked at; the "
+    f"More than {rows.MAX_BEHIND:,} servers may have something wrong: only the first ones by name were looked at; the "
     "list of servers has all of them."
 )
 SOURCE_WAY_OUT = "Name the account that is theirs now, or stop taking keys from it."
@@ -185,7 +185,7 @@ def settle(instance: Instance, actor: Actor, event_id: int) -> Alarm:
 def _raised(connection: Connection, workspace_id: int, now: datetime) -> tuple[list[Row], bool]:
     """The alarms of the last KEPT that are looked at, and whether there are more."""
     raised = rows.alarms(connection, workspace_id, now - KEPT)
-    return raised[: rows.MOST_ALARMS], len(raised) > rows.MOST_ALARMS
+    return raised[: rows.MAX_ALARMS], len(raised) > rows.MAX_ALARMS
 
 
 def _settling(instance: Instance, actor: Actor, event_id: int) -> Attempt:

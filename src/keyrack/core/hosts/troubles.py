@@ -60,7 +60,7 @@ class Troubles:
     """What is wrong with a workspace's hosts.
 
     alarms: all that stand; saying: of the other hosts those that report a problem, each with its first one in words;
-    is_cut: whether hosts may be in trouble beyond those that were looked at (rows.MOST_BEHIND).
+    is_cut: whether hosts may be in trouble beyond those that were looked at (rows.MAX_BEHIND).
     """
 
     alarms: tuple[Trouble, ...]
@@ -71,7 +71,7 @@ class Troubles:
 def find(instance: Instance, connection: Connection, workspace_id: int) -> Troubles:
     """The troubles of a workspace, by the hosts' names."""
     found = rows.troubled(connection, workspace_id)
-    ids = found[: rows.MOST_BEHIND]
+    ids = found[: rows.MAX_BEHIND]
     known = servers.by_ids(connection, ids)
     shown = host_key_rows.of_servers(connection, ids)
     alarms: list[Trouble] = []
