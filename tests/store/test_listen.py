@@ -12,6 +12,7 @@ import pytest
 from keyrack.store.changes import announce
 from keyrack.store.database import Database
 from keyrack.store.engine import listen
+from tests.store.no_threads import no_threads
 from tests.waiting import wait_until
 
 NEWS = range(1, 41)
@@ -100,3 +101,16 @@ def test_the_notifier_connects_again(postgresql_url: str) -> None:
             return len(heard) > 1
 
         wait_until(again, "a notification by another connection")
+
+
+def test_a_change_counts_and_later_ones_are_notified_where_a_thread_could_not_be_started(postgresql_url: str) -> None:
+    heard: set[int] = set()
+    with Database.open(postgresql_url) as other:
+        other.listen(heard.update)
+        with Database.open(postgresql_url) as database, no_threads():
+            tell(database, 1)
+        with Database.open(postgresql_url) as database:
+            with no_threads():
+                tell(database, 2)
+            tell(database, 3)
+            wait_until(lambda: heard == {1, 2, 3}, "what was changed without a thread is heard of with the next")

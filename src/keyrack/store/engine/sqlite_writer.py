@@ -83,8 +83,9 @@ class SqliteWriter:
             if self._closed:
                 raise RuntimeError("The database is closed.")
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="keyrack-sqlite-writer", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name="keyrack-sqlite-writer", daemon=True)
+                thread.start()  # where the system has no thread left this raises, and the next write tries again
+                self._thread = thread
             self._queue.put(waiting)
 
     def watch(self) -> None:
