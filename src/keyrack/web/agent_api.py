@@ -50,15 +50,15 @@ QUESTION = b"GET %b?" % DOCUMENT.encode()
 LONGEST_WAIT = 50.0
 # Hosts whose documents are made by one piece of work; and from which size, in bytes, one is made by itself, so that
 # nobody waits for it.
-MOST_TOGETHER = 100
+MAX_BATCH = 100
 LARGE_DOCUMENT = 200_000
 # A host reports each revision that it obeys, and a list of keys when it changed since its last look, half a minute
 # before: no host that is well comes near these, a minute.
-MOST_REPORTS = 1200
-MOST_LISTS = 30
+MAX_REPORTS = 1200
+MAX_LISTS = 30
 # What the long ones of a host may have together, a minute: a full list of keys is some 700 kB, and comes with all that
 # changes in it; who is logged in is told every five seconds at most.
-MOST_BYTES = 4_000_000
+MAX_BYTES = 4_000_000
 # A host's report is taken up to this size, however short bodies from elsewhere must be. Agents send less at once.
 LARGEST_REPORT = 2_000_000
 
@@ -140,13 +140,13 @@ class _AgentCalls:
         # The interpreter runs one thread at a time: each more that computes takes as much again from the event loop.
         # Reports wait for their commit most of the time.
         threads, reporting = ThreadPoolExecutor(1, "keyrack-agents"), ThreadPoolExecutor(1, "keyrack-reports")
-        self._contacts = Batches(partial(contacts.answer, instance), MOST_TOGETHER, sharing.slices, threads)
+        self._contacts = Batches(partial(contacts.answer, instance), MAX_BATCH, sharing.slices, threads)
         self._proofs: Batches[tuple[str, str], Server | DeletedServer] = Batches(
-            partial(enrolment.authenticate_together, instance), MOST_TOGETHER, sharing.slices, threads
+            partial(enrolment.authenticate_together, instance), MAX_BATCH, sharing.slices, threads
         )
         # Hosts that wait for a document are served before reports are noted.
         self._reports: Batches[_Report, bool] = Batches(
-            self._take_reports, MOST_TOGETHER // 2, sharing.slices, reporting, after=lambda: self._contacts.waiting
+            self._take_reports, MAX_BATCH // 2, sharing.slices, reporting, after=lambda: self._contacts.waiting
         )
         self._sizes: dict[int, int] = {}
         self._machines = Machines(instance, waiting, sharing.scheduler)
@@ -435,8 +435,8 @@ class _Limits:
     """How often and how much each host may report; each process counts for itself. From any thread."""
 
     def __init__(self) -> None:
-        self._reports, self._lists = RateLimit(MOST_REPORTS), RateLimit(MOST_LISTS)
-        self._bytes = RateLimit(MOST_BYTES)
+        self._reports, self._lists = RateLimit(MAX_REPORTS), RateLimit(MAX_LISTS)
+        self._bytes = RateLimit(MAX_BYTES)
 
     def count(self, server_id: int, size: int) -> None:
         """Count a report of so many bytes. Raises Refusal THROTTLED when it is one too many, or too long for now."""

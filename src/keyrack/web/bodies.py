@@ -29,7 +29,7 @@ PART = re.compile(r'^content-disposition: *form-data; *name="?([^";\r\n]+)"?([^\
 LARGEST_ID = 2_147_483_647
 # What neither database nor UTF-8 can hold.
 NO_TEXT = re.compile("[\x00\ud800-\udfff]")
-MOST_FIELDS = 1000
+MAX_FIELDS = 1000
 DEEPEST = 32
 
 
@@ -191,7 +191,7 @@ def form(body: bytes) -> dict[str, str]:
             keep_blank_values=True,
             strict_parsing=bool(body),
             errors="strict",
-            max_num_fields=MOST_FIELDS,
+            max_num_fields=MAX_FIELDS,
         )
     except (UnicodeError, ValueError):
         raise _no_form() from None
@@ -309,8 +309,8 @@ def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
         raise malformed("The body names a field twice.")
-    if len(pairs) > MOST_FIELDS:
-        raise malformed(f"The body has more than {MOST_FIELDS} fields in one object.")
+    if len(pairs) > MAX_FIELDS:
+        raise malformed(f"The body has more than {MAX_FIELDS} fields in one object.")
     return values
 
 
