@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.connection.calls import AT_ONCE, connected, connection_options, if_missing
+from keyrack.cli.connection.calls import PAGE_SIZE, connected, connection_options, if_missing
 from keyrack.cli.keys_on_many import line_of
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import NOTHING, as_json_object, dash, show_json, table
@@ -42,7 +42,7 @@ def where(key: str, json_wanted: bool, **given: Any) -> None:
     """
     fingerprint = _fingerprint_of(key)
     with connected(given) as calls, if_missing(_NOWHERE):
-        query: dict[str, Any] = {"fingerprint": fingerprint, "per_page": AT_ONCE}
+        query: dict[str, Any] = {"fingerprint": fingerprint, "per_page": PAGE_SIZE}
         page = calls.ask("GET", "/keys/places", query=query)
         shown, items = {**page, "items": []}, page["items"]
         while page["next"] is not None:

@@ -204,7 +204,7 @@ def parts(request: Request, body: bytes) -> dict[str, str]:
     if boundary is None:
         raise _no_form()
     # The body begins and ends with the boundary, as all that send such forms have it.
-    first, *pieces = (b"\r\n" + body).split(b"\r\n--" + boundary[1].encode("latin-1"), MOST_FIELDS + 1)
+    first, *pieces = (b"\r\n" + body).split(b"\r\n--" + boundary[1].encode("latin-1"), MAX_FIELDS + 1)
     if first or not pieces or pieces.pop().rstrip(b"\r\n") != b"--":
         raise _no_form()
     return _form_of([_part(piece) for piece in pieces])
