@@ -13,7 +13,7 @@ from keyrack.web.console.visits import Visit
 
 
 @dataclass(frozen=True, slots=True)
-class KeyPlaces:
+class PlacesOfKey:
     """The accounts that a key opens, registered there or in a file of the host, and the repositories.
 
     cut: there are more than these.
@@ -24,7 +24,7 @@ class KeyPlaces:
     cut: bool
 
 
-def places_of(visit: Visit, fingerprint: str) -> KeyPlaces | None:
+def places_of(visit: Visit, fingerprint: str) -> PlacesOfKey | None:
     """The places of a key, as far as the visitor may see them; None where there is none."""
     if is_fingerprint(fingerprint):
         with suppress(Refusal):
@@ -32,5 +32,5 @@ def places_of(visit: Visit, fingerprint: str) -> KeyPlaces | None:
             accounts = tuple(one for one in found.items if one.server_id is not None)
             in_repositories = tuple(one for one in found.items if one.repository is not None)
             if accounts or in_repositories:
-                return KeyPlaces(accounts, in_repositories, found.next is not None)
+                return PlacesOfKey(accounts, in_repositories, found.next is not None)
     return None
