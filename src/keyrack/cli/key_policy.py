@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from keyrack.cli.changes import tell
-from keyrack.cli.connection.calls import AT_ONCE, Calls, connected, connection_options
+from keyrack.cli.connection.calls import PAGE_SIZE, Calls, connected, connection_options
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json_object, dash, show_json, table
 
@@ -71,7 +71,7 @@ def _preview(calls: Calls, wanted: dict[str, Any], json_wanted: bool) -> None:
     query = {name: AS_STARTED if value is None else value for name, value in wanted.items()}
     if isinstance(types := query.get("key_types"), list):
         query["key_types"] = ",".join(types)
-    query["per_page"] = AT_ONCE
+    query["per_page"] = PAGE_SIZE
     items: list[dict[str, Any]] = []
     cursor: str | None = ""
     while cursor is not None:
