@@ -74,7 +74,7 @@ def of_order_eight() -> Point:
 def reckoned(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """By one multiplication, or by halvings where OpenSSL cannot be had."""
     if request.param == "without it":
-        monkeypatch.setattr(curves, "_to_opposite", SimpleNamespace(times=lambda u: None))
+        monkeypatch.setattr(curves, "_times_5l_minus_1", SimpleNamespace(times=lambda u: None))
 
 
 @pytest.mark.usefixtures("reckoned")
