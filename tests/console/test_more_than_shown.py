@@ -15,10 +15,10 @@ from keyrack.core.people import actors, groups, users
 from keyrack.model import Role
 from keyrack.store import tables
 from keyrack.store.audit import events
-from keyrack.store.overview import MOST_BEHIND, NEWEST
+from keyrack.store.overview import MAX_BEHIND, NEWEST
 from keyrack.store.sealing import sealed
-from keyrack.web.console.pages_access import MOST, MOST_LINES
-from keyrack.web.console.pages_keys import MOST_WAYS
+from keyrack.web.console.pages_access import MAX, MAX_LINES
+from keyrack.web.console.pages_keys import MAX_WAYS
 from tests.console.conftest import SignedIn
 from tests.console.enrolled_host import person as user_called
 from tests.core.keys_for_tests import fresh_line
@@ -36,7 +36,7 @@ def crowd(console: Service) -> None:
     machine |= {"enrolled_at": at, "seen_at": at}
     rows = [
         {**machine, "host": secrets.token_hex(8), "name": f"crowd-{n}", "agent_secret_hash": secrets.token_bytes(32)}
-        for n in range(MOST_BEHIND + 2)
+        for n in range(MAX_BEHIND + 2)
     ]
     console.instance.database.write(lambda connection: sealed.insert_rows(connection, tables.servers, rows))
 
@@ -94,12 +94,12 @@ def test_names_as_long_as_any_lie_within_the_window(page: Page, console: Service
 @pytest.fixture(scope="module")
 def well_travelled(console: Service, crowd: None) -> list[str]:
     """The fingerprints of six keys of alice's, each of which opens more hosts than its page looks at."""
-    for number in range(MOST_WAYS + 1):
+    for number in range(MAX_WAYS + 1):
         host = servers.create(console.instance, KEYRACK, name=f"far-{number}", address="192.0.2.2", tags=("far",))
         system_users.create(console.instance, KEYRACK, host.id, username="deploy")
     alice = user_called(console, "alice")
     grants.give(console.instance, KEYRACK, user_id=alice.id, tag="far", system_user="deploy")
-    titles = [f"key {number}" for number in range(MOST // MOST_WAYS + 1)]
+    titles = [f"key {number}" for number in range(MAX // MAX_WAYS + 1)]
     made = [
         user_keys.add(console.instance, KEYRACK, title=title, public_key=fresh_line(), user_id=alice.id)
         for title in titles
@@ -110,7 +110,7 @@ def well_travelled(console: Service, crowd: None) -> list[str]:
 def test_a_key_says_how_many_hosts_it_opens_however_many_keys_its_owner_has(
     page: Page, well_travelled: list[str], signed_in: SignedIn
 ) -> None:
-    least = f"at least {MOST_WAYS} hosts"
+    least = f"at least {MAX_WAYS} hosts"
     signed_in(page, "alice").goto("/keys")
     rows = page.get_by_role("table", name="My keys").get_by_role("row").filter(has_text="key ")
     expect(rows).to_have_text([re.compile(f"{least}")] * len(well_travelled))
@@ -131,7 +131,7 @@ def test_ones_own_access_is_shown_to_its_end(page: Page, well_travelled: list[st
         if page.get_by_role("link", name="Next", exact=True).count() == 0:
             break
         page.get_by_role("link", name="Next", exact=True).click()
-    assert {f"far-{number}" for number in range(MOST_WAYS + 1)} <= names
+    assert {f"far-{number}" for number in range(MAX_WAYS + 1)} <= names
 
 
 def test_a_key_that_opens_repositories_alone_says_when_it_was_used(
@@ -160,12 +160,12 @@ def test_an_account_with_very_many_keys_does_not_fill_the_list(
 ) -> None:
     host = servers.create(console.instance, KEYRACK, name="crowded", address="192.0.2.3")
     system_users.create(console.instance, KEYRACK, host.id, username="www")
-    for number in range(MOST_LINES + 3):
+    for number in range(MAX_LINES + 3):
         credentials.add(
             console.instance, KEYRACK, host.id, label=f"key {number}", username="www", public_key=fresh_line()
         )
     signed_in(page, "olga").goto("/access?view=list&q=crowded")
     rows = page.get_by_role("table", name="Access").get_by_role("row").filter(has_text="(no user)")
-    expect(rows).to_have_count(MOST_LINES + 1)
+    expect(rows).to_have_count(MAX_LINES + 1)
     rows.get_by_role("link", name="3 more ways in").click()
-    expect(page.get_by_role("main").locator("ul.log > li")).to_have_count(MOST_LINES + 3)
+    expect(page.get_by_role("main").locator("ul.log > li")).to_have_count(MAX_LINES + 3)

@@ -188,7 +188,7 @@ def test_a_look_through_all_rows_sorts_none_of_them(database: Database, name: st
 
     def piece(connection: Connection) -> Any:
         own = damaged_rows.belongs(table, 1)
-        return next(sealed_tables.pieces(connection, table, own, after=after, at_once=100))
+        return next(sealed_tables.pieces(connection, table, own, after=after, batch_size=100))
 
     shown = explained(database, piece)
     assert shown

@@ -65,7 +65,7 @@ def test_what_begins_to_grow_late_is_looked_at(
     wait_until(lambda: not statistics._is_running(), "the look at what others changed is over")
     grow(database, commands=4, rows=40)
     assert known_rows(database) == -1
-    statistics.changed(table_statistics.MOST_APART)
+    statistics.changed(table_statistics.MAX_BETWEEN_CHECKS)
     wait_until(lambda: known_rows(database) >= 160, "the planner knows of the rows")
     statistics.close()
 

@@ -315,7 +315,7 @@ def test_due_sources_are_looked_at_by_themselves_and_those_of_who_is_out_are_not
 def test_one_that_others_altered_keeps_no_other_from_its_turn(
     service: Service, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(key_sync, "AT_ONCE", 1)
+    monkeypatch.setattr(key_sync, "BATCH_SIZE", 1)
     for kind in ("github", "gitlab"):
         name(service, elsewhere, kind)
     held = tables.key_sources

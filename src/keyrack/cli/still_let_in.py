@@ -9,13 +9,13 @@ from typing import Any
 
 from keyrack.cli.connection.calls import CallRefused, Calls
 
-MOST_LOOKED = 200
+MAX_WAYS = 200
 
 
 def ways(calls: Calls, **asked: Any) -> list[dict[str, Any]]:
     """The first ways in of a user, or on a server; none where this caller may not see them."""
     try:
-        found: list[dict[str, Any]] = calls.ask("GET", "/access", query={**asked, "per_page": MOST_LOOKED})["items"]
+        found: list[dict[str, Any]] = calls.ask("GET", "/access", query={**asked, "per_page": MAX_WAYS})["items"]
     except CallRefused:
         return []
     return found

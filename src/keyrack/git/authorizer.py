@@ -42,7 +42,7 @@ log = logger("keyrack.git")
 
 LARGEST_FRAME = 65_536
 ASK_SECONDS = 10.0
-MOST_ENDED = 1_000
+MAX_ENDED = 1_000
 CHECK_EVERY_SECONDS = 0.3
 HEARTBEAT_SECONDS = 5.0
 MEASURE_EVERY_SECONDS = 1.0
@@ -197,7 +197,7 @@ class Authorizer:
             return
         self._pushes.pop(running.operation, None)
         self._ended[running.operation] = running.access, running.refs
-        if len(self._ended) > MOST_ENDED:
+        if len(self._ended) > MAX_ENDED:
             self._ended.popitem(last=False)
         # Also of one that was stopped, the changes until then go into the log. When the authorizer stops, git goes on.
         goes_on = self._stopping is not None and self._stopping.is_set()
@@ -401,7 +401,7 @@ class Authorizer:
             # The largest object that git unpacks in memory; it refuses a larger one.
             environment["GIT_ALLOC_LIMIT"] = str(self._instance.settings.git_max_file_bytes)
             environment |= {"KEYRACK_SOCKET": str(self._socket), "KEYRACK_OPERATION": operation}
-            environment["KEYRACK_MOST_REFS"] = str(bounds.MOST_REFS_OF_A_PUSH)
+            environment["KEYRACK_MAX_REFS"] = str(bounds.MAX_REFS_PER_PUSH)
         if access.protected is not None:
             environment["KEYRACK_PROTECTED"] = access.protected
         return environment

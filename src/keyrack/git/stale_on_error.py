@@ -16,8 +16,8 @@ T = TypeVar("T")
 # How long the database may take to answer one question.
 PATIENCE_SECONDS = 3.0
 SILENT_SECONDS = 2.0
-QUESTIONS_AT_ONCE = 8
-MOST_KNOWN = 20_000
+THREADS = 8
+MAX_KNOWN = 20_000
 
 
 class Away(Exception):
@@ -34,7 +34,7 @@ class StaleOnErrorCache:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._known: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
-        self._pool = ThreadPoolExecutor(QUESTIONS_AT_ONCE, thread_name_prefix="git question")
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="git question")
         self._silent_until = 0.0
 
     async def ask(self, name: Hashable, question: Callable[[], T]) -> T:
@@ -56,7 +56,7 @@ class StaleOnErrorCache:
         """Drop answers that are too old, and the oldest where there are too many."""
         while self._known:
             asked_at, _ = next(iter(self._known.values()))
-            if len(self._known) <= MOST_KNOWN and now - asked_at <= self._seconds:
+            if len(self._known) <= MAX_KNOWN and now - asked_at <= self._seconds:
                 return
             self._known.popitem(last=False)
 

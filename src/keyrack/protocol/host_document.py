@@ -297,8 +297,8 @@ def _user_key(value: Any, where: str) -> AuthorizedKey:
 
 
 def _options(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(value) > options.MOST_OPTIONS:
-        raise DocumentError(f"is not a list of at most {options.MOST_OPTIONS} options")
+    if not isinstance(value, list) or len(value) > options.MAX_OPTIONS:
+        raise DocumentError(f"is not a list of at most {options.MAX_OPTIONS} options")
     for option in value:
         if not isinstance(option, str) or len(option) > options.LONGEST_OPTION:
             raise DocumentError("is no list of options")

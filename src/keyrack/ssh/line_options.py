@@ -22,7 +22,7 @@ _FLAGS = ("restrict", "cert-authority", *_NEGATABLE, "pty", "user-rc")
 _NOT_NEGATABLE = ("restrict", "cert-authority")
 _VALUES = ("command", "principals", "from", "expiry-time", "environment", "permitopen", "permitlisten", "tunnel")
 _ONLY_ONCE = ("command", "from", "principals")
-_MOST_ENVIRONMENT, _MOST_PERMITS = 1025, 4097  # auth-options.c counts before it adds
+_MAX_ENVIRONMENT, _MAX_PERMITS = 1025, 4097  # auth-options.c counts before it adds
 _LONGEST_HOST = 1024  # NI_MAXHOST
 _LARGEST_TUNNEL = 0x7FFFFFFD
 _BLANKS = " \t\n\v\f\r"  # isspace()
@@ -161,10 +161,10 @@ def _value_problem(name: str, value: str, before: int, version: Tuple[int, int])
         return _from_problem(value, 128 if version < _FIRST_WITH_SHORT_LENGTHS else sys.maxsize)
     if name == "environment":
         variable, equals, _ = value.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z0-9_]+", variable) or before >= _MOST_ENVIRONMENT:
+        if not equals or not re.fullmatch(r"[A-Za-z0-9_]+", variable) or before >= _MAX_ENVIRONMENT:
             return "its option environment sets nothing"
     if name in ("permitopen", "permitlisten") and (
-        before >= _MOST_PERMITS or not _is_permit(value, bare_port=name == "permitlisten")
+        before >= _MAX_PERMITS or not _is_permit(value, bare_port=name == "permitlisten")
     ):
         return f"its option {name} names no host and port"
     if name == "tunnel" and value.lower() != "any":

@@ -14,12 +14,12 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 from keyrack.ssh.names import hidden_character
 from keyrack.ssh.quotes import quote_option, unquote_option
 
-MOST_OPTIONS = 32  # of one line
+MAX_OPTIONS = 32  # of one line
 LONGEST_OPTION = 8192  # characters
 _LONGEST_COMMAND = 4096  # characters
-_MOST_ENTRIES = 100  # in one list
+_MAX_ENTRIES = 100  # in one list
 # sshd backtracks over all stars before a pattern fails, and anybody can make it do so by offering the key.
-_MOST_STARS = 4  # in one pattern, enough for *.*.*.*
+_MAX_STARS = 4  # in one pattern, enough for *.*.*.*
 
 # Permissions: a field of Restrictions, the option that gives it, the option that takes it.
 _PERMISSIONS = (
@@ -74,8 +74,8 @@ class Restrictions(_Fields):
             _check_command(made.command)
         for name, check in (("sources", _check_source), ("permitopen", _check_open), ("permitlisten", _check_listen)):
             entries = getattr(made, name)
-            if len(entries) > _MOST_ENTRIES:
-                raise ValueError(f"{name} has more than {_MOST_ENTRIES} entries.")
+            if len(entries) > _MAX_ENTRIES:
+                raise ValueError(f"{name} has more than {_MAX_ENTRIES} entries.")
             for entry in entries:
                 check(entry)
         if made.sources and all(source.startswith("!") for source in made.sources):
@@ -117,8 +117,8 @@ def render(restrictions: Restrictions, key_type: str) -> List[str]:
     more than one line may have: a host refuses the whole document that has such a line.
     """
     rendered = written(restrictions, key_type)
-    if len(rendered) > MOST_OPTIONS:
-        raise ValueError(f"A key has at most {MOST_OPTIONS} options, each place to forward to one; * stands for any.")
+    if len(rendered) > MAX_OPTIONS:
+        raise ValueError(f"A key has at most {MAX_OPTIONS} options, each place to forward to one; * stands for any.")
     if any(len(option) > LONGEST_OPTION for option in rendered):
         raise ValueError(f"An option has at most {LONGEST_OPTION} characters; write a network or a pattern for many.")
     return rendered
@@ -222,8 +222,8 @@ def _check_source(value: str) -> None:
         return
     if not _HOST_PATTERN.fullmatch(entry):
         raise ValueError("A source is an address, a network, or a host name that may hold * and ?.")
-    if entry.count("*") > _MOST_STARS:
-        raise ValueError(f"A source has at most {_MOST_STARS} stars; write a network such as 10.0.0.0/8.")
+    if entry.count("*") > _MAX_STARS:
+        raise ValueError(f"A source has at most {_MAX_STARS} stars; write a network such as 10.0.0.0/8.")
 
 
 def _check_sources(value: str) -> None:

@@ -34,7 +34,7 @@ _BLANKS_FOR_PLUS = (
     "The key has blanks where its + were, as a form reads a + that is not encoded. "
     "Send each + as %2B (with curl: --data-urlencode), or send JSON."
 )
-_MOST_PARTS = 200  # the longest key has some 45 of them, and a comment takes few
+_MAX_PARTS = 200  # the longest key has some 45 of them, and a comment takes few
 
 
 class PublicKey(NamedTuple):
@@ -182,7 +182,7 @@ def _decode(encoded: str) -> bytes:
 
 def _came_by_a_form(key_type: str, line: str) -> bool:
     """Whether the key is whole once blanks in it are + again, as which a form reads a + that nobody encoded."""
-    parts = line.split(" ")[1:_MOST_PARTS]
+    parts = line.split(" ")[1:_MAX_PARTS]
     for count in range(2, len(parts) + 1):
         try:
             read_blob(key_type, _decode("+".join(parts[:count])), mathematics=False)

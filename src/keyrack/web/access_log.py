@@ -12,7 +12,7 @@ from starlette.types import Scope
 from keyrack.core.instance import Instance
 from keyrack.logs import logger
 
-MOST_LINES_A_SECOND = 50
+MAX_LINES_PER_SECOND = 50
 
 log = logger("keyrack.web")
 
@@ -48,8 +48,8 @@ class Notes:
         with self._lock:
             now = int(time.monotonic())
             if now != self._second:
-                if self._lines > MOST_LINES_A_SECOND:
-                    log.warning("more refusals than are written here", left_out=self._lines - MOST_LINES_A_SECOND)
+                if self._lines > MAX_LINES_PER_SECOND:
+                    log.warning("more refusals than are written here", left_out=self._lines - MAX_LINES_PER_SECOND)
                 self._second, self._lines = now, 0
             self._lines += 1
-            return self._lines <= MOST_LINES_A_SECOND
+            return self._lines <= MAX_LINES_PER_SECOND

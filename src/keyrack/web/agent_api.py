@@ -50,15 +50,15 @@ QUESTION = b"GET %b?" % DOCUMENT.encode()
 LONGEST_WAIT = 50.0
 # The most hosts whose documents are made in one batch, and the size in bytes from which a document is made alone, so
 # that no other host waits for it.
-MOST_TOGETHER = 100
+MAX_BATCH = 100
 LARGE_DOCUMENT = 200_000
 # The most reports and lists of keys of a host in a minute. A host reports each revision that it obeys, and scans its
 # keys every half minute, so a healthy one stays far below.
-MOST_REPORTS = 1200
-MOST_LISTS = 30
+MAX_REPORTS = 1200
+MAX_LISTS = 30
 # The most bytes of a host's long reports in a minute: a full list of keys is some 700 kB, sent whenever it changes;
 # open sessions are reported every five seconds at most.
-MOST_BYTES = 4_000_000
+MAX_BYTES = 4_000_000
 # The longest report, also where the setting max_body_bytes is lower. Agents send less at once.
 LARGEST_REPORT = 2_000_000
 
@@ -140,13 +140,13 @@ class _AgentCalls:
         # One thread each: of threads that compute, the interpreter runs one at a time, and every further one delays the
         # event loop. Reports mostly wait for their commit.
         threads, reporting = ThreadPoolExecutor(1, "keyrack-agents"), ThreadPoolExecutor(1, "keyrack-reports")
-        self._contacts = Batches(partial(contacts.answer, instance), MOST_TOGETHER, sharing.slices, threads)
+        self._contacts = Batches(partial(contacts.answer, instance), MAX_BATCH, sharing.slices, threads)
         self._proofs: Batches[tuple[str, str], Server | DeletedServer] = Batches(
-            partial(enrolment.authenticate_together, instance), MOST_TOGETHER, sharing.slices, threads
+            partial(enrolment.authenticate_together, instance), MAX_BATCH, sharing.slices, threads
         )
         # Hosts that wait for a document are served before reports are noted.
         self._reports: Batches[_Report, bool] = Batches(
-            self._take_reports, MOST_TOGETHER // 2, sharing.slices, reporting, after=lambda: self._contacts.waiting
+            self._take_reports, MAX_BATCH // 2, sharing.slices, reporting, after=lambda: self._contacts.waiting
         )
         self._sizes: dict[int, int] = {}
         self._machines = Machines(instance, waiting, sharing.scheduler)
@@ -438,8 +438,8 @@ class _Limits:
     """How often and how much each host may report; each process counts for itself. May be used by any thread."""
 
     def __init__(self) -> None:
-        self._reports, self._lists = RateLimit(MOST_REPORTS), RateLimit(MOST_LISTS)
-        self._bytes = RateLimit(MOST_BYTES)
+        self._reports, self._lists = RateLimit(MAX_REPORTS), RateLimit(MAX_LISTS)
+        self._bytes = RateLimit(MAX_BYTES)
 
     def count(self, server_id: int, size: int) -> None:
         """Count a report of so many bytes. Raises Refusal THROTTLED when it is one too many, or too long for now."""

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from keyrack.errors import Kind, Refusal
-from keyrack.web.fair_queueing import BUSY_SECONDS, MOST_WAITING
+from keyrack.web.fair_queueing import BUSY_SECONDS, MAX_WAITING
 from keyrack.web.slices import RoundRobin, Slices
 
 LONGEST_YIELD = 1.0
@@ -49,7 +49,7 @@ class Batches(Generic[Q, A]):
 
     async def ask(self, caller: Hashable, question: Q) -> A:
         """The answer, or whatever the work raises for it. Raises Refusal UNAVAILABLE where too many wait."""
-        if len(self._queue) >= MOST_WAITING:
+        if len(self._queue) >= MAX_WAITING:
             self._turn_away()
         answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._queue.put(caller, (question, answer))

@@ -24,7 +24,7 @@ TEXT = "text/plain"
 LARGEST_ID = 2_147_483_647
 # What neither database nor UTF-8 can hold.
 NO_TEXT = re.compile("[\x00\ud800-\udfff]")
-MOST_FIELDS = 1000
+MAX_FIELDS = 1000
 DEEPEST = 32
 
 
@@ -186,7 +186,7 @@ def form(body: bytes) -> dict[str, str]:
             keep_blank_values=True,
             strict_parsing=bool(body),
             errors="strict",
-            max_num_fields=MOST_FIELDS,
+            max_num_fields=MAX_FIELDS,
         )
     except (UnicodeError, ValueError):
         raise malformed("The body is not a valid form.") from None
@@ -268,8 +268,8 @@ def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
         raise malformed("The body names a field twice.")
-    if len(pairs) > MOST_FIELDS:
-        raise malformed(f"The body has more than {MOST_FIELDS} fields in one object.")
+    if len(pairs) > MAX_FIELDS:
+        raise malformed(f"The body has more than {MAX_FIELDS} fields in one object.")
     return values
 
 

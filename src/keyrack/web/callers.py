@@ -17,7 +17,7 @@ from starlette.requests import Request
 
 from keyrack.core.people.throttle import network
 
-MOST_KNOWN = 100_000
+MAX_KNOWN = 100_000
 _SIGNATURE = b"SDK-"
 MARK = "mark"
 """Where a request's state keeps the mark of its proof, which is needed twice."""
@@ -68,7 +68,7 @@ class Callers:
         mark = self._mark(request, _network_of(request))
         if mark is not None:
             self._known[mark] = who
-            if len(self._known) > MOST_KNOWN:
+            if len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)
 
     def failed(self, request: Request) -> None:

@@ -18,7 +18,7 @@ log = logger("keyrack")
 
 EVERY_SECONDS = 1.0
 FORGET_EVERY = 3600
-AT_ONCE = 8
+THREADS = 8
 
 
 def start(instance: Instance) -> Callable[[], None]:
@@ -39,7 +39,7 @@ class _Loop:
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
         self._post = Outgoing(instance.settings, "webhook_networks").post
-        self._pool = ThreadPoolExecutor(AT_ONCE, "webhook")
+        self._pool = ThreadPoolExecutor(THREADS, "webhook")
         self._busy: dict[int, Future[int]] = {}
         self._sinks = Sinks(instance)
         self._turns = 0

@@ -21,7 +21,7 @@ from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import bodies
 from keyrack.web.api import Call, address_of, strangers, unanswered
 
-MOST_A_PAGE = 100
+MAX_PER_PAGE = 100
 _NO_TOKEN = "This call takes a token; see docs/api."  # noqa: S105 — words
 
 

@@ -19,7 +19,7 @@ import uvicorn
 from keyrack.core.people.throttle import network
 from keyrack.web.slices import Slices
 
-AT_ONCE = 256
+ACCEPTS_PER_ROUND = 256
 """The most connections that are accepted in one round, so that those who are connected are served in between."""
 PEEKED_BYTES = 64
 """How many bytes of what a connection has brought are read ahead, to tell agents from others."""
@@ -80,7 +80,7 @@ class ListeningServer(uvicorn.Server):
     def _accept(self, given: dict[str, Any]) -> None:
         self._accepting = False
         for own in self._own:
-            for _ in range(AT_ONCE):
+            for _ in range(ACCEPTS_PER_ROUND):
                 try:
                     connection, address = own.accept()
                 except OSError:

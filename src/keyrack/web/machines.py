@@ -27,7 +27,7 @@ from keyrack.web.waiting import ContactWaiters, within
 MACHINE_HEADER = "keyrack-machine"
 HOLD_SECONDS = 3.0
 """How long a new run waits for its document if the run before it was there a moment ago, in seconds."""
-MOST_NUMBERS = 200_000
+MAX_NUMBERS = 200_000
 
 
 class Asking(Protocol):
@@ -79,7 +79,7 @@ class Machines:
         if run == identity.run and identity.number <= number:
             words = "Another machine asked as this run of the agent. Begin another run."
             return JSONResponse({"error": words, "tell": "run"}, 409)
-        if len(self._numbers) >= MOST_NUMBERS:
+        if len(self._numbers) >= MAX_NUMBERS:
             self._numbers.clear()
         self._numbers[place] = identity.run, identity.number
         return None

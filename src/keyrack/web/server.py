@@ -206,7 +206,7 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
         live.start()
         _let_go_on_signals(let_go)
         stop_listening = instance.database.listen(waiting.wake)
-        instance.database.prepare_at_once()
+        instance.database.prepare_nonblocking()
         stop = on_start()
 
         async def changed() -> frozenset[int]:

@@ -13,7 +13,7 @@ from functools import partial
 from keyrack.core.hosts.contacts import POLL_SECONDS, CurrentHosts
 from keyrack.logs import logger
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.web.slices import MOST_STEPS, Slices
+from keyrack.web.slices import MAX_STEPS, Slices
 
 log = logger("keyrack")
 
@@ -92,7 +92,7 @@ class ContactWaiters:
             self._set(different)
 
     def _set(self, server_ids: frozenset[int]) -> None:
-        if len(server_ids) <= MOST_STEPS:
+        if len(server_ids) <= MAX_STEPS:
             for server_id in server_ids:
                 self._wake(server_id)
             return

@@ -36,7 +36,7 @@ DELETED = (
 CLOCK_SECONDS = 60.0  # a smaller difference between this host's clock and the service's is not reported
 NOTE_SECONDS = 60.0  # how old the time of the last contact in the status may get
 
-_MOST_UNTOLD = 100  # sentences about files that were put back while the service was away
+_MAX_UNTOLD = 100  # sentences about files that were put back while the service was away
 _PIECE = 100_000  # characters of a document in one request; a proxy may refuse a megabyte
 _REFUSING = (401, 403, 410)  # statuses by which the service refuses this host
 _LOST, _ANSWERED = "lost", "answered"  # a report got no answer; the service has answered another request since then
@@ -281,7 +281,7 @@ class Follower:
         surprise = not new and not offline_now
         put_back = [f"{path} was changed on this host; it is put back" for path in outcome.changed if surprise]
         put_back = [words for words in (*put_back, *outcome.put_back) if words not in self._unreported_words]
-        self._unreported_words = [*self._unreported_words, *put_back][-_MOST_UNTOLD:]
+        self._unreported_words = [*self._unreported_words, *put_back][-_MAX_UNTOLD:]
         self._status = self._status._replace(revision=self._reconciler.revision)
         if new:
             self._status = self._status._replace(applied_at=time.time())

@@ -17,8 +17,8 @@ from keyrack.agent.service.proxy import Proxy
 from keyrack.agent.system.processes import since_boot
 
 _LONGEST_LINE = 16384
-_MOST_HEADERS = 100
-_MOST_INTERIM = 20  # interim answers (1xx)
+_MAX_HEADERS = 100
+_MAX_INTERIM = 20  # interim answers (1xx)
 _SLICE_SECONDS = 2.0  # so soon after it woke up, a host notices that its time is over
 # An answer that has begun must keep a minimum speed: otherwise a byte now and then would keep it alive for ever.
 GRACE_SECONDS = 30.0
@@ -249,7 +249,7 @@ def _wait_until(end: float, connection: socket.socket) -> None:
 
 def _read(stream: BinaryIO, largest: int) -> "tuple[Response, bool]":
     """One answer, and whether the connection stays open after it."""
-    for _ in range(_MOST_INTERIM + 1):
+    for _ in range(_MAX_INTERIM + 1):
         try:
             line = _line(stream, Dropped)
         except ConnectionError as error:
@@ -281,7 +281,7 @@ def _read(stream: BinaryIO, largest: int) -> "tuple[Response, bool]":
 
 def _headers(stream: BinaryIO) -> Dict[str, str]:
     headers: Dict[str, str] = {}
-    for _ in range(_MOST_HEADERS):
+    for _ in range(_MAX_HEADERS):
         line = _line(stream)
         if not line:
             return headers

@@ -22,7 +22,7 @@ from keyrack.settings import Settings
 from keyrack.store.engine import backup, migrate
 from keyrack.store.engine.backup import BackupProblem, Newer
 
-MOST_HOSTS = 100
+MAX_HOSTS = 100
 
 
 @click.command(name="restore")
@@ -99,7 +99,7 @@ def _show(file: Path, loss: Loss, *, is_there: bool, bring_back: bool) -> None:
     added = restoring.listed(loss.added)
     click.echo(f"Lost: {count(loss.lost, 'event')} since" + (f", and what they added: {added}." if added else "."))
     if loss.hosts:
-        enrolled = ", ".join(loss.hosts[:MOST_HOSTS]) + (" …" if len(loss.hosts) > MOST_HOSTS else "")
+        enrolled = ", ".join(loss.hosts[:MAX_HOSTS]) + (" …" if len(loss.hosts) > MAX_HOSTS else "")
         click.echo(
             f"{count(len(loss.hosts), 'host')} enrolled since, and would be told nothing, revocations included, until "
             f"`keyrack hosts enrol SERVER --replace` and its line pasted there: {enrolled}."

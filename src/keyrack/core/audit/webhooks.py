@@ -31,15 +31,15 @@ from keyrack.store.audit.webhooks import DELIVERED, FAILED, Delivery, Webhook
 
 READ, WRITE = "webhooks:read", "webhooks:write"
 LOG = "events:read"
-MOST = 50
+MAX = 50
 LONGEST_URL = 2000
 SHORTEST_SECRET, LONGEST_SECRET = 16, 256
 WAITS = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120, 600, 1800, 3600, *(6 * 3600,) * 12))
 """The waits after failed attempts, three days in all; then the delivery is given up."""
 LEASE = timedelta(minutes=2)
 KEPT = timedelta(days=14)
-AT_ONCE = 500
-CLEARED_AT_ONCE = 1000
+BATCH_SIZE = 500
+CLEAR_BATCH_SIZE = 1000
 DAMAGED = "It was changed in the database, not by Keyrack: nothing is sent until its secret is set anew."
 
 Post = Callable[[str, Mapping[str, str], bytes], HttpAnswer]
@@ -75,8 +75,8 @@ def create(
 
         def change(work: Work) -> Webhook:
             existing = webhooks.of_workspace(work.connection, actor.workspace_id)
-            if len(existing) >= MOST:
-                raise Refusal(Kind.LIMIT, "no-room", f"There are {MOST} webhooks, which is the most; delete one first.")
+            if len(existing) >= MAX:
+                raise Refusal(Kind.LIMIT, "no-room", f"There are {MAX} webhooks, which is the most; delete one first.")
             values: dict[str, Any] = {
                 "workspace_id": actor.workspace_id,
                 "url": address,
@@ -212,7 +212,7 @@ def _queue(instance: Instance, webhook: Webhook) -> int:
     after = webhook.cursor
 
     def question(connection: Connection) -> list[Event]:
-        return webhooks.new_events(connection, webhook, after, AT_ONCE)
+        return webhooks.new_events(connection, webhook, after, BATCH_SIZE)
 
     while waiting := instance.database.read(question):
         wanted = [event.id for event in waiting if _wants(webhook, event)]
@@ -251,7 +251,7 @@ def claim(instance: Instance, busy: frozenset[int] = frozenset()) -> tuple[DueDe
         return ()
 
     def take(connection: Connection) -> tuple[DueDeliveries, ...]:
-        due = [one for one in webhooks.due(connection, now, AT_ONCE) if one.webhook_id not in busy]
+        due = [one for one in webhooks.due(connection, now, BATCH_SIZE) if one.webhook_id not in busy]
         for one in due:
             webhooks.change(connection, replace(one, next_at=now + LEASE))
         held = webhooks.by_ids(connection, [one.webhook_id for one in due])
@@ -284,7 +284,7 @@ def forget_old(instance: Instance) -> None:
     """Delete deliveries that were sent, or given up, before KEPT."""
     before = instance.now() - KEPT
     # A piece at a time, so that other writes come between.
-    while instance.database.write(lambda connection: webhooks.forget(connection, before, AT_ONCE)) == AT_ONCE:
+    while instance.database.write(lambda connection: webhooks.forget(connection, before, BATCH_SIZE)) == BATCH_SIZE:
         pass
 
 
@@ -293,10 +293,10 @@ def clear_deleted(instance: Instance) -> None:
     for webhook_id in instance.database.read(webhooks.deleted):
 
         def piece(connection: Connection, webhook_id: int = webhook_id) -> int:
-            return webhooks.clear(connection, webhook_id, CLEARED_AT_ONCE)
+            return webhooks.clear(connection, webhook_id, CLEAR_BATCH_SIZE)
 
         # A piece at a time, as deleting a million at once would make all other writes wait.
-        while instance.database.write(piece) == CLEARED_AT_ONCE:
+        while instance.database.write(piece) == CLEAR_BATCH_SIZE:
             pass
 
 

@@ -19,7 +19,7 @@ from keyrack.store.git.deploy_keys import DeployKey
 from keyrack.store.git.repositories import Repository
 from keyrack.store.keys import key_owners
 
-MOST_PER_REPOSITORY = 10
+MAX_PER_REPOSITORY = 10
 _TRIES = 5
 
 
@@ -57,8 +57,8 @@ def add(
             if deploy_keys.by_fingerprint(work.connection, repository.id, key.fingerprint) is not None:
                 words = "This key is a deploy key of this repository already."
                 raise Refusal(Kind.TAKEN, "key-taken", words, field="public_key")
-            if deploy_keys.count(work.connection, repository.id) >= MOST_PER_REPOSITORY:
-                words = f"A repository has at most {MOST_PER_REPOSITORY} deploy keys; delete one first."
+            if deploy_keys.count(work.connection, repository.id) >= MAX_PER_REPOSITORY:
+                words = f"A repository has at most {MAX_PER_REPOSITORY} deploy keys; delete one first."
                 raise Refusal(Kind.LIMIT, "too-many-deploy-keys", words)
             _claim(work, key)
             key_id = deploy_keys.add(

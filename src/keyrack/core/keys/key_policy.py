@@ -22,7 +22,7 @@ from keyrack.ssh.public_key import read_canonical
 from keyrack.store.keys import key_policy
 from keyrack.store.keys.key_policy import KeyPolicyRow
 
-MOST = 500
+MAX = 500
 LONGEST_RSA_BITS = 16384
 # Characters of an RSA key's line beside its modulus: type, and in base64 lengths and an exponent of up to 8 bytes.
 _AROUND = len("ssh-rsa ") + 48
@@ -122,7 +122,7 @@ def put(instance: Instance, actor: Actor, *, types: object = KEEP, rsa_minimum_b
 
 
 def hits(instance: Instance, actor: Actor, *, types: object = KEEP, rsa_minimum_bits: object = KEEP) -> Hits:
-    """Which registered keys could not be registered under other rules; at most MOST, and whether there are more.
+    """Which registered keys could not be registered under other rules; at most MAX, and whether there are more.
 
     types: names of key types, None for those of the service, KEEP for those that hold now; rsa_minimum_bits: likewise.
     Raises Refusal INVALID.
@@ -133,7 +133,7 @@ def hits(instance: Instance, actor: Actor, *, types: object = KEEP, rsa_minimum_
             now = _shown(instance, key_policy.of_workspace(connection, actor.workspace_id))
             rules = _rules_to_try(instance.key_rules, now, types, rsa_minimum_bits)
             characters = _AROUND + -(-rules.rsa_minimum_bits // 6)
-            asked = (connection, actor.workspace_id, rules.types, characters, MOST + 1)
+            asked = (connection, actor.workspace_id, rules.types, characters, MAX + 1)
             return rules, key_policy.suspects(*asked), key_policy.suspects_on_servers(*asked)
 
         rules, own, entered = attempt.read(question)
@@ -141,7 +141,7 @@ def hits(instance: Instance, actor: Actor, *, types: object = KEEP, rsa_minimum_
             *_hits_among(((row.user, "", row) for row in own), rules),
             *_hits_among((("", f"{row.username} on {row.server}", row) for row in entered), rules),
         ]
-        return Hits(tuple(items[:MOST]), max(len(own), len(entered), len(items)) > MOST)
+        return Hits(tuple(items[:MAX]), max(len(own), len(entered), len(items)) > MAX)
 
 
 def _rules_to_try(started: KeyRules, now: KeyPolicy, types: object, bits: object) -> KeyRules:

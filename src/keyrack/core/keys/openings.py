@@ -9,13 +9,13 @@ from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
 from keyrack.model import Actor
 from keyrack.store.keys import openings
-from keyrack.store.keys.openings import MOST, Opening
+from keyrack.store.keys.openings import MAX, Opening
 
-__all__ = ["MOST", "of_key", "shown", "words"]
+__all__ = ["MAX", "of_key", "shown", "words"]
 
 
 def of_key(instance: Instance, actor: Actor, fingerprint: str) -> tuple[Opening, ...]:
-    """Where a key lets in as itself, whoever's it is: as SSH keys of servers and in files of hosts, at most MOST of
+    """Where a key lets in as itself, whoever's it is: as SSH keys of servers and in files of hosts, at most MAX of
     each. Raises Refusal FORBIDDEN.
     """
     with Attempt(instance, actor, "credentials:read", "see where a key lets in", target_kind="key") as attempt:

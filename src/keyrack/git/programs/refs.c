@@ -2,7 +2,7 @@
    service which are to change, and as the post-receive hook which have changed, for the log alone: a service that
    does not answer keeps no push waiting for long.
 
-   refs, with KEYRACK_MOST_REFS as the most that one push may name; each is a line "OLD NEW REF" on the input.
+   refs, with KEYRACK_MAX_REFS as the most that one push may name; each is a line "OLD NEW REF" on the input.
    KEYRACK_SOCKET and KEYRACK_OPERATION: whom to tell, and of which push. */
 
 #include <signal.h>
@@ -52,7 +52,7 @@ static void report(const char *state, long count) {
 
 int main(int arguments, char **argument) {
     static char line[LONGEST_LINE];
-    const char *given = getenv("KEYRACK_MOST_REFS");
+    const char *given = getenv("KEYRACK_MAX_REFS");
     const char *name = arguments > 0 ? strrchr(argument[0], '/') : NULL;
     int done = name != NULL && strcmp(name, "/post-receive") == 0;
     long most = given == NULL ? 0 : atol(given), count = 0;

@@ -37,7 +37,7 @@ def report(state: bytes, count: int, lines: bytes) -> None:
 
 def main() -> int:
     """1 when the push names more references than it may, or makes one with too long a name, else 0."""
-    most = int(os.environ.get("KEYRACK_MOST_REFS", "0"))
+    most = int(os.environ.get("KEYRACK_MAX_REFS", "0"))
     done = os.path.basename(sys.argv[0]) == "post-receive"
     lines, count, words = b"", 0, ""
     for line in sys.stdin.buffer:

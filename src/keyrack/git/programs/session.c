@@ -23,7 +23,7 @@
 enum {
     ANSWER_SECONDS = 15,
     LONGEST_COMMAND = 4096,
-    MOST_FIELDS = 256,
+    MAX_FIELDS = 256,
     RETRY_MILLISECONDS = 500,
     SILENCE_MILLISECONDS = 15000,
     GRACE_MILLISECONDS = 2000,
@@ -33,7 +33,7 @@ enum {
 
 struct answer {
     char text[LARGEST];
-    char *fields[MOST_FIELDS + 1];
+    char *fields[MAX_FIELDS + 1];
     int count;
 };
 
@@ -73,7 +73,7 @@ static int receive(int service, struct answer *answer) {
         return -1;
     answer->count = 0;
     for (char *field = answer->text; field < answer->text + length; field += strlen(field) + 1) {
-        if (answer->count == MOST_FIELDS)
+        if (answer->count == MAX_FIELDS)
             return -1;
         answer->fields[answer->count++] = field;
     }
@@ -112,7 +112,7 @@ static int set_limit(int resource, const char *text) {
 
 /* answer: "serve", seconds, words, three limits, count of environment entries, the entries, the arguments. */
 static pid_t start_git(struct answer *answer) {
-    static char *environment[MOST_FIELDS + 1];
+    static char *environment[MAX_FIELDS + 1];
     int entries = atoi(answer->fields[6]);
     if (entries < 0 || 7 + entries >= answer->count)
         return -1;

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 FIRST_CHECK = 256
 """So many changes of this process come before the first check, twice as many before the second, and so on."""
-MOST_APART = 1024
+MAX_BETWEEN_CHECKS = 1024
 """But never more from one check to the next: a table may begin to grow late, when others have grown for long, and until
 it is analyzed, reading a page of its rows sorts all rows that a user has.
 """
@@ -54,7 +54,7 @@ class TableStatistics:
             return
         with self._gate:
             if self._changes >= self._next and not self._closing.is_set() and not self._is_running():
-                self._next = self._changes + min(self._changes, MOST_APART)
+                self._next = self._changes + min(self._changes, MAX_BETWEEN_CHECKS)
                 self._thread = threading.Thread(
                     target=self._analyze_grown_tables, name="keyrack-statistics", daemon=True
                 )

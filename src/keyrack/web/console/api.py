@@ -112,7 +112,7 @@ def read_form(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool
         raise bodies.malformed("The console takes forms.", "content-type")
     try:
         pairs = parse_qsl(
-            content.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=bodies.MOST_FIELDS
+            content.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=bodies.MAX_FIELDS
         )
     except (UnicodeError, ValueError):
         raise bodies.malformed("The body is not a valid form.") from None

@@ -23,7 +23,7 @@ class KeyPlaces:
     def cut(self) -> bool:
         """Whether it may open more accounts than these."""
         kinds = [one.kind for one in self.openings]
-        return any(kinds.count(kind) >= openings.MOST for kind in set(kinds))
+        return any(kinds.count(kind) >= openings.MAX for kind in set(kinds))
 
 
 def places_of(visit: Visit, fingerprint: str) -> KeyPlaces | None:

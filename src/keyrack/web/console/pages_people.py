@@ -31,9 +31,9 @@ from keyrack.web.console.visits import (
 )
 
 PER_PAGE = 100
-MOST = 200
-MOST_WAYS = 80
-MOST_ACTIONS = 12
+MAX = 200
+MAX_WAYS = 80
+MAX_ACTIONS = 12
 CONFIRM = "confirm"
 OWN_KEYS = (user_keys.ADD, user_keys.READ, user_keys.DELETE)
 """What somebody needs to register public keys of their own, and to take them away."""
@@ -74,11 +74,11 @@ def add(visit: Visit) -> Response:
 def person(visit: Visit) -> Response:
     """One person: keys, where they can log in, what they hold."""
     user = named_people.get(visit.instance, visit.actor, visit.path["name"])
-    keys, _, used = last_uses.user_keys(visit.instance, visit.actor, user=user.name, offset=0, limit=MOST)
+    keys, _, used = last_uses.user_keys(visit.instance, visit.actor, user=user.name, offset=0, limit=MAX)
     ways: tuple[who_can.Way, ...] = ()
     more, nothing = False, None
     if visit.may("access:read"):
-        page = who_can.find(visit.instance, visit.actor, user=user.name, limit=MOST_WAYS)
+        page = who_can.find(visit.instance, visit.actor, user=user.name, limit=MAX_WAYS)
         ways, more, nothing = page.items, page.next is not None, page.note
     others = user.disabled_at is None and visit.actor.user_id != user.id
     return visit.show(
@@ -150,7 +150,7 @@ def setting_rights(visit: Visit) -> Asked:
     words = [stays if role is user.role else f"{user.name} is {user.role.value} and becomes {role.value}."]
     for title, some in (("They may from then on", after - before), ("They may no longer", before - after)):
         if some:
-            words.append(f"{title}: {templates.few(sorted(some), MOST_ACTIONS)}.")
+            words.append(f"{title}: {templates.few(sorted(some), MAX_ACTIONS)}.")
     if before == after:
         words.append("What they may do stays the same.")
     back, takes = f"/people/{quote(user.name)}", bool(before - after)
@@ -233,7 +233,7 @@ def undo(visit: Visit) -> Response:
 def group(visit: Visit) -> Response:
     """One group and who is in it."""
     shown = groups.get(visit.instance, visit.actor, visit.path["name"])
-    known = named_people.find(visit.instance, visit.actor, limit=MOST).items if visit.may("people:write") else ()
+    known = named_people.find(visit.instance, visit.actor, limit=MAX).items if visit.may("people:write") else ()
     others = [user.name for user in known if user.name not in shown.members]
     return visit.show("group.html", group=shown, others=others, joins=visit.form.text("member"))
 

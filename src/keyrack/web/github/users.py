@@ -36,7 +36,7 @@ def _named(call: Call) -> Published:
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/user", show_myself, at_once=True),
+    Endpoint("GET", "/user", show_myself, on_event_loop=True),
     Endpoint("GET", "/users/{login}", show_user, open=True),
     Endpoint("GET", "/users/{login}/keys", list_keys, open=True),
 )

@@ -19,7 +19,7 @@ from keyrack.web.api import Call
 HEADER = "private-token"
 SUDO = "sudo"
 USAGES = ("auth", "auth_and_signing")
-MOST_COUNTED = 10_000
+MAX_COUNTED = 10_000
 """For more rows GitLab gives no totals."""
 
 
@@ -98,7 +98,7 @@ def window(call: Call) -> tuple[int, int]:
             raise Lacking(f"{name} does not have a valid value")
         numbers.append(value)
     page, size = numbers
-    return min(page, bodies.LARGEST_ID // forges.MOST_A_PAGE), min(size, forges.MOST_A_PAGE)
+    return min(page, bodies.LARGEST_ID // forges.MAX_PER_PAGE), min(size, forges.MAX_PER_PAGE)
 
 
 def paged(call: Call, items: list[dict[str, Any]], total: int) -> Response:
@@ -110,7 +110,7 @@ def paged(call: Call, items: list[dict[str, Any]], total: int) -> Response:
         del relations["prev"]
     if page >= last:
         del relations["next"]
-    if total > MOST_COUNTED:
+    if total > MAX_COUNTED:
         del relations["last"]
     headers = {
         "Link": forges.link(call, relations.items(), size),
@@ -119,7 +119,7 @@ def paged(call: Call, items: list[dict[str, Any]], total: int) -> Response:
         "X-Next-Page": str(relations.get("next", "")),
         "X-Prev-Page": str(relations.get("prev", "")),
     }
-    if total <= MOST_COUNTED:
+    if total <= MAX_COUNTED:
         headers |= {"X-Total": str(total), "X-Total-Pages": str(last)}
     return forges.answered(call, items, headers=headers)
 

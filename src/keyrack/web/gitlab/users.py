@@ -81,7 +81,7 @@ def _named(call: Call) -> Published:
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/user", show_myself, at_once=True),
+    Endpoint("GET", "/user", show_myself, on_event_loop=True),
     Endpoint("GET", "/users", find_users, open=True),
     Endpoint("GET", "/users/{user}", show_user, open=True),
     Endpoint("GET", "/users/{user}/keys", list_keys, open=True),

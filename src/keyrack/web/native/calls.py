@@ -36,7 +36,7 @@ class _Rest(TypedDict, total=False):
 
     answers: type[Answer] | None
     status: int
-    at_once: bool
+    on_event_loop: bool
     shown_at: str | None
     first: Callable[[Call], object] | None
 
@@ -100,17 +100,16 @@ def endpoint(
     answers: type[Answer] | None = None,
     status: int = 0,
     first: Callable[[Call], object] | None = None,
-    at_once: bool = False,
+    on_event_loop: bool = False,
     shown_at: str | None = None,
 ) -> Endpoint:
     """One call, as the API serves it and as it is described.
 
     handler: gets the call, then the body as takes has it, then the query as asks has it; its first line of text is
-    the call's summary. takes: None for a call without a body; asks: None for one without a query; answers: None for
-    an empty answer; status: of the answer, 200 or 204 where it is left out; first: refuses a caller
-    before query and body are checked, where the action alone does not say who may call, or no GET shows what the path
-    names; at_once: see Endpoint; shown_at: where what the call made or began is shown, with names of the answer's
-    fields, such as "/grants/{id}"; it becomes the answer's Location.
+    the call's summary. takes, asks, answers: None without a body, a query, an answer; status: 200 or 204 where it
+    is left out; first: refuses a caller before query and body are checked, where the action alone does not say
+    who may call, or no GET shows what the path names; on_event_loop: see Endpoint; shown_at: where what
+    the call made or began is shown, such as "/grants/{id}" with the answer's fields; it becomes the answer's Location.
     """
 
     @wraps(handler)
@@ -120,8 +119,7 @@ def endpoint(
         except Refusal as refusal:
             # 403 and 404 come before 422.
             raise _refusal_to_raise(call, action, refusal, first, _read_again(call, method, handler, asks)) from None
-        more = [] if asks is None else [asked]
-        condition = conditions.of(call)
+        more, condition = [] if asks is None else [asked], conditions.of(call)
         if condition is None or method == "GET":
             answer = handler(call, *arguments, *more)
         else:
@@ -148,7 +146,9 @@ def endpoint(
         _handlers_of_get[path] = answered
         _existence_checks[FIELD.sub("{}", path)] = (path, action, answered)
     run = _in_order(answered, method, path, action, first)
-    return Endpoint(method, path, run, action, takes=takes, asks=asks, answers=answers, status=code, at_once=at_once)
+    return Endpoint(
+        method, path, run, action, takes=takes, asks=asks, answers=answers, status=code, on_event_loop=on_event_loop
+    )
 
 
 def written(answer: Answer, status: int = 200) -> Response:

@@ -13,7 +13,7 @@ from keyrack.errors import invalid
 from keyrack.web.api import Call
 from keyrack.web.native.shapes import Answer
 
-MOST_TAGS = 20
+MAX_TAGS = 20
 _TAG = re.compile(r'(W/)?("[!#-~\x80-\xff]*")')
 _TAGS = re.compile(rf"{_TAG.pattern}(?:[ \t]*,[ \t]*{_TAG.pattern})*")
 _ANY = "*"
@@ -104,9 +104,9 @@ def _tags(request: Request, header: str) -> dict[str, bool] | None:
     if text == _ANY:
         return {_ANY: False}
     names = _TAG.findall(text) if _TAGS.fullmatch(text) else []
-    if not 0 < len(names) <= MOST_TAGS:
+    if not 0 < len(names) <= MAX_TAGS:
         raise invalid(
-            header, f"{header} takes the ETag of an answer as it is, in its quotes, up to {MOST_TAGS} of them, or *."
+            header, f"{header} takes the ETag of an answer as it is, in its quotes, up to {MAX_TAGS} of them, or *."
         )
     tags: dict[str, bool] = {}
     for weak, tag in names:
