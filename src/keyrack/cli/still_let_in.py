@@ -1,5 +1,5 @@
-"""Says what lets somebody in all the same after something was taken away, so that nobody takes it for shut; must change
-nothing, and look no further than one page.
+"""Tells in words by which other keys somebody can still log in after one was removed; must change nothing, and read no
+more than one page.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ MAX_WAYS = 200
 
 
 def ways(calls: Calls, **asked: Any) -> list[dict[str, Any]]:
-    """The first ways in of a user, or on a server; none where this caller may not see them."""
+    """The first ways in of a user, or on a server; empty where this caller may not see them."""
     try:
-        found: list[dict[str, Any]] = calls.ask("GET", "/access", query={**asked, "per_page": MAX_WAYS})["items"]
+        page: list[dict[str, Any]] = calls.ask("GET", "/access", query={**asked, "per_page": MAX_WAYS})["items"]
     except CallRefused:
         return []
-    return found
+    return page
 
 
 def words(left: Iterable[Mapping[str, Any]]) -> str:
@@ -28,7 +28,7 @@ def words(left: Iterable[Mapping[str, Any]]) -> str:
 
 
 def of_key(calls: Calls, user: str, key: Mapping[str, Any]) -> str:
-    """Of a user's key, asked before it is deleted: the words for where it is registered as itself."""
+    """The words for where a user's key is registered on servers directly; to be asked before it is deleted."""
     return words(
         one
         for one in ways(calls, user=user)

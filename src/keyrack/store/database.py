@@ -16,8 +16,8 @@ from keyrack.store.changes import announce
 from keyrack.store.engine import altered, catalogue, fibers, migrate
 from keyrack.store.engine.connect import (
     DatabaseAltered,
-    DatabaseSpoilt,
     DatabaseUnavailable,
+    DatabaseUnusable,
     Dialect,
     answer,
     is_damage,
@@ -355,7 +355,7 @@ class Database:
             raise RuntimeError("The database is closed.")
 
     def _answer(self, ask: Callable[[], T], *, again: bool, changes: bool = False) -> T:
-        """Ask, and keep an account of whether the database answers; a file that is spoilt is not asked again.
+        """Ask, and keep an account of whether the database answers; a file that must not be used is not asked again.
 
         changes: whether something is changed, of which there is an account of its own.
         """
@@ -409,7 +409,7 @@ class Database:
 
     def _check_file(self) -> None:
         if self._file is not None and self._file.problem is not None:
-            raise DatabaseSpoilt(self._file.problem)
+            raise DatabaseUnusable(self._file.problem)
 
     def _ask(self, question: Question[T]) -> T:
         if not isinstance(self._readers, Pool):
@@ -421,7 +421,7 @@ class Database:
             except Exception as error:
                 # Before the connection is closed, which may write.
                 if self._file is not None and is_damage(error):
-                    self._file.damaged(getattr(error, "orig", error))
+                    self._file.mark_damaged(getattr(error, "orig", error))
                 raise
 
     def _deliver(self, server_ids: frozenset[int]) -> None:

@@ -29,7 +29,7 @@ from keyrack.core.people import throttle
 from keyrack.errors import Kind, Refusal
 from keyrack.logs import logger
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.engine.connect import DatabaseAltered, DatabaseFull, DatabaseRefused, DatabaseSpoilt
+from keyrack.store.engine.connect import DatabaseAltered, DatabaseFull, DatabaseRefused, DatabaseUnusable
 from keyrack.web import agent_api, forges, request_ids
 from keyrack.web import openapi as description
 from keyrack.web.access_log import Notes
@@ -259,7 +259,7 @@ def _let_go_on_signals(let_go: Callable[[], None]) -> None:
 
 def _shown(error: DatabaseUnavailable) -> str:
     """Why, for whoever may ask: without the addresses and paths that the log has."""
-    if isinstance(error, DatabaseSpoilt):
+    if isinstance(error, DatabaseUnusable):
         return "The database file is damaged or was replaced; the service must be restarted with the right one."
     if isinstance(error, DatabaseAltered):
         return str(error)

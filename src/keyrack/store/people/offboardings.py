@@ -211,7 +211,7 @@ class HeldAccess:
     tokens: Sequence[Row]
     access_keys: Sequence[Row]
     sessions: Sequence[Row]
-    found: Sequence[Row]
+    unmanaged_keys: Sequence[Row]
     key_sources: Sequence[Row]
     requests: Sequence[Row]
 
@@ -229,7 +229,7 @@ def held(connection: Connection, workspace_id: int, user_id: int, at: datetime) 
         tokens=_tokens.rows(connection, user_id, at),
         access_keys=_access_keys.rows(connection, user_id),
         sessions=_sessions.rows(connection, workspace_id, fingerprints),
-        found=_unmanaged.rows(connection, workspace_id, fingerprints),
+        unmanaged_keys=_unmanaged.rows(connection, workspace_id, fingerprints),
         key_sources=sources.rows_of_user(connection, user_id),
         requests=asked.pending_rows(connection, user_id),
     )

@@ -40,10 +40,13 @@ def authenticate(instance: Instance, request: Request) -> Actor:
 
 
 def fields(request: Request, content: bytes) -> tuple[dict[str, Any], bool]:
-    """The fields of a body, and whether it was a form. Raises Refusal, also for sudo, which GitLab accepts
-    in a body too.
+    """The fields of a body, and whether it was a form, also one in parts, as curl --form sends it and GitLab's own
+    examples do. Raises Refusal, also for sudo, which GitLab accepts in a body too.
     """
-    sent, strings = forges.fields(request, content)
+    if bodies.media_type(request) == bodies.PARTS:
+        sent, strings = bodies.parts(request, content), True
+    else:
+        sent, strings = forges.fields(request, content)
     if SUDO in sent:
         raise _as_nobody_else()
     return sent, strings
