@@ -65,12 +65,12 @@ def sent(request: Request, header: bytes) -> list[bytes]:
 
 
 def sent_texts(request: Request, header: bytes) -> list[str]:
-    """The same as texts."""
+    """The same as text, decoded as Latin-1."""
     return [value.decode("latin-1") for name, value in request.scope["headers"] if name == header]
 
 
 def announced(request: Request) -> int | None:
-    """How long a body says it is, in bytes; None where it does not say."""
+    """The length of a body by its Content-Length, 0 without a body; None for one that is sent in chunks."""
     (length, *_) = sent(request, b"content-length") or (b"",)
     if length.isdigit():
         return int(length[:20])
@@ -84,7 +84,7 @@ def may_be(request: Request, size: int) -> bool:
 
 
 def check_length(request: Request, limit: int) -> None:
-    """Refuse a body that says it is longer, before a client that asks for it is told to go on."""
+    """Raise Refusal TOO_LARGE for a body whose Content-Length is larger, before it is read (and 100-continue sent)."""
     if (announced(request) or 0) > limit:
         raise _too_long(limit)
 

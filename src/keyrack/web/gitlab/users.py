@@ -69,7 +69,7 @@ def add_key(call: Call) -> Response:
     new = parameters.new_key(call)
     user_id = call.ids["user"]
     key = user_keys.add(call.instance, call.actor, title=new.title, public_key=new.key, user_id=user_id)
-    # No further right is asked for here: what was done is done, and its answer must not say otherwise.
+    # Shown without asking for another right: the key is registered, and a refusal here would say that it is not.
     return JSONResponse(shapes.key(call.instance, key, user_keys.owner_name(call.instance, key)), 201)
 
 
