@@ -18,7 +18,16 @@ from keyrack.model import Window
 from keyrack.store import per_server, tables
 from keyrack.store.database import Database
 from keyrack.store.hosts import host_reports, servers, sessions
-from keyrack.store.keys import credential_lists, credentials, findings, key_owners, openings, revocations, user_keys
+from keyrack.store.keys import (
+    credential_lists,
+    credentials,
+    findings,
+    key_owners,
+    key_places,
+    openings,
+    revocations,
+    user_keys,
+)
 from keyrack.store.people import offboardings, tokens, web_sessions
 from keyrack.store.sealing import sealed_tables, sums
 from keyrack.store.tables.columns import EPOCH, Flag, Json
@@ -65,6 +74,7 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "one credential": lambda c: credentials.get_credential(c, 1, 1, NOW),
     "a page of credentials": lambda c: credential_lists.find_credentials(c, 1, 1, at=NOW, offset=0, limit=15),
     "does anything let the key in": lambda c: openings.still_opens(c, 1, 1, FINGERPRINT, NOW),
+    "places of a key": lambda c: key_places.credentials_after(c, 1, FINGERPRINT, NOW, after=0, limit=51),
     "whose key": lambda c: key_owners.owner_of(c, FINGERPRINT),
     "delete a user key": lambda c: user_keys.remove_user_key(c, 1),
     "delete a credential": lambda c: credentials.remove_credential(c, 1),

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli import keys_found, keys_on_many, still_let_in
+from keyrack.cli import key_places, keys_found, keys_on_many, still_let_in
 from keyrack.cli.changes import changed, changing, lasting, renewed
 from keyrack.cli.connection.calls import ID, connected, connection_options, if_missing, path_to
 from keyrack.cli.keys_on_many import KEY_FILE, line_of
@@ -32,6 +32,7 @@ command.add_command(keys_on_many.revoke)
 command.add_command(keys_on_many.replace)
 command.add_command(keys_found.find)
 command.add_command(keys_found.confirm)
+command.add_command(key_places.where)
 
 
 @command.command(name="list")

@@ -1,4 +1,4 @@
-"""The frame every dialect hangs in: routes, one request as a record, refusals answered; must know no dialect."""
+"""The frame of every dialect: routes, requests as records, answers to refusals; must know no dialect."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ class Dialect:
 
     authenticate: the actor of a request, or raises Refusal UNAUTHENTICATED. read_body: the fields of a
     body. refuse: the answer to a refusal. unknown_path: the answer where there is no route. not_supported:
-    the answer to a method a path lacks; it gets the methods that the path has. finish: a last look at
-    every answer, for headers. greet: called before a call that asks no authentication; raises Refusal.
+    the answer to a method a path lacks; it gets the methods that the path has. finish: called with
+    every answer, to set headers. greet: called before a call that asks no authentication; raises Refusal.
     meet: notes who asks, on a thread, where a body was too long before anybody was asked, and waits_unknown.
     waits_unknown: whether unknown_path asks the database for this request, and so runs on a thread. shows_quota: its
     answers say how many requests may still be sent. repeats: its queries may name a parameter twice, and the last
@@ -291,7 +291,7 @@ class _Path:
         return self._instance.database.answer_nonblocking(run, asyncio.get_running_loop().call_soon)
 
     def _note_slow(self, what: tuple[Hashable, str]) -> None:
-        """Do not try this again for a while: it took milliseconds in which nobody else was served."""
+        """Have threads run these calls for a while: this one blocked the event loop for milliseconds."""
         if len(self._slow) >= MAX_SLOW:
             self._slow.clear()
         self._slow[what] = monotonic() + SLOW_SECONDS
