@@ -93,7 +93,13 @@ def test_nobody_is_told_more_than_their_lists_tell(team: Team) -> None:
     everywhere(team, line)
     everything = {one.kind for one in places(team, line)}
     assert everything == {"user key", "credential", "unmanaged key"}
-    assert {one.kind for one in places(team, line, team.member)} == {"user key"}
+    mine = places(team, line, team.member)
+    assert [(one.kind, one.system_user) for one in mine] == [
+        ("user key", None),
+        ("credential", "deploy"),
+        ("credential", "root"),
+    ], "as the ways in of oneself tell"
+    assert [places(team, line, team.member, limit=limit) for limit in (1, 2, 3)] == [mine] * 3
     nobody, _ = actor(team.instance, team.owner.workspace_id, "nora", Role.MEMBER)
     bob, _ = actor(team.instance, team.owner.workspace_id, "bob", Role.MEMBER, "codeartsrepo::*")
     hosts, _ = actor(team.instance, team.owner.workspace_id, "hal", Role.MEMBER, "codeartsrepo::*", "credentials:read")

@@ -24,6 +24,7 @@ from keyrack.store.keys import (
     findings,
     key_owners,
     key_places,
+    key_policy,
     openings,
     revocations,
     user_keys,
@@ -52,7 +53,7 @@ FILLED: tuple[tuple[Table, int], ...] = (
     (tables.web_sessions, ROWS),
 )
 # Empty in some rows; here in none, as in most of a table that has grown.
-TOLD = ("fingerprint", "public_key", "acknowledged_at", "user_key_id", "used_at")
+TOLD = ("fingerprint", "key_type", "public_key", "acknowledged_at", "user_key_id", "used_at")
 HOSTS = tuple(range(1, 11))
 
 
@@ -211,6 +212,18 @@ def test_a_piece_of_all_keys_on_servers_sorts_none_of_the_others(database: Datab
     (shown, *_) = explained(database, lambda c: findings.credentials_after(c, 1, 5, 5, 500))
     # PostgreSQL sorts the keys of each server by themselves.
     assert not re.search(r"TEMP B-TREE|(?<!Incremental )Sort  ", shown), shown
+
+
+def test_a_page_of_keys_that_a_policy_would_hit_sorts_none_of_the_others(database: Database) -> None:
+    tried = (1, ["ssh-ed25519"], 400)
+
+    def pages(connection: Connection) -> None:
+        key_policy.suspects(connection, *tried, after=("x", 5), limit=201)
+        key_policy.suspects_on_servers(connection, *tried, after=(5, 5), limit=201)
+
+    for shown in explained(database, pages):
+        # PostgreSQL sorts the keys of each user, and of each server, by themselves.
+        assert not re.search(r"TEMP B-TREE|(?<!Incremental )Sort  ", shown), shown
 
 
 def test_a_key_is_looked_for_by_its_fingerprint_not_through_its_server(database: Database) -> None:

@@ -104,7 +104,7 @@ def delete_mine(key_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> 
     """Delete a key of your own; it no longer opens anything by your grants."""
     with connected(given) as calls, if_missing("`keyrack keys mine list` shows which there are."):
         path = path_to("people", "me", "keys", key_id)
-        words = f"Deleted key {key_id}{still_let_in.of_key(calls, 'me', calls.ask('GET', path))}."
+        words = f"Deleted key {key_id}{still_let_in.of_key(calls, calls.ask('GET', path))}."
         changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)
 
 

@@ -15,6 +15,7 @@ from keyrack.core.git import repositories
 from keyrack.core.hosts import refused_logins
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access, user_keys, who_can
+from keyrack.core.keys.who_can import Way
 from keyrack.core.work import Attempt
 from keyrack.errors import missing
 from keyrack.model import Actor, Credential, UnmanagedKey, UserKey
@@ -183,25 +184,29 @@ def _granted(asked: _Asked, after: str, limit: int) -> _Page:
     ways = who_can.find(
         asked.attempt.instance, asked.actor, user=owner, fingerprint=asked.fingerprint, cursor=after, limit=limit
     )
-    places = [
-        KeyPlace(
-            kind="grant",
-            id=way.reason.grant.id,
-            name=key.title,
-            created_at=way.reason.entered_at,
-            user=owner,
-            server_id=way.server.id,
-            server=way.server.name,
-            system_user=way.reason.username,
-            delivered=not way.server.is_behind,
-            refused=way.refused,
-            expires_at=way.reason.expires_at,
-            last_used_at=way.last_used_at,
-        )
-        for way in ways.items
-        if way.reason.grant is not None
-    ]
-    return places, ways.next
+    # Of oneself the ways in tell credentials, too, to who sees no list of them.
+    told = [way for way in ways.items if way.reason.grant is not None or not asked.may("credentials:read")]
+    return [_of_way(way, key) for way in told], ways.next
+
+
+def _of_way(way: Way, key: UserKey) -> KeyPlace:
+    opened_by = way.reason.credential or way.reason.grant
+    assert opened_by is not None
+    granted = way.reason.grant is not None
+    return KeyPlace(
+        kind="grant" if granted else "credential",
+        id=opened_by.id,
+        name=key.title if granted else way.reason.name,
+        created_at=way.reason.entered_at,
+        user=way.user if granted else None,
+        server_id=way.server.id,
+        server=way.server.name,
+        system_user=way.reason.username,
+        delivered=not way.server.is_behind,
+        refused=way.refused,
+        expires_at=way.reason.expires_at,
+        last_used_at=way.last_used_at,
+    )
 
 
 def _registered(asked: _Asked, after: str, limit: int) -> _Page:
