@@ -16,7 +16,7 @@ from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence
 
 from keyrack.agent.keys import account_tasks, key_file, other_sources
 from keyrack.agent.keys.seen_files import Place, SeenFiles
-from keyrack.agent.sshd import revoked_list
+from keyrack.agent.sshd import listening, revoked_list
 from keyrack.agent.sshd.read_settings import UNREAD, ReadSettings
 from keyrack.agent.sshd.running import TAKES_PATTERNS, UNKNOWN, TimeZone, Version
 from keyrack.agent.sshd.settings import PLACE_CRITERIA, Effective, SettingLine, Sshd, SshdProblem, SshdSilent, criteria
@@ -37,6 +37,7 @@ _LANE = -1  # the queue of files that count for all accounts (account_tasks.py)
 _USUAL = (".ssh/authorized_keys", ".ssh/authorized_keys2")
 _WILD = frozenset("*?[\\")
 _LARGE = "it is larger than 1 MiB, and only its beginning was read for rules (Match) and the files of keys they name"
+_OTHER_ROOT = "another sshd has this path below a root folder of its own (chroot), and what it reads is not looked at"
 _NAMING_KEYS = ("authorizedkeysfile", "trustedusercakeys", "authorizedkeyscommand")
 _REVOKING_KEYS = ("revokedkeys",)
 _JUDGING_KEYS = ("pubkeyacceptedalgorithms", "pubkeyacceptedkeytypes", "requiredrsasize")
@@ -309,6 +310,9 @@ class Scanner:
         self._strict = True
         self._add_sources(sources, self._sshd, self._asked, before)
         for sshd in sshds[1:]:
+            if listening.have_other_root(sshd.listeners()):
+                self._unasked.append(Cut("", sshd.config, _OTHER_ROOT))
+                continue
             try:
                 self._add_sources(sources, sshd, {})
             except SshdProblem as problem:
