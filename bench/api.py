@@ -46,7 +46,7 @@ from tests.postgres import running_cluster
 from tests.services import free_port
 
 CONNECTIONS = 16
-FEWEST_ROUNDS, MOST_ROUNDS = 8, 30
+FEWEST_ROUNDS, MAX_ROUNDS = 8, 30
 SURE = 0.02
 """A ratio is known well enough where the middle of the rounds is off by no more than such a part of it."""
 SECRET = "bench-" + secrets.token_hex(16)
@@ -342,7 +342,7 @@ def ours(url: str, folder: Path) -> Iterator[Served]:
         process.wait()
 
 
-def run(kind: str, seconds: float, most: int = MOST_ROUNDS) -> None:
+def run(kind: str, seconds: float, most: int = MAX_ROUNDS) -> None:
     """One kind of database."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -389,7 +389,7 @@ def main() -> None:
     given = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     kind = given[0] if given else "both"
     seconds = float(given[1]) if len(given) > 1 else 2.0
-    most = int(given[2]) if len(given) > 2 else MOST_ROUNDS
+    most = int(given[2]) if len(given) > 2 else MAX_ROUNDS
     for one in ("sqlite", "postgresql") if kind == "both" else (kind,):
         run(one, seconds, most)
 

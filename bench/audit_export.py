@@ -31,8 +31,8 @@ from keyrack.store.audit import events
 from tests.postgres import Cluster
 from tests.services import TEAM
 
-AT_ONCE = 2_000
-MOST_GROWTH_MB = 40.0
+BATCH_SIZE = 2_000
+MAX_GROWTH_MB = 40.0
 
 
 def fill(instance: Instance, count: int) -> None:
@@ -40,8 +40,8 @@ def fill(instance: Instance, count: int) -> None:
     actor = system_actor(1, channel="cli")
     told = {"at": instance.now(), "action": "servers:write", "outcome": "done", "reason": "", "level": "info"}
     entry = {"target_kind": "server", "target_id": 1, "server_id": 1, "details": {"revisions": {"1": 17}}}
-    for start in range(0, count, AT_ONCE):
-        some = [{**entry, "summary": f"Added SSH key laptop-{start + at} for deploy"} for at in range(AT_ONCE)]
+    for start in range(0, count, BATCH_SIZE):
+        some = [{**entry, "summary": f"Added SSH key laptop-{start + at} for deploy"} for at in range(BATCH_SIZE)]
         instance.database.write(lambda connection, some=some: events.add_many(connection, actor, told, some))  # type: ignore[misc]
         chain.extend(instance)
     while chain.extend(instance):
@@ -98,9 +98,9 @@ def main() -> int:
             cells += [f"{value:.1f}" if at == 0 else f"{value:.0f}" for one in found for at, value in enumerate(one)]
             print("|", " | ".join(cells), "|", flush=True)
     grown = peaks[1] - peaks[0]
-    if grown > MOST_GROWTH_MB:
+    if grown > MAX_GROWTH_MB:
         print(f"{grown:.0f} MB more for ten times the events", file=sys.stderr)
-    return 1 if grown > MOST_GROWTH_MB else 0
+    return 1 if grown > MAX_GROWTH_MB else 0
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from tests.bad_database_network import Calls, behind_a_proxy, held, rounds, shor
 from tests.fault_proxy import WAYS, FaultProxy
 from tests.postgres import Cluster, database_name
 
-MOST_MORE = 40  # a connection and its epoll for each place of the pools that was not used before
+MAX_MORE = 40  # a connection and its epoll for each place of the pools that was not used before
 COLUMNS = (
     "the network to PostgreSQL",
     "calls",
@@ -97,7 +97,7 @@ def is_sound(proxy: FaultProxy, calls: Calls, url: str, seeds: range, way: str) 
         f"{more[0]}, {more[1]}",
     )
     print(f"| {' | '.join(map(str, words))} |", flush=True)
-    return not (any(kinds) or calls.hung or max(more) >= MOST_MORE)
+    return not (any(kinds) or calls.hung or max(more) >= MAX_MORE)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ ROUNDS = 20
 KEYS_EACH = 5
 TEAM = 12
 TEAMS = 20
-AT_ONCE = 10_000
+BATCH_SIZE = 10_000
 PAGES = (
     "/",
     "/keys",
@@ -97,8 +97,8 @@ def fill(instance: Instance, keys: int, hosts: int) -> tuple[int, str]:
 
     def add(table: Any, rows: list[dict[str, Any]]) -> list[Any]:
         made: list[Any] = []
-        for first in range(0, len(rows), AT_ONCE):
-            piece = rows[first : first + AT_ONCE]
+        for first in range(0, len(rows), BATCH_SIZE):
+            piece = rows[first : first + BATCH_SIZE]
             made += instance.database.write(partial(sealed.insert_rows, table=table, rows=piece))
         return made
 

@@ -25,7 +25,7 @@ from usage import help_asked
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "figures.md"
-MOST_MINUTES = 6.0
+MAX_MINUTES = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Group:
     figures: tuple[Figure, ...]
     small: tuple[str, ...] = ()
     long: bool = False
-    most_minutes: float = MOST_MINUTES
+    most_minutes: float = MAX_MINUTES
 
 
 def ratio(name: str, before: str, aim: str) -> tuple[Figure, Figure]:

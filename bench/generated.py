@@ -29,7 +29,7 @@ from tests.generated import MEMBER, MEMBERS_MAY, NOWHERE_NETWORK, OWNER, Problem
 from tests.postgres import running_cluster
 from tests.services import Service, running, settings_for
 
-MOST_SHOWN = 30
+MAX_SHOWN = 30
 
 
 @contextlib.contextmanager
@@ -75,7 +75,7 @@ def main() -> int:
     print("| API | database | calls asked | done at least once | requests | refused | not as described |")
     print("|---|---|---|---|---|---|---|")
     problems = [problem for kind in kinds for problem in on(kind, examples, most, number)]
-    print(*problems[:MOST_SHOWN], sep="\n", file=sys.stderr)
+    print(*problems[:MAX_SHOWN], sep="\n", file=sys.stderr)
     if problems:
         print(f"KEYRACK_SEED={number}: {len(problems)} answers are not as they should be", file=sys.stderr)
     return 1 if problems else 0

@@ -31,7 +31,7 @@ SIZE = 200_000
 """Bytes of the file that each begins with."""
 PAUSE = 4.0
 """Seconds from one operation of a person to the next."""
-MOST_SECONDS = 300.0
+MAX_SECONDS = 300.0
 """How long an operation may take before it is ended, and counted as failed."""
 START_SECONDS = 60.0
 REFUSED = "Permission denied (publickey"
@@ -193,13 +193,13 @@ class Person:
             start_new_session=True,
         )  # fmt: skip
         try:
-            _, said = await asyncio.wait_for(process.communicate(), MOST_SECONDS)
+            _, said = await asyncio.wait_for(process.communicate(), MAX_SECONDS)
         except (TimeoutError, asyncio.CancelledError) as error:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, 9)
             if isinstance(error, asyncio.CancelledError):
                 raise
-            return 1, f"not within {MOST_SECONDS:g} s"
+            return 1, f"not within {MAX_SECONDS:g} s"
         assert process.returncode is not None
         return process.returncode, " ".join(said.decode("utf-8", "replace").split())[-200:]
 

@@ -41,15 +41,15 @@ from keyrack.store.tables import user_keys as user_key_rows
 from tests.ports import free_port
 
 FEW = 10
-AT_ONCE = 20_000
+BATCH_SIZE = 20_000
 KEYS_A_USER = 100
 
 
 def fill(instance: Instance, admin: FirstAdmin, count: int) -> None:
     """Put keys of other users into the registry, as rows."""
     now = instance.now()
-    for start in range(0, count, AT_ONCE):
-        numbers = range(start, min(start + AT_ONCE, count))
+    for start in range(0, count, BATCH_SIZE):
+        numbers = range(start, min(start + BATCH_SIZE, count))
 
         def command(connection: Connection, numbers: range = numbers) -> None:
             people = sorted({number // KEYS_A_USER for number in numbers if number % KEYS_A_USER == 0})

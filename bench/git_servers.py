@@ -32,7 +32,7 @@ from git_ls_remote import keyrack_with, ls_remote
 from tests.ports import free_port
 
 CLONES = 5
-AT_ONCE = 6
+CLONES = 6
 # asyncssh has no post-quantum key exchange; this is OpenSSH without its own.
 CLASSIC = "OpenSSH, forced command, curve25519 alone"
 
@@ -183,17 +183,17 @@ def main(rounds: int, idle: int) -> None:
             tried = [clone_seconds(address, hosts, key, folder / "clone") for _ in range(CLONES)]
             whole = [took for took in tried if took is not None]
             clones = f"{statistics.median(whole):.2f} s" if whole else "never"
-            with ThreadPoolExecutor(AT_ONCE) as pool:
+            with ThreadPoolExecutor(CLONES) as pool:
                 started = time.perf_counter()
-                folders = [folder / f"clone-{number}" for number in range(AT_ONCE)]
+                folders = [folder / f"clone-{number}" for number in range(CLONES)]
                 together = list(pool.map(partial(clone_seconds, address, hosts, key), folders))
-                at_once = time.perf_counter() - started
+                seconds = time.perf_counter() - started
             each = asyncio.run(hold(asyncssh, address, key, idle, pid))
             all_whole = sum(took is not None for took in together)
             print(
                 f"{name:24} ls-remote p50 {median * 1000:6.1f} ms ({median / base:.2f}), "
                 f"clone of 50 MB {clones} ({len(whole)} of {CLONES} whole), "
-                f"{AT_ONCE} at once {at_once:.1f} s ({all_whole} whole), "
+                f"{CLONES} at once {seconds:.1f} s ({all_whole} whole), "
                 f"idle connection {each:7.0f} kB ({idle} held), {rounds} rounds interleaved",
                 flush=True,
             )

@@ -35,7 +35,7 @@ from tests.core.keys_for_tests import fresh_line
 from tests.services import settings_for
 
 ROUNDS = 15
-AT_ONCE = 20_000
+BATCH_SIZE = 20_000
 
 
 def filled(folder: Path, user_key_count: int, credential_count: int) -> tuple[Instance, Actor, int]:
@@ -56,13 +56,13 @@ def filled(folder: Path, user_key_count: int, credential_count: int) -> tuple[In
     def add(table: Any, rows: list[dict[str, Any]]) -> None:
         instance.database.write(lambda connection: sealed.insert_rows(connection, table, rows))
 
-    for first in range(0, user_key_count, AT_ONCE):
-        numbers = range(first, min(first + AT_ONCE, user_key_count))
+    for first in range(0, user_key_count, BATCH_SIZE):
+        numbers = range(first, min(first + BATCH_SIZE, user_key_count))
         add(tables.user_keys, [{**of_user, **key, "fingerprint": f"SHA256:u{n}"} for n in numbers])
     root = instance.database.read(lambda connection: servers_user(connection, server.id))
     place = {"server_id": server.id, "system_user_id": root, "temporary": False, "restrictions": {}, "revision": 1}
-    for first in range(0, credential_count, AT_ONCE):
-        numbers = range(first, min(first + AT_ONCE, credential_count))
+    for first in range(0, credential_count, BATCH_SIZE):
+        numbers = range(first, min(first + BATCH_SIZE, credential_count))
         add(
             tables.credentials,
             [{**place, **key, "label": f"l{n}", "fingerprint": f"SHA256:c{n}"} for n in numbers],

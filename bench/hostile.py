@@ -23,7 +23,7 @@ from tests.hostile_http import cases, send
 from tests.services import TEAM, running, settings_for
 from tests.web.test_hostile_http import TARGETS, signed_in
 
-AT_ONCE = 32
+THREADS = 32
 
 
 def main() -> int:
@@ -36,7 +36,7 @@ def main() -> int:
         with running(settings_for(data, f"sqlite:///{folder}/keyrack.db", rate_limit=100_000)) as service:
             service.apply(TEAM)
             for target in (signed_in(service, one) for one in TARGETS):
-                with ThreadPoolExecutor(AT_ONCE) as pool:
+                with ThreadPoolExecutor(THREADS) as pool:
                     found = list(pool.map(lambda case, at=target: (case, send(service.url, at, case)), cases()))
                 bad = [case["name"] for case, answer in found if answer.problems(case, target.token)]
                 kinds = Counter(

@@ -23,7 +23,7 @@ from pathlib import Path
 from usage import help_asked
 
 ROOT = Path(__file__).parent.parent
-AT_ONCE = 50
+BATCH_SIZE = 50
 SAID = re.compile(r"Nothing was lost: \d+ kills \((.*?)\) in \d+ s; .*: (\d+) keys, (\d+) revocations, (\d+) users")
 
 
@@ -57,7 +57,7 @@ def main() -> int:
     began, fault = time.monotonic(), ""
     kept = ("keys", "revocations", "users")
     while not fault and (left := count - sum(many for name, many in sums.items() if name not in kept)) > 0:
-        found, fault = one_run(database, max(10, min(AT_ONCE, left)))
+        found, fault = one_run(database, max(10, min(BATCH_SIZE, left)))
         sums.update(found)
         file.write_text(json.dumps({"commit": head(), "sums": sums}), "utf-8")
         print(f"{dict(sums)} after {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)

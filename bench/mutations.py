@@ -28,7 +28,7 @@ from keyrack.ssh.key_problem import KeyProblem
 from keyrack.ssh.public_key import parse
 from tests.ssh.cases import cases
 
-AT_ONCE = 5000
+BATCH_SIZE = 5000
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 PIECES = [
     " ",
@@ -134,7 +134,7 @@ def main() -> int:
             # A line end would make two lines of one; blanks at both ends are taken off what somebody pastes.
             lines = [
                 changed(chance, chance.choice(keys)).replace("\n", " ").strip(" \t\r")
-                for _ in range(min(AT_ONCE, count - done))
+                for _ in range(min(BATCH_SIZE, count - done))
             ]
             theirs = listed(lines, Path(folder))
             for number, (ours, why) in enumerate(judged(lines)):
@@ -143,7 +143,7 @@ def main() -> int:
                     wrong.append(f"{lines[number]!r}: {ours} here, {other or 'refused'} by ssh-keygen")
                 counts["both take it" if ours else f"we alone refuse: {why}" if other else "both refuse"] += 1
             done += len(lines)
-            if done % (AT_ONCE * 20) == 0:
+            if done % (BATCH_SIZE * 20) == 0:
                 print(f"{done} of {count}, {time.monotonic() - begun:.0f} s", file=sys.stderr)
     print(f"| of {count} lines, seed {seed} | lines |\n|---|---|")
     for what, how_many in counts.most_common():

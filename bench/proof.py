@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 PAGE = ROOT / "docs" / "figures.md"
 HEAD = "## Proof"
-MOST_MINUTES = 8.0
+MAX_MINUTES = 8.0
 
 PYTHON = sys.executable
 RUN = "One run"
@@ -38,11 +38,11 @@ class Part:
     title: str
     long: tuple[str, ...]
     short: tuple[str, ...]
-    most_minutes: float = MOST_MINUTES
+    most_minutes: float = MAX_MINUTES
 
 
 def of_bench(
-    name: str, title: str, file: str, long: str = "", short: str = "", most_minutes: float = MOST_MINUTES
+    name: str, title: str, file: str, long: str = "", short: str = "", most_minutes: float = MAX_MINUTES
 ) -> Part:
     """A harness of this folder, with its arguments."""
     command = (PYTHON, f"bench/{file}")

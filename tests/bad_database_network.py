@@ -29,9 +29,9 @@ from tests.fault_proxy import WAYS, FaultProxy
 from tests.services import TEAM, Service, running, settings_for
 from tests.waiting import wait_until
 from tests.web.runcloud_team import Agent
-from tests.web.test_at_once import KEYS
 from tests.web.test_iam import sign_in, works
 from tests.web.test_native import call
+from tests.web.test_nonblocking import KEYS
 from tests.web.test_runcloud import add as add_credential
 from tests.web.test_webhooks import Receiver, receiving
 

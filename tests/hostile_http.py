@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 CORPUS = Path(__file__).parent / "data" / "http_bad.jsonl"
-MOST_SECONDS = 12.0
+MAX_SECONDS = 12.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Answer:
             found.append("a traceback")
         if token.encode() in self.content:
             found.append("the token is echoed")
-        if self.seconds > MOST_SECONDS:
+        if self.seconds > MAX_SECONDS:
             found.append("no answer in time")
         hidden = self.content.split(b"HTTP/1.")[2:]
         if hidden and case["group"] == "raw" and case["name"] != "raw/pipeline-100" and b" 200 " in hidden[-1][:20]:
@@ -75,7 +75,7 @@ def send(url: str, target: Target, case: Mapping[str, Any]) -> Answer:
     assert address.hostname == "127.0.0.1"
     content = _bytes(f"{address.hostname}:{address.port}", target, case)
     began = time.monotonic()
-    with socket.create_connection((address.hostname, address.port or 80), timeout=MOST_SECONDS) as connection:
+    with socket.create_connection((address.hostname, address.port or 80), timeout=MAX_SECONDS) as connection:
         got = b""
         try:
             connection.sendall(content)

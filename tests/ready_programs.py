@@ -34,7 +34,7 @@ MODULES = {
     ),
 }
 _ROOM = 4096  # bytes of a command line, which /proc shows
-_MOST = 3  # of launchers at once; the one that was asked longest ago ends
+_MAX = 3  # of launchers at once; the one that was asked longest ago ends
 # What Python and the loader read before a program's first line.
 _EARLY = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC_")
 
@@ -127,7 +127,7 @@ def _started(module: str, asked: dict[str, Any], files: list[int]) -> int | None
         launcher = _launchers.pop(key, None)
         try:
             if launcher is None:
-                while len(_launchers) >= _MOST:
+                while len(_launchers) >= _MAX:
                     _launchers.pop(next(iter(_launchers))).end()
                 launcher = Launcher(module, {**early, "PATH": os.environ.get("PATH", os.defpath)})
             pid = launcher.start(asked, files)

@@ -10,6 +10,8 @@ import pytest
 
 from keyrack.settings import FIELDS, Settings, SettingsError
 
+_ADDRESS = "the address that programs call, for example https://keys.example.org"
+
 
 def each(name: str, then: object, *said: Any) -> list[tuple[str, Any, object]]:
     """A case for each of what is said of a setting."""
@@ -57,6 +59,7 @@ def test_what_is_taken(monkeypatch: pytest.MonkeyPatch, name: str, said: Any, ke
         *each("require_key", "true or false", "maybe", " true ", 2, [], ""),
         ("oidc_client_secret", 5, "text"),
         ("log_format", "xml", "text or json"),
+        *each("public_url", _ADDRESS, "https://example.org?", "https://example.org/#"),
         ("key_types", [5], "a list of texts"),
     ],
 )

@@ -90,7 +90,7 @@ def lent(role: RepositoryRole | None, visibility: int | None) -> tuple[str, ...]
 
 
 LONGEST_PATTERN = 256
-MOST_PATTERNS = 100
+MAX_PATTERNS = 100
 """Of one user, token, access key or policy: what a caller can have us keep and compare is bounded."""
 
 
@@ -118,12 +118,12 @@ def matches(pattern: str, action: str) -> bool:
 def patterns(values: Iterable[object], *, field: str) -> tuple[str, ...]:
     """Patterns over actions as they may be kept: each once, runs of * as one; field: whose argument they are.
 
-    At most MOST_PATTERNS of 1 to LONGEST_PATTERN printable ASCII characters. Raises Refusal INVALID.
+    At most MAX_PATTERNS of 1 to LONGEST_PATTERN printable ASCII characters. Raises Refusal INVALID.
     """
     kept: dict[str, None] = {}
     for number, value in enumerate(values):
-        if number >= MOST_PATTERNS:
-            raise invalid(field, f"At most {MOST_PATTERNS} actions are named at once.", "too-many-patterns")
+        if number >= MAX_PATTERNS:
+            raise invalid(field, f"At most {MAX_PATTERNS} actions are named at once.", "too-many-patterns")
         if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_PATTERN:
             raise invalid(field, f"An action is a text of 1 to {LONGEST_PATTERN} characters.", "pattern-length")
         if not value.isascii() or not value.isprintable() or " " in value:

@@ -175,7 +175,8 @@ def http_url(value: str) -> str:
     try:
         parts = urlsplit(value)
         is_valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        is_valid = is_valid and not (parts.query or parts.fragment or "@" in parts.netloc)
+        # Also an empty query or fragment: the paths that are put behind it would be a part of it.
+        is_valid = is_valid and not ("?" in value or "#" in value or "@" in parts.netloc)
     except ValueError:
         is_valid = False
     if value and not (is_valid and value.isascii() and value.isprintable() and " " not in value):

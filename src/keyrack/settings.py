@@ -14,7 +14,7 @@ from keyrack import setting_values
 from keyrack.setting_values import KEY_TYPES, read, setting
 
 PREFIX = "keyrack_"
-MOST_DAYS = 36_500
+MAX_DAYS = 36_500
 """A hundred years: what lies further back than the calendar cannot be reckoned with."""
 
 
@@ -263,14 +263,14 @@ class Settings:
     revocations_days: int = setting(
         default=400,
         ge=30,
-        le=MOST_DAYS,
+        le=MAX_DAYS,
         description="How many days a revocation is kept after its host has said that it obeys; longer while the key is "
         "revoked everywhere or the host finds it in a file.",
     )
     events_days: int = setting(
         default=1096,
         ge=0,
-        le=MOST_DAYS,
+        le=MAX_DAYS,
         description="How many days the audit log goes back; 0: for ever. Ended tokens, closed requests for access, "
         "ended freezes and offboardings that can be undone no more are kept as long.",
     )
@@ -286,19 +286,19 @@ class Settings:
     key_uses_days: int = setting(
         default=400,
         ge=1,
-        le=MOST_DAYS,
+        le=MAX_DAYS,
         description="How many days the last use of a key is kept once nothing has the key any more.",
     )
     deleted_servers_days: int = setting(
         default=400,
         ge=1,
-        le=MOST_DAYS,
+        le=MAX_DAYS,
         description="How many days a deleted server waits for its host to hear of it.",
     )
     expired_keys_days: int = setting(
         default=0,
         ge=0,
-        le=MOST_DAYS,
+        le=MAX_DAYS,
         description="For how many days after its end a key is not taken again; 0 is for ever.",
     )
     readd_expired_keys: bool = setting(
@@ -309,7 +309,7 @@ class Settings:
     notice_hours: float = setting(
         default=24,
         ge=0,
-        le=24 * MOST_DAYS,
+        le=24 * MAX_DAYS,
         description="How long before the end of a key or a grant an event says so, once, in hours; 0: never. Of what "
         "lasts shortly, when a quarter of its time is left.",
     )

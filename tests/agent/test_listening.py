@@ -143,8 +143,18 @@ def test_an_sshd_with_a_root_folder_of_its_own_is_said_to_be_not_looked_at(
     with strict_folder() as folder, private_sshd(folder / "one") as (one, _):
         monkeypatch.setattr(settings, "DEFAULT_CONFIG", str(one.config))
         sshd, port = Sshd(str(one.config)), free_port()
-        given = ["unshare", "-m", "--propagation", "private", "sh", "-c", BELOW_ANOTHER_ROOT, tmp_path, sshd_path()]
-        other = subprocess.Popen([*given, "-D", "-f", one.config, "-p", str(port), "-o", "PidFile=none"])
+        given = [
+            "unshare",
+            "-m",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            BELOW_ANOTHER_ROOT,
+            str(tmp_path),
+            str(sshd_path()),
+        ]
+        other = subprocess.Popen([*given, "-D", "-f", str(one.config), "-p", str(port), "-o", "PidFile=none"])
         try:
             wait_until(lambda: f"port {port}" in sshd.others(), "the other sshd")
             scanner = Scanner(sshd, str(one.keys))

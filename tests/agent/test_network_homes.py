@@ -79,7 +79,7 @@ def test_a_home_that_does_not_answer_hides_nobody_else(near: Path, tmp_path: Pat
 def test_however_many_do_not_answer_those_that_do_are_looked_at(
     near: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(as_account, "MOST_LEFT", 1)
+    monkeypatch.setattr(as_account, "MAX_LEFT", 1)
     with far(tmp_path) as home, far(tmp_path, FAR_TOO) as other:
         home.answers(HANGS)
         other.answers(HANGS)
@@ -128,13 +128,13 @@ def test_more_homes_than_are_looked_at_are_said(near: Path, tmp_path: Path, monk
     shared.mkdir()
     try:
         with mounted(shared, pwd.getpwnam(FAR).pw_uid, "", tmp_path):
-            monkeypatch.setattr(account_names, "_MOST_APART", 0)
+            monkeypatch.setattr(account_names, "_MAX_HOMES_ELSEWHERE", 0)
             look = scanner(tmp_path)
             look.scan()
             assert look.problem == "1 home on file systems of their own were not looked at"
     finally:
         shared.rmdir()
-    monkeypatch.setattr(account_names, "_MOST_HOMES", 1)
+    monkeypatch.setattr(account_names, "_MAX_HOMES", 1)
     look = scanner(tmp_path)
     look.scan()
     assert f"there are more than 1 homes in {near.parent}" in look.problem

@@ -84,7 +84,7 @@ def test_a_loud_account_hides_nobody(homes: dict[str, Path], tmp_path: Path) -> 
     look = scanner(tmp_path)
     found = look.scan()
     assert [one.comment for one in of(found, QUIET)] == ["quiet"]
-    assert len(found) <= finding.MOST_FOUND
+    assert len(found) <= finding.MAX_FOUND
     assert len(json.dumps([one.to_json() for one in found])) < 900_000
     cut = {(one.username, one.path) for one in look.cut}
     assert (LOUD, str(homes[LOUD] / ".ssh" / "authorized_keys")) in cut
@@ -95,7 +95,7 @@ def test_a_loud_account_hides_nobody(homes: dict[str, Path], tmp_path: Path) -> 
 
 @needs_root
 def test_a_report_is_shared(homes: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finding, "MOST_FOUND", 40)
+    monkeypatch.setattr(finding, "MAX_FOUND", 40)
     for name in homes:
         put(homes[name] / ".ssh" / "authorized_keys", "".join(f"{public_key()} {number}\n" for number in range(100)))
     look = scanner(tmp_path)

@@ -327,7 +327,7 @@ def test_a_server_without_a_host_is_said_to_have_none(team: Service, home: Path)
 
 def test_a_log_of_many_pages_is_whole(team: Service, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = listed("audit", "list")
-    monkeypatch.setattr("keyrack.cli.audit.AT_ONCE", 4)
+    monkeypatch.setattr("keyrack.cli.audit.PAGE_SIZE", 4)
     assert listed("audit", "list") == whole
     assert listed("audit", "list", "--limit", "6") == whole[:6]
 
@@ -468,7 +468,7 @@ def test_an_answer_that_dribbles_is_given_up(home: Path, monkeypatch: Any, head:
 
 
 def test_an_answer_without_end_is_not_kept_in_memory(home: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(over_http, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(over_http, "MAX_BYTES", 100_000)
     with answering(b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 100_001) as at:
         monkeypatch.setenv("KEYRACK_TOKEN", "token-of-olga")
         monkeypatch.setenv("KEYRACK_URL", at.url)

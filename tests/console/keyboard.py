@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import Locator, Page, expect
 
-MOST_STOPS, MOST_PARTS = 150, 8
+MAX_STOPS, MAX_PARTS = 150, 8
 # What has the keyboard, and what is wrong with it there: it has no mark, or lies where nobody sees it.
 STOP = """() => {
   const one = document.activeElement;
@@ -41,7 +41,7 @@ class Keyboard:
     def next(self, *, back: bool = False) -> int | None:
         """Go to the next stop; answers its number on this page, None where the page begins anew."""
         before = stop = self.page.evaluate(STOP)
-        for _ in range(MOST_PARTS):
+        for _ in range(MAX_PARTS):
             self.page.keyboard.press("Shift+Tab" if back else "Tab")
             stop = self.page.evaluate(STOP)
             if stop is None:
@@ -55,7 +55,7 @@ class Keyboard:
         """Go on until a place has the keyboard."""
         expect(place).to_be_visible()
         last: int | None = -1
-        for _ in range(MOST_STOPS):
+        for _ in range(MAX_STOPS):
             if place.evaluate("(element) => element === document.activeElement"):
                 return
             at = self.next()

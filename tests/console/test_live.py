@@ -86,13 +86,13 @@ def test_a_stream_ends_with_its_session_and_when_rights_change(console: Service)
 
 def test_streams_of_a_session_are_bounded_and_have_no_threads(console: Service) -> None:
     with browser_of(console, "olga") as client, ExitStack() as open_streams:
-        for number in range(live.MOST_OF_SESSION):
+        for number in range(live.MAX_PER_SESSION):
             words = open_streams.enter_context(stream_of(client, "host=1"))
             assert next_word(words) == live.CHANGED
             if number == 0:
                 threads = threading.active_count()
         # The handlers' pool may have grown by one meanwhile, streams have nothing to do with that.
-        assert threading.active_count() < threads + live.MOST_OF_SESSION - 1
+        assert threading.active_count() < threads + live.MAX_PER_SESSION - 1
         refused = client.get("/live?host=1")
         assert refused.status_code == 429
         assert refused.headers["retry-after"]

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 from playwright.sync_api import Page, expect
+from sqlalchemy import update
 
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.keys import credentials, grants, user_keys
@@ -15,10 +16,10 @@ from keyrack.core.people import actors, groups, users
 from keyrack.model import Role
 from keyrack.store import tables
 from keyrack.store.audit import events
-from keyrack.store.overview import MOST_BEHIND, NEWEST
+from keyrack.store.overview import MAX_ALARMS, MAX_BEHIND, NEWEST
 from keyrack.store.sealing import sealed
-from keyrack.web.console.pages_access import MOST, MOST_LINES
-from keyrack.web.console.pages_keys import MOST_WAYS
+from keyrack.web.console.pages_access import MAX, MAX_LINES
+from keyrack.web.console.pages_keys import MAX_WAYS
 from tests.console.conftest import SignedIn
 from tests.console.enrolled_host import person as user_called
 from tests.core.keys_for_tests import fresh_line
@@ -36,7 +37,7 @@ def crowd(console: Service) -> None:
     machine |= {"enrolled_at": at, "seen_at": at}
     rows = [
         {**machine, "host": secrets.token_hex(8), "name": f"crowd-{n}", "agent_secret_hash": secrets.token_bytes(32)}
-        for n in range(MOST_BEHIND + 2)
+        for n in range(MAX_BEHIND + 2)
     ]
     console.instance.database.write(lambda connection: sealed.insert_rows(connection, tables.servers, rows))
 
@@ -60,6 +61,51 @@ def test_the_overview_says_of_how_many_events_its_days_are(page: Page, console: 
     expect(page.get_by_role("figure").filter(has_text="Changes a day")).to_contain_text(
         "Changes a day, of the newest 20,000 events"
     )
+
+
+def test_it_is_said_that_not_all_hosts_and_alarms_were_looked_at(
+    page: Page, console: Service, signed_in: SignedIn
+) -> None:
+    lines = signed_in(page, "olga").get_by_role("main").get_by_role("listitem")
+    page.goto("/alarms")
+    expect(lines.filter(has_text="Not all")).to_have_count(0)
+    told = {"facts": {"problems": ["the disk is full"]}}
+    of_crowd = tables.servers.c.name.like("crowd-%")
+    console.instance.database.write(
+        lambda connection: connection.execute(update(tables.servers).where(of_crowd).values(told))
+    )
+    common = {"at": console.instance.now(), "action": "servers:write", "outcome": "alarm", "reason": "odd"}
+    common |= {"level": "alarm", "target_kind": "server", "target_id": 1, "server_id": None, "details": {}}
+    raised = [{"summary": f"Alarm: odd {number}"} for number in range(MAX_ALARMS + 1)]
+    console.instance.database.write(lambda connection: events.add_many(connection, KEYRACK, common, raised))
+    for path in ("/", "/alarms"):
+        page.goto(path)
+        alarms, hosts = lines.filter(has_text="Not all alarms are here"), lines.filter(has_text="Not all hosts")
+        expect(alarms).to_contain_text("More than 1,000 alarms were raised within a week")
+        expect(hosts).to_contain_text("More than 1,000 hosts may have something wrong")
+    hosts.get_by_role("link").click()
+    expect(page).to_have_url(re.compile(r"/hosts\?state=problems$"))
+
+
+def test_the_tags_of_a_host_and_how_many_more_there_are_fit_the_page(
+    page: Page, console: Service, signed_in: SignedIn
+) -> None:
+    tags = ("cache", "customer-facing", "frankfurt", "reviewed-each-quarter")
+    for name in ("a-host-tagged-by-many", "a-host-with-a-name-as-long-as-few-have-in-a-list"):
+        servers.create(console.instance, KEYRACK, name=name, address="192.0.2.200", tags=tags)
+    signed_in(page, "olga").goto("/hosts?q=a-host")
+    more = page.locator("td .tags > .muted").first
+    for width in (1280, 1366, 1500, 1920):
+        page.set_viewport_size({"width": width, "height": 800})
+        right = "element => element.getBoundingClientRect().right"
+        page.evaluate("""() => { for (const mark of document.querySelectorAll("td > .mark")) {
+            mark.className = "mark mark-attention"
+            mark.textContent = "▲ not up to date yet"
+        } }""")
+        page.evaluate("""() => { for (const at of document.querySelectorAll("td[data-word=seen]")) {
+            at.textContent = "59 minutes ago"
+        } }""")
+        assert more.evaluate(right) <= page.locator(".table").first.evaluate(right), width
 
 
 def test_the_search_leads_to_all_that_it_found(page: Page, signed_in: SignedIn) -> None:
@@ -94,12 +140,12 @@ def test_names_as_long_as_any_lie_within_the_window(page: Page, console: Service
 @pytest.fixture(scope="module")
 def well_travelled(console: Service, crowd: None) -> list[str]:
     """The fingerprints of six keys of alice's, each of which opens more hosts than its page looks at."""
-    for number in range(MOST_WAYS + 1):
+    for number in range(MAX_WAYS + 1):
         host = servers.create(console.instance, KEYRACK, name=f"far-{number}", address="192.0.2.2", tags=("far",))
         system_users.create(console.instance, KEYRACK, host.id, username="deploy")
     alice = user_called(console, "alice")
     grants.give(console.instance, KEYRACK, user_id=alice.id, tag="far", system_user="deploy")
-    titles = [f"key {number}" for number in range(MOST // MOST_WAYS + 1)]
+    titles = [f"key {number}" for number in range(MAX // MAX_WAYS + 1)]
     made = [
         user_keys.add(console.instance, KEYRACK, title=title, public_key=fresh_line(), user_id=alice.id)
         for title in titles
@@ -110,7 +156,7 @@ def well_travelled(console: Service, crowd: None) -> list[str]:
 def test_a_key_says_how_many_hosts_it_opens_however_many_keys_its_owner_has(
     page: Page, well_travelled: list[str], signed_in: SignedIn
 ) -> None:
-    least = f"at least {MOST_WAYS} hosts"
+    least = f"at least {MAX_WAYS} hosts"
     signed_in(page, "alice").goto("/keys")
     rows = page.get_by_role("table", name="My keys").get_by_role("row").filter(has_text="key ")
     expect(rows).to_have_text([re.compile(f"{least}")] * len(well_travelled))
@@ -131,7 +177,7 @@ def test_ones_own_access_is_shown_to_its_end(page: Page, well_travelled: list[st
         if page.get_by_role("link", name="Next", exact=True).count() == 0:
             break
         page.get_by_role("link", name="Next", exact=True).click()
-    assert {f"far-{number}" for number in range(MOST_WAYS + 1)} <= names
+    assert {f"far-{number}" for number in range(MAX_WAYS + 1)} <= names
 
 
 def test_a_key_that_opens_repositories_alone_says_when_it_was_used(
@@ -160,12 +206,12 @@ def test_an_account_with_very_many_keys_does_not_fill_the_list(
 ) -> None:
     host = servers.create(console.instance, KEYRACK, name="crowded", address="192.0.2.3")
     system_users.create(console.instance, KEYRACK, host.id, username="www")
-    for number in range(MOST_LINES + 3):
+    for number in range(MAX_LINES + 3):
         credentials.add(
             console.instance, KEYRACK, host.id, label=f"key {number}", username="www", public_key=fresh_line()
         )
     signed_in(page, "olga").goto("/access?view=list&q=crowded")
     rows = page.get_by_role("table", name="Access").get_by_role("row").filter(has_text="(no user)")
-    expect(rows).to_have_count(MOST_LINES + 1)
+    expect(rows).to_have_count(MAX_LINES + 1)
     rows.get_by_role("link", name="3 more ways in").click()
-    expect(page.get_by_role("main").locator("ul.log > li")).to_have_count(MOST_LINES + 3)
+    expect(page.get_by_role("main").locator("ul.log > li")).to_have_count(MAX_LINES + 3)

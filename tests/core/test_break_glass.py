@@ -107,7 +107,7 @@ def test_what_was_taken_away_before_the_host_told_raises_it_by_the_hosts_word(te
 
 
 def test_a_host_that_never_stops_crying_is_heard_and_counted(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(break_glass, "MOST_AN_HOUR", 3)
+    monkeypatch.setattr(break_glass, "MAX_PER_HOUR", 3)
     for _ in range(3):
         tell(team, last_used=[{**use(team, fresh_line()), "break_glass": True} for _ in range(2)])
     assert len(alarms(team)) == 4

@@ -179,7 +179,7 @@ def test_a_look_through_all_rows_goes_on_where_it_stopped(team: Team, monkeypatc
     every = [row.name for row in damaged(team.instance, team.owner)]
     assert len(every) == len(set(every)) == 6
     for looked, limit in ((10_000, 1), (10_000, 4), (3, 50), (1, 1)):
-        monkeypatch.setattr(damaged_rows, "MOST_CHECKED", looked)
+        monkeypatch.setattr(damaged_rows, "MAX_CHECKED", looked)
         pages, cursor = [], ""
         while True:
             page = damaged_rows.find(team.instance, team.owner, cursor=cursor, limit=limit)

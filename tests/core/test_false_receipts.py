@@ -427,8 +427,8 @@ def test_what_a_document_had_no_room_for_is_not_acknowledged_with_it(
     team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The code of those that were acknowledged says nothing of the one that was not told yet."""
-    monkeypatch.setattr(reports, "MOST_UNACKNOWLEDGED", 1)
-    monkeypatch.setattr("keyrack.core.keys.access.MOST_UNACKNOWLEDGED", 1)
+    monkeypatch.setattr(reports, "MAX_UNACKNOWLEDGED", 1)
+    monkeypatch.setattr("keyrack.core.keys.access.MAX_UNACKNOWLEDGED", 1)
     enrol(team, team.server)
     lines = [fresh_line() for _ in range(2)]
     for line in lines:

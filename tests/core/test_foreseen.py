@@ -35,7 +35,7 @@ def adding(team: Team, label: str, line: str = "", server_id: int = 0) -> Callab
     return lambda: credentials.add(team.instance, team.owner, server, label=label, username="deploy", public_key=key)
 
 
-def at_once(team: Team, *calls: Callable[[], Any]) -> list[Any]:
+def concurrently(team: Team, *calls: Callable[[], Any]) -> list[Any]:
     """What comes of calls that fibers of one event loop make, which wait in this order before the first one goes on."""
     free, taken = threading.Event(), threading.Event()
 
@@ -67,7 +67,7 @@ def at_once(team: Team, *calls: Callable[[], Any]) -> list[Any]:
 @pytest.fixture
 def at_work(team: Team, monkeypatch: pytest.MonkeyPatch) -> Team:
     """A team with a key, whose database is waited for in fibers."""
-    monkeypatch.setattr(group_commit, "MOST_SECONDS", 60)  # however busy the machine is
+    monkeypatch.setattr(group_commit, "MAX_SECONDS", 60)  # however busy the machine is
     if not team.instance.database.waits_in_fibers:
         pytest.skip("SQLite is not waited for")
     adding(team, "first")()
@@ -107,7 +107,7 @@ def test_their_questions_are_waited_for_once(at_work: Team, monkeypatch: pytest.
 
     calls = [adding(at_work, f"laptop-{number}") for number in range(8)]
     monkeypatch.setattr(_Pipeline, "read", noted)
-    found = at_once(at_work, *calls)
+    found = concurrently(at_work, *calls)
     assert len(waited) <= 6, "not once for each"
     assert len({one.revision for one in found}) == 8
     assert is_whole(at_work)
@@ -124,7 +124,7 @@ def test_a_server_is_written_once_for_those_that_follow_each_other(
 
     calls = [adding(at_work, f"laptop-{number}") for number in range(12)]
     monkeypatch.setattr(prepared, "listeners", [*prepared.listeners, noted])
-    found = at_once(at_work, *calls)
+    found = concurrently(at_work, *calls)
     monkeypatch.undo()
     assert len(written) <= 3, "the first one, and the others"
     assert sorted(one.revision for one in found) == list(range(found[0].revision, found[0].revision + 12))
@@ -149,7 +149,7 @@ def test_the_tree_is_written_once_for_keys_of_users_that_come_together(
     line = fresh_line()
     calls = [entering("mine", line), *(entering(f"own-{number}") for number in range(8)), adding(at_work, "a")]
     monkeypatch.setattr(prepared, "listeners", [*prepared.listeners, noted])
-    found = at_once(at_work, *calls, entering("again", line), entering("last"))
+    found = concurrently(at_work, *calls, entering("again", line), entering("last"))
     monkeypatch.undo()
     assert [type(one).__name__ for one in found] == [*["UserKey"] * 9, "Credential", "Refusal", "UserKey"]
     assert len(written) == 1
@@ -165,7 +165,7 @@ def test_the_tree_is_written_once_for_keys_of_users_that_come_together(
 
 def test_marks_that_leave_a_servers_row_between_two_writes_are_kept(at_work: Team) -> None:
     for _ in range(5):
-        at_once(at_work, *[adding(at_work, fresh_line()[-20:]) for _ in range(15)])
+        concurrently(at_work, *[adding(at_work, fresh_line()[-20:]) for _ in range(15)])
     assert is_whole(at_work)
 
     def marks(connection: Connection) -> tuple[int, str, str]:
@@ -186,7 +186,7 @@ def test_others_who_change_the_server_in_between_see_it_as_it_is(at_work: Team) 
     def revising() -> Any:
         return core_servers.retag(at_work.instance, at_work.owner, at_work.server.id, ("web", "fleet"))
 
-    found = at_once(
+    found = concurrently(
         at_work, adding(at_work, "a"), adding(at_work, "b"), adding(at_work, "x", server_id=other), revising,
         adding(at_work, "c"), adding(at_work, "a"), adding(at_work, "y", server_id=other), adding(at_work, "d"),
     )  # fmt: skip
@@ -205,11 +205,13 @@ def test_who_was_asked_for_ahead_is_made_however_long_the_others_took(
 
     def takes_long() -> None:
         def command(_connection: Connection) -> None:
-            clock[0] += 2 * group_commit.MOST_SECONDS
+            clock[0] += 2 * group_commit.MAX_SECONDS
 
         at_work.instance.database.write(command, workspace_lock=at_work.owner.workspace_id)
 
-    found = at_once(at_work, adding(at_work, "a"), takes_long, adding(at_work, "b"), adding(at_work, "c"), takes_long)
+    found = concurrently(
+        at_work, adding(at_work, "a"), takes_long, adding(at_work, "b"), adding(at_work, "c"), takes_long
+    )
     assert not [one for one in found if isinstance(one, BaseException)]
 
     def transactions(connection: Connection) -> int:
@@ -220,7 +222,9 @@ def test_who_was_asked_for_ahead_is_made_however_long_the_others_took(
 
 
 def test_of_two_with_one_label_one_is_refused(at_work: Team) -> None:
-    found = at_once(at_work, adding(at_work, "a"), adding(at_work, "b"), adding(at_work, "b"), adding(at_work, "c"))
+    found = concurrently(
+        at_work, adding(at_work, "a"), adding(at_work, "b"), adding(at_work, "b"), adding(at_work, "c")
+    )
     assert [type(one) for one in found] == [Credential, Credential, Refusal, Credential]
     assert found[2].code == "label-taken"
     assert is_whole(at_work)
@@ -234,7 +238,7 @@ def test_what_another_command_changed_meanwhile_is_seen(at_work: Team) -> None:
     def deleting() -> Any:
         return credentials.delete(at_work.instance, at_work.owner, at_work.server.id, old.id)
 
-    found = at_once(at_work, adding(at_work, "a"), deleting, adding(at_work, "again", line), adding(at_work, "b"))
+    found = concurrently(at_work, adding(at_work, "a"), deleting, adding(at_work, "again", line), adding(at_work, "b"))
     assert not [one for one in found if isinstance(one, BaseException)]
     refused = at_work.instance.database.read(lambda connection: revocations.keys_on(connection, at_work.server.id))
     assert old.public_key not in refused
@@ -243,7 +247,7 @@ def test_what_another_command_changed_meanwhile_is_seen(at_work: Team) -> None:
 
 def test_events_of_those_that_come_together_are_in_their_order_and_of_none_that_is_refused(at_work: Team) -> None:
     before = events(at_work)
-    found = at_once(at_work, *[adding(at_work, label) for label in "abcdeafbg"])
+    found = concurrently(at_work, *[adding(at_work, label) for label in "abcdeafbg"])
     kept = [one for one in found if isinstance(one, Credential)]
     assert [one.label for one in kept] == list("abcdefg")
     assert [one.code for one in found if isinstance(one, Refusal)] == ["label-taken"] * 2

@@ -23,7 +23,7 @@ from keyrack.store.keys import revocations
 from keyrack.store.keys.new_user_keys import UserKeyPlace, UserKeyPlacePrefetch
 from tests.core.conftest import Team, make_team
 from tests.core.keys_for_tests import fresh_line
-from tests.core.test_foreseen import adding, at_once, at_work, is_whole, revision
+from tests.core.test_foreseen import adding, at_work, concurrently, is_whole, revision
 
 __all__ = ["at_work"]
 
@@ -67,7 +67,7 @@ def test_their_questions_are_waited_for_once(at_work: Team, monkeypatch: pytest.
 
     calls = [entering(at_work) for _ in range(8)]
     monkeypatch.setattr(_Pipeline, "read", noted)
-    found = at_once(at_work, *calls)
+    found = concurrently(at_work, *calls)
     assert kinds(found) == ["UserKey"] * 8
     assert len(waited) <= 7, "not twice for each"
     assert counted(at_work) == (8, 1)
@@ -76,7 +76,7 @@ def test_their_questions_are_waited_for_once(at_work: Team, monkeypatch: pytest.
 def test_of_two_with_one_key_one_is_refused(at_work: Team) -> None:
     line = fresh_line()
     theirs = entering(at_work, line, actor=at_work.owner)
-    found = at_once(at_work, entering(at_work), entering(at_work, line), entering(at_work, line), theirs)
+    found = concurrently(at_work, entering(at_work), entering(at_work, line), entering(at_work, line), theirs)
     assert kinds(found) == ["UserKey", "UserKey", "key-taken", "key-taken"]
     assert "You registered this key already" in str(found[2])
     assert "in use by another user" in str(found[3])
@@ -86,7 +86,7 @@ def test_of_two_with_one_key_one_is_refused(at_work: Team) -> None:
 
 
 def test_titles_are_free(at_work: Team) -> None:
-    found = at_once(at_work, *(entering(at_work, title="same") for _ in range(4)))
+    found = concurrently(at_work, *(entering(at_work, title="same") for _ in range(4)))
     assert kinds(found) == ["UserKey"] * 4
 
 
@@ -95,7 +95,7 @@ def test_nobody_gets_more_keys_than_one_may_have(at_work: Team, most: int) -> No
     """As many as are made together could fill what is left, or no."""
     settings = replace(at_work.instance.settings, max_user_keys=most)
     team = replace(at_work, instance=replace(at_work.instance, settings=settings))
-    found = at_once(team, *(entering(team) for _ in range(most + 4)))
+    found = concurrently(team, *(entering(team) for _ in range(most + 4)))
     assert kinds(found) == ["UserKey"] * most + ["too-many-keys"] * 4
     assert counted(team)[0] == most
 
@@ -111,7 +111,7 @@ def test_who_is_shut_out_meanwhile_enters_none(at_work: Team, way: str) -> None:
         return users.change_rights(instance, owner, user_id, role=Role.MEMBER, policies=())
 
     mine = entering(at_work, actor=at_work.owner)
-    found = at_once(at_work, mine, entering(at_work), shut, entering(at_work), mine)
+    found = concurrently(at_work, mine, entering(at_work), shut, entering(at_work), mine)
     assert kinds(found[:2]) == ["UserKey"] * 2
     assert not isinstance(found[2], BaseException)
     assert isinstance(found[3], Refusal)
@@ -126,7 +126,7 @@ def test_a_key_that_is_revoked_meanwhile_is_refused(at_work: Team) -> None:
     def revoking() -> Any:
         return revocation.revoke_everywhere(at_work.instance, at_work.owner, fingerprint, unknown=True)
 
-    found = at_once(at_work, entering(at_work), revoking, entering(at_work, line), entering(at_work))
+    found = concurrently(at_work, entering(at_work), revoking, entering(at_work, line), entering(at_work))
     assert not isinstance(found[1], BaseException)
     assert isinstance(found[2], Refusal)
     assert "revoked" in str(found[2])
@@ -140,7 +140,7 @@ def test_a_key_that_is_deleted_meanwhile_may_be_entered_again(at_work: Team) -> 
     def deleting() -> Any:
         return user_keys.delete(at_work.instance, at_work.member, old.id)
 
-    found = at_once(at_work, entering(at_work), deleting, entering(at_work, line))
+    found = concurrently(at_work, entering(at_work), deleting, entering(at_work, line))
     assert kinds(found) == ["UserKey"] * 3
 
 
@@ -166,7 +166,7 @@ def test_a_server_that_the_user_may_enter_since_hears_of_the_key(at_work: Team, 
 
     public_key = parse(line).canonical
     assert public_key in refused(at_work)
-    found = at_once(at_work, entering(at_work, actor=at_work.owner), change, entering(at_work, line))
+    found = concurrently(at_work, entering(at_work, actor=at_work.owner), change, entering(at_work, line))
     assert not [one for one in found if isinstance(one, BaseException)]
     assert public_key not in refused(at_work)
     assert is_whole(at_work)
@@ -178,11 +178,11 @@ def test_a_server_that_is_closed_meanwhile_hears_of_none(at_work: Team) -> None:
     def withdrawing() -> Any:
         return grants.take_back(at_work.instance, at_work.owner, given.id)
 
-    found = at_once(at_work, entering(at_work), withdrawing, entering(at_work))
+    found = concurrently(at_work, entering(at_work), withdrawing, entering(at_work))
     assert not [one for one in found if isinstance(one, BaseException)]
     before = revision(at_work)
     assert is_whole(at_work)
-    at_once(at_work, entering(at_work), entering(at_work))
+    concurrently(at_work, entering(at_work), entering(at_work))
     assert revision(at_work) == before
 
 
@@ -195,7 +195,7 @@ def test_a_server_that_keys_of_both_kinds_change_is_seen_by_each_as_it_is(at_wor
     giving(at_work)()
     before = revision(at_work)
     free = entering(at_work, actor=at_work.owner)
-    found = at_once(
+    found = concurrently(
         at_work, adding(at_work, "a"), adding(at_work, "b"), entering(at_work), adding(at_work, "c"), free,
         adding(at_work, "d"), entering(at_work), entering(at_work), adding(at_work, "e"),
     )  # fmt: skip
@@ -216,7 +216,9 @@ def test_one_key_of_both_kinds_is_refused_by_no_server(at_work: Team, first: str
     public_key = parse(line).canonical
     assert public_key in refused(at_work)
     both: list[Callable[[], Any]] = [adding(at_work, "again", line), entering(at_work, line)]
-    found = at_once(at_work, adding(at_work, "a"), *(both if first == "credential" else both[::-1]), entering(at_work))
+    found = concurrently(
+        at_work, adding(at_work, "a"), *(both if first == "credential" else both[::-1]), entering(at_work)
+    )
     assert not [one for one in found if isinstance(one, BaseException)]
     assert public_key not in refused(at_work)
     assert is_whole(at_work)
@@ -239,7 +241,7 @@ def test_a_key_that_another_workspace_took_meanwhile_is_refused(at_work: Team, m
         return found
 
     monkeypatch.setattr(UserKeyPlacePrefetch, "get", late)
-    found = at_once(at_work, entering(at_work), entering(at_work), entering(at_work, line), entering(at_work))
+    found = concurrently(at_work, entering(at_work), entering(at_work), entering(at_work, line), entering(at_work))
     assert kinds(found) == ["UserKey", "UserKey", "key-taken", "UserKey"]
     assert "in use by another user" in str(found[2])
     assert counted(at_work)[0] == 4

@@ -11,13 +11,13 @@ from keyrack.core.people import groups
 from keyrack.store import tables
 from tests.core.conftest import Team
 
-AT_ONCE = 6
+THREADS = 6
 
 
 def test_who_comes_second_changes_nothing_and_leaves_no_event(team: Team) -> None:
     """As two sign-ins of one person by a provider do, which follow its groups."""
     assert groups.ensure(team.instance, team.owner, name="ops", user_ids=())
-    together = Barrier(AT_ONCE)
+    together = Barrier(THREADS)
 
     def join(_: int) -> bool:
         together.wait(timeout=30)
@@ -25,8 +25,8 @@ def test_who_comes_second_changes_nothing_and_leaves_no_event(team: Team) -> Non
 
     for number in range(5):
         groups.ensure(team.instance, team.owner, name="ops", user_ids=())
-        with ThreadPoolExecutor(AT_ONCE) as threads:
-            changed = list(threads.map(join, range(AT_ONCE)))
+        with ThreadPoolExecutor(THREADS) as threads:
+            changed = list(threads.map(join, range(THREADS)))
         assert changed.count(True) == 1, number
     summaries = team.instance.database.read(
         lambda connection: connection.execute(select(tables.events.c.summary)).scalars().all()

@@ -81,7 +81,7 @@ def test_a_batch_counts_once_however_often_it_is_told(team: Team) -> None:
 
 
 def test_a_host_that_never_stops_telling_is_counted(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logins, "MOST_AN_HOUR", 3)
+    monkeypatch.setattr(logins, "MAX_PER_HOUR", 3)
     line = fresh_line()
     for name in "abcd":
         tell(team, logins=batch(name, use(team, line), use(team, line), more=5))
@@ -116,7 +116,7 @@ def test_a_login_that_is_told_late_says_when_it_was(team: Team) -> None:
 def test_a_clock_that_is_set_back_does_not_keep_logins_out_of_the_log(
     team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logins, "MOST_AN_HOUR", 2)
+    monkeypatch.setattr(logins, "MAX_PER_HOUR", 2)
     line = fresh_line()
     ahead = replace(team.instance, now=lambda: team.instance.now() + timedelta(days=365))
     tell(replace(team, instance=ahead), logins=batch("a", *[use(team, line)] * 3))

@@ -88,7 +88,7 @@ def test_a_page_that_needs_no_search_is_full_whatever_the_log(team: Team, monkey
 def test_a_deleted_webhook_is_gone_at_once_and_its_queue_little_by_little(
     team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhooks, "CLEARED_AT_ONCE", 3)
+    monkeypatch.setattr(webhooks, "CLEAR_BATCH_SIZE", 3)
     made = [webhooks.create(team.instance, team.owner, url=f"https://{at}.example.org/").webhook for at in "ab"]
     now = team.instance.now()
     for one in made:

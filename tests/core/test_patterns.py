@@ -116,7 +116,7 @@ def test_what_was_kept_before_it_was_looked_at_keeps_nobody_from_a_change(team: 
 def test_temporary_keys_of_one_user_are_bounded(
     instance: Instance, team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access_keys, "MOST_TEMPORARY", 3)
+    monkeypatch.setattr(access_keys, "MAX_TEMPORARY", 3)
     for _ in range(3):
         access_keys.issue_temporary(team.instance, team.member)
     with pytest.raises(Refusal, match="3 temporary access keys"):
@@ -124,7 +124,7 @@ def test_temporary_keys_of_one_user_are_bounded(
 
 
 def test_tokens_of_one_user_are_bounded(instance: Instance, team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "MOST_SIGNED_IN", 2)
+    monkeypatch.setattr(tokens, "MAX_SIGNED_IN", 2)
     who = tokens.SignIn(password="alice's password", user_name="alice", workspace_name="acme")
     for _ in range(2):
         tokens.sign_in(instance, who, tokens.Scope(), address="203.0.113.9")

@@ -123,7 +123,7 @@ def test_a_log_that_a_host_does_not_find_as_it_was_is_an_alarm(team: Team) -> No
 
 
 def test_refusals_that_are_new_each_time_have_a_bound(team: Team, monkeypatch: Any) -> None:
-    monkeypatch.setattr(alarms, "MOST_AN_HOUR", 5)
+    monkeypatch.setattr(alarms, "MAX_PER_HOUR", 5)
     before = len(log(team))
     for number in range(12):
         refuse(team, f"reason {number}", state="refused")
@@ -131,12 +131,12 @@ def test_refusals_that_are_new_each_time_have_a_bound(team: Team, monkeypatch: A
 
 
 def test_what_one_host_adds_to_the_log_in_an_hour_has_a_bound(team: Team, monkeypatch: Any) -> None:
-    monkeypatch.setattr(report_events, "MOST_AN_HOUR", 20)
-    for number in range(report_events.MOST_AN_HOUR + 50):
+    monkeypatch.setattr(report_events, "MAX_PER_HOUR", 20)
+    for number in range(report_events.MAX_PER_HOUR + 50):
         report = {"revision": 1, "state": "applied", "problems": [f"reason {number}"]}
         reports.ingest(team.instance, here(team), report)
     told = [summary for summary in log(team) if "web-1 says: reason" in summary]
-    assert len(told) == report_events.MOST_AN_HOUR - 1
+    assert len(told) == report_events.MAX_PER_HOUR - 1
     assert "the rest is left out" in log(team)[0]
     # A receipt counts all the same.
     tell(team)
@@ -144,7 +144,7 @@ def test_what_one_host_adds_to_the_log_in_an_hour_has_a_bound(team: Team, monkey
 
 
 def test_alarms_that_are_new_each_time_have_a_bound_too(team: Team, monkeypatch: Any) -> None:
-    monkeypatch.setattr(alarms, "MOST_AN_HOUR", 5)
+    monkeypatch.setattr(alarms, "MAX_PER_HOUR", 5)
     for _ in range(12):
         reports.ingest(team.instance, here(team), {"host_keys": {"port": 22, "keys": [fresh_line("")]}})
     raised = [summary for summary in log(team) if summary.startswith("Alarm:")]
@@ -161,7 +161,7 @@ def test_what_comes_and_goes_does_not_fill_the_log(team: Team) -> None:
         scan = ("", "the look was cut")[number % 2]
         facts = {"enforcement": enforcement, "scan": scan}
         reports.ingest(team.instance, here(team), {"facts": facts, "problems": [scan] if scan else []})
-    assert len(log(team)) == before + 4 * report_events.MOST_ALIKE
+    assert len(log(team)) == before + 4 * report_events.MAX_ALIKE
     assert sum("left out" in summary for summary in log(team)) == 4
     # What is new is told all the same.
     reports.ingest(team.instance, here(team), {"facts": {"enforcement": "observe"}})
@@ -173,7 +173,7 @@ def test_what_comes_and_goes_does_not_fill_the_log(team: Team) -> None:
 
 
 def test_keys_that_are_new_in_each_report_do_not_pile_up(team: Team, monkeypatch: Any) -> None:
-    monkeypatch.setattr(unmanaged_keys, "MOST_GONE", 100)
+    monkeypatch.setattr(unmanaged_keys, "MAX_GONE", 100)
     for number in range(4):
         tell(team, *many(60, number * 60))
     assert (rows(team), rows(team, GONE)) == (160, 100)
@@ -205,7 +205,7 @@ def test_a_list_that_was_told_before_is_not_taken_in_again(team: Team) -> None:
 
 
 def test_more_than_a_host_may_have_is_said_and_left_out(team: Team, monkeypatch: Any) -> None:
-    monkeypatch.setattr(unmanaged_keys, "MOST_ON_A_SERVER", 10)
+    monkeypatch.setattr(unmanaged_keys, "MAX_PER_SERVER", 10)
     tell(team, *many(14))
     assert rows(team) == 10
     assert any("4 of them are not listed" in summary for summary in log(team))
@@ -213,8 +213,8 @@ def test_more_than_a_host_may_have_is_said_and_left_out(team: Team, monkeypatch:
 
 def test_events_come_back_after_an_hour(team: Team, monkeypatch: Any) -> None:
     """The bound is one of the last hour, not for good."""
-    monkeypatch.setattr(report_events, "MOST_AN_HOUR", 20)
-    for number in range(report_events.MOST_AN_HOUR + 1):
+    monkeypatch.setattr(report_events, "MAX_PER_HOUR", 20)
+    for number in range(report_events.MAX_PER_HOUR + 1):
         refuse(team, f"reason {number}")
     earlier = tables.events.update().values(at=team.instance.now() - timedelta(hours=2))
     team.instance.database.write(lambda connection: connection.execute(earlier))

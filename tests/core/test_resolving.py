@@ -55,10 +55,10 @@ def test_as_many_hang_as_may_and_addresses_are_found_again(tmp_path: Path) -> No
     program = (
         "import threading\n"
         "resolving.SECONDS = 0.02\n"
-        "for number in range(2 * resolving.AT_ONCE):\n"
+        "for number in range(2 * resolving.MAX_LOOKUPS):\n"
         "    try: resolving.addresses(f'h{number}.example', 80, socket.SOCK_STREAM)\n"
         "    except TimeoutError: pass\n"
-        "print(sum(thread.name == 'resolving' for thread in threading.enumerate()) == resolving.AT_ONCE)\n"
+        "print(sum(thread.name == 'resolving' for thread in threading.enumerate()) == resolving.MAX_LOOKUPS)\n"
         "resolving.SECONDS = 50.0\n"
         "print(resolving.addresses('127.0.0.1', 80, socket.SOCK_STREAM)[0][1])\n"
     )

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from keyrack.core.audit.outgoing_events import LATE
-from keyrack.core.audit.sinks import MOST_MARKS, Sinks
+from keyrack.core.audit.sinks import MAX_MARKS, Sinks
 from keyrack.core.people import groups
 from keyrack.store.audit import events
 from keyrack.store.tables import events as event_rows
@@ -94,12 +94,12 @@ def test_a_note_that_cannot_be_read_has_all_told_once_more(lines: Lines) -> None
 
 
 def test_the_note_stays_short(lines: Lines) -> None:
-    for number in range(2 * MOST_MARKS):
+    for number in range(2 * MAX_MARKS):
         lines.make(f"g{number}")
         lines.told()
     marks = json.loads((lines.team.instance.settings.data / "sinks.json").read_text("utf-8"))["event_lines"]
-    assert len(marks) == MOST_MARKS
+    assert len(marks) == MAX_MARKS
     newest = lines.team.instance.database.read(events.newest_id)
     # One is near, wherever the database may go back to: not further than twice as far.
-    for back in (1, 5, 12, 2 * MOST_MARKS):
+    for back in (1, 5, 12, 2 * MAX_MARKS):
         assert any(newest - 2 * back <= number <= newest - back for number, _ in marks)

@@ -75,7 +75,7 @@ def test_the_log_goes_back_as_far_as_is_set_and_says_what_went(team: Team) -> No
 
 
 def test_events_of_a_clock_that_ran_ahead_stay_and_keep_no_others(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "AT_ONCE", 3)
+    monkeypatch.setattr(retention, "BATCH_SIZE", 3)
     instance, old = team.instance, later(team.instance, 1097 * DAY)
     for at, name in ((later(instance, 3000 * DAY), "ahead"), (instance, "then")):
         for number in range(4):
@@ -155,7 +155,7 @@ def fill(team: Team, count: int, acknowledged: datetime | None) -> set[str]:
 
 def test_a_document_stays_in_bounds_and_every_revocation_is_told(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (access, reports):
-        monkeypatch.setattr(module, "MOST_UNACKNOWLEDGED", 30)
+        monkeypatch.setattr(module, "MAX_UNACKNOWLEDGED", 30)
     fill(team, 150, team.instance.now())
     unacknowledged = fill(team, 70, None)
     bounded = replace(team.instance, settings=replace(team.instance.settings, max_revoked_keys=100))
@@ -254,7 +254,7 @@ def test_what_was_decided_long_ago_goes_with_the_log_and_what_is_open_stays(team
 def test_a_transaction_deletes_a_little_and_a_service_goes_on_calmly(
     team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "AT_ONCE", 3)
+    monkeypatch.setattr(retention, "BATCH_SIZE", 3)
     long_ago = team.instance.now() - 2000 * DAY
     clock = [0.0]
     timer = retention.TidyTimer(lambda: clock[0])

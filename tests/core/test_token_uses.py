@@ -70,7 +70,7 @@ def all_change_something(team: Team) -> Iterator[None]:
     try:
         assert holds.wait(30)
         for _ in range(3000):
-            if not database.writes_at_once:
+            if not database.can_write_now:
                 break
             threading.Event().wait(0.01)
         yield

@@ -12,7 +12,7 @@ from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from tests.crash.many_processes import Acknowledged, ManyProcesses
 
-AT_ONCE = 500
+BATCH_SIZE = 500
 # Numbers of events are given before they are committed, so a later one may be seen first.
 OVERLAP = 2_000
 
@@ -39,8 +39,8 @@ class AcknowledgedWrites:
             users = known.users - self._seen
         there: dict[str, str] = {}
         labels = list(added)
-        for start in range(0, len(labels), AT_ONCE):
-            there |= {row.label: row.public_key for row in self._read(_keys(labels[start : start + AT_ONCE]))}
+        for start in range(0, len(labels), BATCH_SIZE):
+            there |= {row.label: row.public_key for row in self._read(_keys(labels[start : start + BATCH_SIZE]))}
         refused = {row.fingerprint for row in self._read(select(tables.revoked_keys.c.fingerprint))}
         people = {row.name for row in self._read(select(tables.users.c.name))}
         self._read_events()

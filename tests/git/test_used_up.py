@@ -241,7 +241,7 @@ def waits(person: Person) -> subprocess.Popen[bytes]:
 def too_many(folder: Path) -> list[str]:
     """More references than one push may name."""
     head = git(folder, "rev-parse", "HEAD")
-    lines = "".join(f"create refs/heads/r{n} {head}\n" for n in range(bounds.MOST_REFS_OF_A_PUSH + 1))
+    lines = "".join(f"create refs/heads/r{n} {head}\n" for n in range(bounds.MAX_REFS_PER_PUSH + 1))
     subprocess.run(["git", "update-ref", "--stdin"], input=lines.encode(), cwd=folder, check=True)
     return ["refs/heads/r*:refs/heads/r*"]
 

@@ -21,7 +21,7 @@ from tests.quick_ssh import KEX
 from tests.ssh.cases import make_key, text_line
 from tests.waiting import wait_until
 
-AT_ONCE = 100  # identities that ssh takes (SSH_MAX_IDENTITY_FILES)
+BATCH_SIZE = 100  # identities that ssh takes (SSH_MAX_IDENTITY_FILES)
 SETTINGS = """
 HostKey {folder}/host
 AuthorizedKeysFile {folder}/authorized
@@ -67,8 +67,8 @@ class Judge:
         """Which of these keys, each canonical, it would let in by the file that these lines make."""
         (self._inside / "authorized").write_bytes(b"\n".join(lines) + b"\n")
         found: set[int] = set()
-        for begin in range(0, len(keys), AT_ONCE):
-            found |= self._ask(keys[begin : begin + AT_ONCE], begin)
+        for begin in range(0, len(keys), BATCH_SIZE):
+            found |= self._ask(keys[begin : begin + BATCH_SIZE], begin)
         return found
 
     def _ask(self, keys: Sequence[str], begin: int) -> set[int]:

@@ -18,7 +18,7 @@ from tests.ssh.sshd_verdicts import KNOWS_DSA, Judge, Lines, judge, version_of
 
 LONG = os.environ.get("KEYRACK_LONG") == "1"
 COUNT = 10_000 if LONG else 300
-AT_ONCE = 100  # lines in a file
+BATCH_SIZE = 100  # lines in a file
 
 
 HERE = SshdRules(version=version_of("ssh"))
@@ -41,8 +41,8 @@ def agree(sshd: Judge, seed: int, count: int, rules: SshdRules = HERE) -> int:
     """Ask about lines made by chance; answers how many let in."""
     lines = Lines(seed)
     let_in = 0
-    for _ in range(count // AT_ONCE):
-        made = [lines.make() for _ in range(AT_ONCE)]
+    for _ in range(count // BATCH_SIZE):
+        made = [lines.make() for _ in range(BATCH_SIZE)]
         accepted = sshd.accepted([line for line, _ in made], [key for _, key in made])
         found = read(b"\n".join(line for line, _ in made), rules)
         said = {line.line_number - 1 for line in found if lets_in(line)}

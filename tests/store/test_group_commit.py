@@ -155,7 +155,7 @@ def _holding(number: int) -> Select[Any]:
 def test_the_server_works_on_what_was_told_while_others_are_made(
     database: Database, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(group_commit, "MOST_SECONDS", 60)
+    monkeypatch.setattr(group_commit, "MAX_SECONDS", 60)
 
     def looks(_conn: Connection) -> bool:
         with psycopg.connect(postgresql_url, autocommit=True) as other:

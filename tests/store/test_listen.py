@@ -12,14 +12,15 @@ import pytest
 from keyrack.store.changes import announce
 from keyrack.store.database import Database
 from keyrack.store.engine import listen
+from tests.store.no_threads import no_threads
 from tests.waiting import wait_until
 
 NEWS = range(1, 41)
 
 
 @pytest.fixture(autouse=True)
-def _rung_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nobody is rung for is not heard."""
+def _notified_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without polling, so that a change is heard of by a notification alone."""
     monkeypatch.setattr(listen, "POLL_SECONDS", 3600)
 
 
@@ -34,20 +35,20 @@ def waits_of(name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
 
 
-def test_news_of_a_storm_share_a_ring(postgresql_url: str) -> None:
+def test_changes_of_a_burst_share_a_notification(postgresql_url: str) -> None:
     heard: set[int] = set()
     with Database.open(postgresql_url) as database, Database.open(postgresql_url) as other:
         database.listen(lambda _: None)
         other.listen(heard.update)
         tell(database, NEWS[0])
-        wait_until(lambda: heard == {NEWS[0]}, "the first ring, which the thread connects for")
+        wait_until(lambda: heard == {NEWS[0]}, "the first notification, which the thread connects for")
         time.sleep(0.1)  # until it waits again
         before = waits_of("keyrack-notifier")
         for server_id in NEWS[1:]:
             tell(database, server_id)
             time.sleep(0.01)
         wait_until(lambda: heard == {*NEWS}, "all news")
-        assert waits_of("keyrack-notifier") - before < 2 * len(NEWS), "two or three for a ring"
+        assert waits_of("keyrack-notifier") - before < 2 * len(NEWS), "two or three for a notification"
 
 
 def test_the_first_news_after_a_while_and_the_last_ones_go_out_at_once(
@@ -59,7 +60,7 @@ def test_the_first_news_after_a_while_and_the_last_ones_go_out_at_once(
         other.listen(heard.update)
         with Database.open(postgresql_url) as database:
             tell(database, 1)
-            wait_until(lambda: heard == {1}, "the first ring")
+            wait_until(lambda: heard == {1}, "the first notification")
             tell(database, 2)
         wait_until(lambda: heard == {1, 2}, "the last one, as the database was closed")
 
@@ -71,13 +72,13 @@ def test_no_news_is_lost_that_comes_right_after_other(postgresql_url: str) -> No
         for server_id in NEWS:
             tell(database, server_id)
         wait_until(lambda: heard == {*NEWS}, "all news")
-        for server_id in range(101, 121):  # each by a ring of its own, the last ones of a pair too soon
+        for server_id in range(101, 121):  # each by a notification of its own, the last ones of a pair too soon
             tell(database, server_id)
             tell(database, 1000 + server_id)
             wait_until(lambda: {server_id, 1000 + server_id} <= heard, "both")  # noqa: B023
 
 
-def test_who_rings_connects_again(postgresql_url: str) -> None:
+def test_the_notifier_connects_again(postgresql_url: str) -> None:
     heard: set[int] = set()
     with (
         Database.open(postgresql_url) as database,
@@ -86,7 +87,7 @@ def test_who_rings_connects_again(postgresql_url: str) -> None:
     ):
         other.listen(heard.update)
         tell(database, NEWS[0])
-        wait_until(lambda: heard == {NEWS[0]}, "the first ring")
+        wait_until(lambda: heard == {NEWS[0]}, "the first notification")
         ended = raw.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND query LIKE 'NOTIFY%'"
@@ -95,8 +96,21 @@ def test_who_rings_connects_again(postgresql_url: str) -> None:
         numbers = iter(range(2, 1000))
 
         def again() -> bool:
-            tell(database, next(numbers))  # that of a ring which broke off is heard of with the next
+            tell(database, next(numbers))  # one whose notification failed is heard of with the next
             time.sleep(2 * listen.NOTIFY_PAUSE_SECONDS)
             return len(heard) > 1
 
-        wait_until(again, "a ring by another connection")
+        wait_until(again, "a notification by another connection")
+
+
+def test_a_change_counts_and_later_ones_are_notified_where_a_thread_could_not_be_started(postgresql_url: str) -> None:
+    heard: set[int] = set()
+    with Database.open(postgresql_url) as other:
+        other.listen(heard.update)
+        with Database.open(postgresql_url) as database, no_threads():
+            tell(database, 1)
+        with Database.open(postgresql_url) as database:
+            with no_threads():
+                tell(database, 2)
+            tell(database, 3)
+            wait_until(lambda: heard == {1, 2, 3}, "what was changed without a thread is heard of with the next")

@@ -136,8 +136,8 @@ def test_a_statement_that_was_never_right_spoils_no_other(database: Database) ->
 
 
 def test_more_statements_than_are_kept_or_sent_ahead(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "MOST_PREPARED", 2)
-    monkeypatch.setattr(pipeline, "MOST_AHEAD", 5)
+    monkeypatch.setattr(pipeline, "MAX_PREPARED", 2)
+    monkeypatch.setattr(pipeline, "MAX_UNREAD", 5)
     some = [Statement(lambda n=n: text(f"SELECT {n} + CAST(:given_more AS int)")) for n in range(4)]  # type: ignore[misc]
 
     def command(conn: Connection) -> list[int]:

@@ -17,7 +17,7 @@ from keyrack.store import changes as changes_module
 from keyrack.store.changes import announce, changes
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.engine import listen, migrate, postgresql_session
-from keyrack.store.engine.connect import DatabaseRefused, DatabaseSpoilt
+from keyrack.store.engine.connect import DatabaseRefused, DatabaseUnusable
 from keyrack.store.engine.prepared import Row as PreparedRow
 from keyrack.store.engine.prepared import prepared, savepoint
 from keyrack.store.hosts import servers
@@ -184,8 +184,8 @@ def test_a_statement_that_is_not_valid_any_more_is_prepared_anew(postgresql_url:
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        ("XX001", DatabaseSpoilt),
-        ("XX002", DatabaseSpoilt),
+        ("XX001", DatabaseUnusable),
+        ("XX002", DatabaseUnusable),
         ("25P04", DatabaseUnavailable),
         ("40001", DatabaseUnavailable),
     ],
@@ -290,17 +290,17 @@ def test_commands_that_undo_each_other_are_run_again(postgresql_url: str) -> Non
         assert len(values) == 1
 
 
-def test_a_change_that_nobody_rang_for_is_found_by_looking(postgresql_url: str) -> None:
+def test_a_change_that_nobody_notified_of_is_found_by_polling(postgresql_url: str) -> None:
     heard: set[int] = set()
     with Database.open(postgresql_url) as database, Database.open(postgresql_url) as silent:
         database.listen(heard.update)
-        # As a process that dies between its commit and its ring.
+        # As a process that dies between its commit and its NOTIFY.
         silent.write(
             lambda conn: conn.execute(
                 insert(changes).values(server_id=4, change=text("pg_current_xact_id()::text::bigint"))
             )
         )
-        wait_until(lambda: heard == {4}, "the slow look")
+        wait_until(lambda: heard == {4}, "the slow poll")
 
 
 def test_what_a_process_did_itself_it_does_not_look_for(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,7 +321,7 @@ def test_what_a_process_did_itself_it_does_not_look_for(postgresql_url: str, mon
         other.write(lambda conn: announce(conn, 99))
         wait_until(lambda: 99 in heard, "the news of the other process")
     assert heard == [*range(1, 20), 99], "each is delivered once"
-    assert len(looks) <= 3, "at the start and for the other process; once more for a ring before the first was known"
+    assert len(looks) <= 3, "at the start, for the other process, and for a notification before the first"
 
 
 def test_changes_of_a_transaction_that_took_long_are_heard(postgresql_url: str) -> None:

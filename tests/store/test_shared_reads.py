@@ -57,7 +57,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def at_once(database: Database, *questions: Question) -> list[Any]:
+def concurrently(database: Database, *questions: Question) -> list[Any]:
     """What becomes of questions that fibers of one event loop ask in one round."""
 
     async def asked() -> list[Any]:
@@ -69,7 +69,7 @@ def at_once(database: Database, *questions: Question) -> list[Any]:
 
 
 def test_what_is_asked_at_once_is_sent_together(database: Database, sent: list[int]) -> None:
-    assert at_once(database, *(root_of(number**2) for number in range(20))) == list(range(20))
+    assert concurrently(database, *(root_of(number**2) for number in range(20))) == list(range(20))
     assert len(sent) == 1
 
 
@@ -77,14 +77,14 @@ def test_the_same_question_is_answered_once_for_all_who_ask(database: Database) 
     def same(connection: Connection) -> Any:
         return _backend.rows(connection, 4)
 
-    first, *others = at_once(database, *[same] * 5)
+    first, *others = concurrently(database, *[same] * 5)
     assert first
     assert others == [first] * 4
 
 
 def test_the_same_bytes_are_the_same_question(database: Database) -> None:
     """Such as what a token stands for, by which many calls come in at the same moment."""
-    first, *others, another = at_once(
+    first, *others, another = concurrently(
         database,
         *[lambda connection: _random.rows(connection, bytes([0, 255, 92]))] * 4,
         lambda connection: _random.rows(connection, b"another"),
@@ -95,11 +95,11 @@ def test_the_same_bytes_are_the_same_question(database: Database) -> None:
 
 
 def test_what_fails_fails_for_whoever_asked_it(database: Database) -> None:
-    good, wrong, last = at_once(database, root_of(4), root_of(-1), root_of(9))
+    good, wrong, last = concurrently(database, root_of(4), root_of(-1), root_of(9))
     assert (good, last) == (2, 3)
     assert isinstance(wrong, DBAPIError)
-    assert at_once(database, root_of(16)) == [4]
-    (alone,) = at_once(database, root_of(-1))
+    assert concurrently(database, root_of(16)) == [4]
+    (alone,) = concurrently(database, root_of(-1))
     assert isinstance(alone, DBAPIError)
 
 
@@ -111,18 +111,18 @@ def test_a_question_of_several_statements_sees_one_instant(database: Database) -
     def prepared_twice(connection: Connection) -> Any:
         return _root.value(connection, 4), _root.value(connection, 9)
 
-    assert at_once(database, twice, prepared_twice, root_of(1)) == [(True, 2), (2, 3), 1]
+    assert concurrently(database, twice, prepared_twice, root_of(1)) == [(True, 2), (2, 3), 1]
 
 
 def test_a_connection_that_broke_is_replaced(database: Database) -> None:
     def backend(connection: Connection) -> Any:
         return _backend.value(connection, 1)
 
-    (number,) = at_once(database, backend)
+    (number,) = concurrently(database, backend)
     # Unlike a question, a command goes by a connection of its own.
     ended = text("SELECT pg_terminate_backend(:number)").bindparams(number=number)
     database.write(lambda connection: connection.execute(ended).scalar_one())
-    found = at_once(database, root_of(4), root_of(9), backend)
+    found = concurrently(database, root_of(4), root_of(9), backend)
     assert found[:2] == [2, 3]
     assert found[2] != number
 
@@ -130,5 +130,5 @@ def test_a_connection_that_broke_is_replaced(database: Database) -> None:
 def test_where_the_database_is_away_each_is_told(postgresql_url: str) -> None:
     elsewhere = postgresql_url.rpartition("/")[0] + "/there_is_none"
     with Database.open(elsewhere) as database:
-        found = at_once(database, root_of(4), root_of(9))
+        found = concurrently(database, root_of(4), root_of(9))
     assert [type(one) for one in found if isinstance(one, DatabaseUnavailable)] == [type(found[0])] * 2

@@ -19,6 +19,7 @@ from keyrack.store.changes import announce, changes
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.engine.connect import DatabaseFull, sqlite_engine
 from keyrack.store.tables import instance_facts
+from tests.store.no_threads import no_threads
 
 
 def put(conn: Connection, name: str, size: int = 1) -> None:
@@ -88,6 +89,7 @@ import sys
 from sqlalchemy import update
 from keyrack.store.database import Database
 from keyrack.store.tables import instance_facts
+from tests.store.no_threads import no_threads
 
 def change(conn):
     with conn.begin_nested():
@@ -142,3 +144,20 @@ def test_many_that_open_a_new_file_at_once_all_get_it(tmp_path: Path) -> None:
 
         with ThreadPoolExecutor(6) as pool:
             assert [asked.result(60) for asked in [pool.submit(look) for _ in range(6)]] == ["wal"] * 6
+
+
+def test_writes_go_on_where_the_first_found_no_thread(sqlite_url: str) -> None:
+    made = threading.Event()
+    with Database.open(sqlite_url) as database:
+
+        def write() -> None:
+            database.write(lambda conn: put(conn, "second"))
+            made.set()
+
+        with no_threads(), pytest.raises(RuntimeError, match="thread"):
+            database.write(lambda conn: put(conn, "first"))
+        threading.Thread(target=write, daemon=True).start()
+        assert made.wait(60)
+        names = database.read(lambda conn: conn.execute(select(instance_facts.c.name)).scalars().all())
+    assert "second" in names
+    assert "first" not in names

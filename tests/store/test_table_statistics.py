@@ -14,6 +14,7 @@ from keyrack.store.engine import table_statistics
 from keyrack.store.engine.prepared import Statement, placeholder
 from keyrack.store.engine.table_statistics import TableStatistics
 from keyrack.store.tables import instance_facts
+from tests.store.no_threads import no_threads
 from tests.waiting import wait_until
 
 _put = Statement(
@@ -65,7 +66,7 @@ def test_what_begins_to_grow_late_is_looked_at(
     wait_until(lambda: not statistics._is_running(), "the look at what others changed is over")
     grow(database, commands=4, rows=40)
     assert known_rows(database) == -1
-    statistics.changed(table_statistics.MOST_APART)
+    statistics.changed(table_statistics.MAX_BETWEEN_CHECKS)
     wait_until(lambda: known_rows(database) >= 160, "the planner knows of the rows")
     statistics.close()
 
@@ -82,3 +83,20 @@ def test_a_database_that_is_closed_is_not_waited_for(database: Database, monkeyp
     grow(database, commands=8, rows=1)
     database.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "keyrack-statistics"]
+
+
+def test_changes_are_counted_where_a_thread_could_not_be_started(
+    database: Database, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_statistics, "PAUSES", (0,))
+    statistics = TableStatistics(lambda: psycopg.connect(postgresql_url, autocommit=True))
+    with no_threads():
+        statistics.changed(100)
+        statistics.close()
+    statistics = TableStatistics(lambda: psycopg.connect(postgresql_url, autocommit=True))
+    with no_threads():
+        statistics.changed(100)
+    grow(database, commands=4, rows=40)
+    statistics.changed(100)
+    wait_until(lambda: known_rows(database) >= 160, "the planner knows of the rows")
+    statistics.close()

@@ -17,7 +17,7 @@ from keyrack.store.engine import connect
 from tests.bad_database_network import Found, behind_a_proxy, held, rounds, short_bounds
 from tests.fault_proxy import FaultProxy
 
-MOST_MORE = 40  # descriptors: a connection and its epoll for each place of the pools that was not used before
+MAX_MORE = 40  # descriptors: a connection and its epoll for each place of the pools that was not used before
 WORKSPACE = 1
 
 
@@ -41,8 +41,8 @@ def test_every_call_is_answered_and_nothing_is_lost(cluster: Any, migrated_templ
         assert rounds(proxy, calls, url, range(1, 3)) == nothing
         after = held(proxy)
     assert calls.hung == 0
-    assert after[0] - before[0] < MOST_MORE
-    assert after[1] - before[1] < MOST_MORE
+    assert after[0] - before[0] < MAX_MORE
+    assert after[1] - before[1] < MAX_MORE
 
 
 def test_a_turn_ends_where_its_network_did(proxied: tuple[FaultProxy, str]) -> None:

@@ -13,7 +13,7 @@ from keyrack.core.hosts import servers as core_servers
 from keyrack.core.keys import user_keys
 from keyrack.errors import Refusal
 from keyrack.store import tables
-from keyrack.store.database import NotAtOnce
+from keyrack.store.database import WouldBlock
 from keyrack.store.engine import prepared
 from keyrack.store.hosts import servers
 from keyrack.store.keys import user_keys as key_rows
@@ -22,8 +22,8 @@ from keyrack.store.sealing.seals import Seen
 from keyrack.web import group_commits
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
-from tests.web.test_at_once import LONG
 from tests.web.test_group_commits import acme, adding, commits, in_one_transaction, labels, revision
+from tests.web.test_nonblocking import LONG
 
 __all__ = ["acme"]
 
@@ -107,8 +107,8 @@ def test_what_is_undone_leaves_what_others_left_to_the_end(acme: Team) -> None:
         entering(acme, "slow", count), adding(acme, "a"), entering(acme, "other"), adding(acme, "c"),
     )  # fmt: skip
     assert [type(one) for one in made if isinstance(one, BaseException)] == [type(made[3]), type(made[4]), Refusal]
-    assert isinstance(made[3], NotAtOnce)
-    assert isinstance(made[4], NotAtOnce)
+    assert isinstance(made[3], WouldBlock)
+    assert isinstance(made[4], WouldBlock)
     assert (labels(acme), titles(acme)) == (["a", "b", "c"], ["other", "own"])
     assert [made[at].revision for at in (0, 2, 7)] == [revised + 1, revised + 2, revised + 3]
     assert revision(acme) == revised + 3
@@ -145,7 +145,7 @@ def test_a_tree_that_others_changed_is_found_before_anything_is_kept(acme: Team)
     database.seals.seen = Seen()
     calls = entering(acme, "one"), entering(acme, "two")
     before = commits(acme)
-    assert all(isinstance(one, NotAtOnce) for one in in_one_transaction(database, *calls))
+    assert all(isinstance(one, WouldBlock) for one in in_one_transaction(database, *calls))
     assert commits(acme) == before
 
 
@@ -158,7 +158,7 @@ def test_the_end_of_a_transaction_that_cannot_be_written_loses_it_and_nothing_mo
     with monkeypatch.context() as patched:
         patched.setattr("keyrack.store.sealing.access_tree.settle", fail)
         made = in_one_transaction(acme.instance.database, adding(acme, "a"), entering(acme, "own"))
-    assert all(isinstance(one, NotAtOnce) for one in made)
+    assert all(isinstance(one, WouldBlock) for one in made)
     assert (labels(acme), titles(acme)) == ([], [])
     assert [one.title for one in in_one_transaction(acme.instance.database, entering(acme, "own"))] == ["own"]
     assert acme.instance.database.read(lambda connection: key_rows.count_user_keys(connection, acme.owner.user_id or 0))

@@ -145,7 +145,7 @@ def test_who_used_less_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_who_gives_up_leaves_the_place_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fair_queueing, "MOST_WAITING_PER_CALLER", 5)
+    monkeypatch.setattr(fair_queueing, "MAX_WAITING_PER_CALLER", 5)
     go_on = threading.Event()
 
     async def run() -> None:

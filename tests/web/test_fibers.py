@@ -23,7 +23,7 @@ from keyrack.web.fair_queueing import FairScheduler
 from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM, Service, running, settings_for
 from tests.waiting import wait_until
-from tests.web.test_at_once import KEYS, askers
+from tests.web.test_nonblocking import KEYS, askers
 from tests.web.test_runcloud import add as add_credential
 
 TOKEN = "token-of-olga"
@@ -99,7 +99,7 @@ def test_what_waits_for_the_database_keeps_nobody_else(team: Service, url: str) 
 def test_changes_that_wait_for_one_turn_are_committed_together_and_refused_apart(
     team: Service, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(group_commit, "MOST_SECONDS", 60)
+    monkeypatch.setattr(group_commit, "MAX_SECONDS", 60)
     before = asked(team, "SELECT revision FROM servers WHERE id = 1")
     labels = [f"of-many-{number}" for number in range(8)]
     with closing(psycopg.connect(url)) as other, ThreadPoolExecutor(12) as pool, turns_taken() as seen:

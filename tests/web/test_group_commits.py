@@ -15,15 +15,15 @@ from keyrack.core.audit import events
 from keyrack.core.keys import credentials
 from keyrack.errors import Refusal
 from keyrack.model import EventFilter
-from keyrack.store.database import Database, DatabaseUnavailable, NotAtOnce
-from keyrack.store.engine import at_once
+from keyrack.store.database import Database, DatabaseUnavailable, WouldBlock
+from keyrack.store.engine import nonblocking
 from keyrack.web import group_commits
 from keyrack.web.group_commits import GroupCommits
 from tests.core.conftest import Team, make_team
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service, settings_for
-from tests.web.test_at_once import LONG, askers
-from tests.web.test_at_once import team as service
+from tests.web.test_nonblocking import LONG, askers
+from tests.web.test_nonblocking import team as service
 from tests.web.test_runcloud import add as add_credential
 
 __all__ = ["service"]
@@ -58,9 +58,9 @@ def in_one_transaction(database: Database, *calls: Callable[[], Any]) -> list[An
         return await asyncio.gather(*(made.run(one) for one in calls), return_exceptions=True)
 
     try:
-        with database.at_once():
+        with database.nonblocking():
             pass
-    except NotAtOnce:
+    except WouldBlock:
         database.read(lambda connection: None)  # which opens what is asked at once
     return asyncio.run(run())
 
@@ -132,7 +132,7 @@ def test_a_call_that_takes_too_long_is_undone_and_may_be_made_by_a_thread(acme: 
 
     slow = adding(acme, "slow", count)
     first, late, last = in_one_transaction(database, adding(acme, "first"), slow, adding(acme, "last"))
-    assert isinstance(late, NotAtOnce)
+    assert isinstance(late, WouldBlock)
     assert (first.label, last.label) == ("first", "last")
     assert labels(acme) == ["first", "last"]
     slow()
@@ -146,9 +146,9 @@ def test_a_call_sees_what_it_wrote_itself(acme: Team) -> None:
 
 
 def test_what_would_write_many_rows_is_not_made_at_once(acme: Team, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(at_once, "MOST_ROWS", 0)
+    monkeypatch.setattr(nonblocking, "MAX_ROWS", 0)
     (refused,) = in_one_transaction(acme.instance.database, adding(acme, "one"))
-    assert isinstance(refused, NotAtOnce)
+    assert isinstance(refused, WouldBlock)
     adding(acme, "one")()
     assert labels(acme) == ["one"]
 
@@ -161,7 +161,7 @@ def test_a_transaction_that_is_lost_leaves_nothing_and_is_tried_again(acme: Team
 
     add, other = adding(acme, "one"), adding(acme, "two")
     assert all(
-        isinstance(one, NotAtOnce) for one in in_one_transaction(database, add, lambda: database.write(end), other)
+        isinstance(one, WouldBlock) for one in in_one_transaction(database, add, lambda: database.write(end), other)
     )
     assert labels(acme) == []
     assert [one.label for one in in_one_transaction(database, add, other)] == ["one", "two"]

@@ -272,7 +272,7 @@ def test_one_customer_s_network_is_one_address(monkeypatch: pytest.MonkeyPatch) 
     counts = Throttle(2, 2, Clock())
     tried = sum(tries(counts, f"2001:db8:0:{number:x}::1", str(number)) for number in range(200))
     assert tried == 2 * throttle.WIDER
-    monkeypatch.setattr(throttle, "MOST_BUCKETS", 100)
+    monkeypatch.setattr(throttle, "MAX_BUCKETS", 100)
     for number in range(1000):
         tries(counts, f"10.0.{number // 250}.{number % 250}", str(number))
     assert len(counts._buckets) <= 100

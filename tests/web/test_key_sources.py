@@ -256,7 +256,9 @@ def test_who_may_name_an_account_and_which(service: Service, elsewhere: Elsewher
     assert service.call("PUT", f"{PATH}/github", token="token-of-bob", json=body).status_code == 403
     assert service.call("PUT", f"{PATH}/github", token="token-of-victor", json=body).status_code == 404
     assert service.call("PUT", f"{PATH}/github", token="token-of-olga", json=body).status_code == 200
-    for wrong in ({"account": "../x"}, {"account": "octo", "url": "file:///etc/passwd"}, {"account": "a b"}, {}):
+    urls = ("file:///etc/passwd", "https://example.org?", "https://example.org/#", "https://a@example.org")
+    wrong_urls = ({"account": "octo", "url": url} for url in urls)
+    for wrong in ({"account": "../x"}, {"account": "a b"}, {}, *wrong_urls):
         answer = service.call("PUT", f"{PATH}/github", token="token-of-alice", json=wrong)
         assert answer.status_code == 422, answer.text
     assert service.call("PUT", f"{PATH}/sourceforge", token="token-of-alice", json=body).status_code == 422
@@ -313,7 +315,7 @@ def test_due_sources_are_looked_at_by_themselves_and_those_of_who_is_out_are_not
 def test_one_that_others_altered_keeps_no_other_from_its_turn(
     service: Service, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(key_sync, "AT_ONCE", 1)
+    monkeypatch.setattr(key_sync, "BATCH_SIZE", 1)
     for kind in ("github", "gitlab"):
         name(service, elsewhere, kind)
     held = tables.key_sources

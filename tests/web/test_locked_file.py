@@ -16,8 +16,8 @@ from keyrack.store.engine import connect, sqlite_file
 from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM, Service, running, settings_for
 from tests.web.runcloud_team import Agent
-from tests.web.test_at_once import KEYS
 from tests.web.test_iam import sign_in
+from tests.web.test_nonblocking import KEYS
 from tests.web.test_runcloud import add
 
 PATIENCE = 1.0  # in place of half a minute

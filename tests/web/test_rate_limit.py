@@ -35,7 +35,7 @@ def test_a_minute_begins_with_the_first_request_and_ends() -> None:
 
 
 def test_callers_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limit, "MOST_CALLERS", 10)
+    monkeypatch.setattr(rate_limit, "MAX_CALLERS", 10)
     clock = Clock()
     limit = RateLimit(1, clock)
     for number in range(100):
@@ -47,7 +47,7 @@ def test_callers_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_who_began_first_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limit, "MOST_CALLERS", 3)
+    monkeypatch.setattr(rate_limit, "MAX_CALLERS", 3)
     clock = Clock()
     limit = RateLimit(1, clock)
     limit.take("a")

@@ -22,7 +22,7 @@ def report(service: Service, agent: Agent, **told: object) -> tuple[int, str | N
     return answer.status_code, answer.headers.get("Retry-After")
 
 
-@pytest.mark.parametrize("name", ["MOST_REPORTS", "MOST_LISTS"])
+@pytest.mark.parametrize("name", ["MAX_REPORTS", "MAX_LISTS"])
 def test_reports_of_one_host_are_counted(
     name: str, team_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -41,13 +41,13 @@ def test_reports_of_one_host_are_counted(
         assert report(service, other, keys_found=[]) == (200, None)
         assert one.document()["revision"] >= 1
         # A receipt is taken where only the lists of keys were too many.
-        assert report(service, one, revision=1, state="applied")[0] == (200 if name == "MOST_LISTS" else 429)
+        assert report(service, one, revision=1, state="applied")[0] == (200 if name == "MAX_LISTS" else 429)
 
 
 def test_what_a_host_tells_at_length_is_bounded_and_its_receipts_are_not(
     team_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agent_api, "MOST_BYTES", 400_000)
+    monkeypatch.setattr(agent_api, "MAX_BYTES", 400_000)
     with serving(team_folder, tmp_path / "data") as service:
         agent = Agent(service, 1)
         long = {"words": "x" * 150_000}
@@ -62,8 +62,8 @@ def test_what_a_host_tells_at_length_is_bounded_and_its_receipts_are_not(
 def test_a_long_list_is_taken_in_whole_and_its_revoked_keys_are_refused(
     team_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unmanaged_keys, "MOST_AT_ONCE", 20)
-    monkeypatch.setattr(login_reports, "MOST_AT_ONCE", 20)
+    monkeypatch.setattr(unmanaged_keys, "BATCH_SIZE", 20)
+    monkeypatch.setattr(login_reports, "BATCH_SIZE", 20)
     with serving(team_folder, tmp_path / "data") as service:
         agent = Agent(service, 1)
         line = fresh_line("robot")

@@ -156,7 +156,7 @@ def test_members_see_and_cancel_their_own(team: Service) -> None:
 
 
 def test_nobody_fills_the_list_by_asking_and_cancelling(team: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "MOST_A_DAY", 3)
+    monkeypatch.setattr(requests, "MAX_PER_DAY", 3)
     for _ in range(3):
         mine = call(team, "POST", "/requests", WANTED, token=ALICE, status=201)
         call(team, "POST", f"/requests/{mine['id']}/cancel", token=ALICE)

@@ -48,8 +48,8 @@ def wish(kind: str, number: int) -> tuple[str, str, Any]:
 def test_nobody_makes_more_than_there_is_room_for(
     team: Service, monkeypatch: pytest.MonkeyPatch, kind: str, status: int
 ) -> None:
-    column, _ = room.MOST[kind]
-    monkeypatch.setitem(room.MOST, kind, (column, 8))
+    column, _ = room.LIMITS[kind]
+    monkeypatch.setitem(room.LIMITS, kind, (column, 8))
     answers = []
     for number in range(12):
         method, path, body = wish(kind, number)
@@ -71,7 +71,7 @@ def _count(team: Service, column: Column[int]) -> int:
 
 def test_groups_and_projects_are_bounded_too(team: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in ("group", "project"):
-        monkeypatch.setitem(room.MOST, kind, (room.MOST[kind][0], 1))
+        monkeypatch.setitem(room.LIMITS, kind, (room.LIMITS[kind][0], 1))
     keyrack = actors.system_actor(1)
     groups.ensure(team.instance, keyrack, name="ops", user_ids=())
     with pytest.raises(Refusal) as refused:

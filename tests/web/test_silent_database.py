@@ -19,7 +19,7 @@ from keyrack.store.database import Database
 from keyrack.store.engine import listen, silence
 from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM, running, settings_for
-from tests.web.test_at_once import KEYS
+from tests.web.test_nonblocking import KEYS
 from tests.web.test_runcloud import add as add_credential
 
 SESSIONS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'keyrack'"

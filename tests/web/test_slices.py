@@ -10,10 +10,10 @@ import pytest
 
 from keyrack.core.hosts.contacts import Contact
 from keyrack.store.hosts.servers import RevisionState
-from keyrack.web.slices import MOST_STEPS, RoundRobin, Slices
+from keyrack.web.slices import MAX_STEPS, RoundRobin, Slices
 from keyrack.web.waiting import ContactWaiters
 
-MANY = 10 * MOST_STEPS
+MANY = 10 * MAX_STEPS
 
 
 def in_a_loop(work: Callable[[], Awaitable[None]]) -> None:
@@ -35,7 +35,7 @@ def test_others_are_served_between_two_slices() -> None:
             await asyncio.sleep(0)
             seen.append(len(done))
         steps = [after - before for before, after in zip([0, *seen], seen, strict=False)]
-        assert max(steps) == MOST_STEPS
+        assert max(steps) == MAX_STEPS
         assert done == list(range(MANY))
 
     in_a_loop(work)
@@ -92,7 +92,7 @@ def test_a_change_of_many_hosts_wakes_them_by_slices() -> None:
             woken.append(sum(waiter.done() for waiter in waiters.values()))
             assert len(woken) < 2 * MANY, "not all were woken"
         steps = [after - before for before, after in zip([0, *woken], woken, strict=False)]
-        assert max(steps) == MOST_STEPS
+        assert max(steps) == MAX_STEPS
 
     in_a_loop(work)
 

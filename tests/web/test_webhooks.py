@@ -243,6 +243,8 @@ def test_addresses_and_people_that_may_not_be(team: Service, team_folder: Path, 
         ({"url": "https://user:secret@example.org/"}, "url"),
         ({"url": "https://"}, "url"),
         ({"url": "https://example.org/ x"}, "url"),
+        ({"url": "https://example.org:0/"}, "url"),
+        ({"url": "https://example.org/#"}, "url"),
         ({"url": "https://example.org/", "secret": "short"}, "secret"),
         ({"url": "https://example.org/", "level": "loud"}, "level"),
         ({"url": "https://example.org/", "actions": ["a b"]}, "actions"),
@@ -258,7 +260,8 @@ def test_addresses_and_people_that_may_not_be(team: Service, team_folder: Path, 
     folder = tmp_path / "other"
     shutil.copytree(team_folder, folder)
     with running(settings_for(folder, "")) as other:
-        assert call(other, "POST", PATH, {"url": "http://example.org/"}, status=422)["error"]["field"] == "url"
+        error = call(other, "POST", PATH, {"url": "http://example.org/"}, status=422)["error"]
+        assert (error["field"], "webhook_networks names" in error["message"]) == ("url", True)
         for host in ("127.0.0.1:9", "[::ffff:10.0.0.1]", "localhost", "[fe80::1]", "169.254.169.254"):
             error = call(other, "POST", PATH, {"url": f"https://{host}/"}, status=422)["error"]
             assert (error["field"], "webhook_networks would allow it" in error["message"]) == ("url", True), host

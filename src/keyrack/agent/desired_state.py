@@ -29,7 +29,7 @@ from keyrack.protocol.report import Report, ReportedKey, wire_word
 from keyrack.protocol.words import count
 
 TOLD_OF_SSHD = (*SETTINGS, "KbdInteractiveAuthentication", "PubkeyAuthentication", "AuthorizedKeysFile")
-_MOST_FOREIGN = 200
+_MAX_FOREIGN = 200
 _BEGINNING = datetime(1970, 1, 2, tzinfo=timezone.utc)  # before any end; sshd reads none before 1970
 UNPROVEN = "unproven"  # the settings are in place, but the running sshd does not show that it obeys them
 _ENFORCEMENT_WORDS = {OFF: wire_word(OBSERVE), TRYING: "trying", ON: "enforce", UNDONE: "undone"}
@@ -120,7 +120,7 @@ class DesiredState:
         """Remember foreign keys that were in Keyrack's files, for reports."""
         known = {(one.path, one.fingerprint) for one in foreign}
         kept = [one for one in self._foreign if (one.path, one.fingerprint) not in known]
-        self._foreign = (kept + foreign)[-_MOST_FOREIGN:]
+        self._foreign = (kept + foreign)[-_MAX_FOREIGN:]
 
     def allowed(self, document: HostDocument) -> HostDocument:
         """The document without the accounts that the service may not speak for here."""

@@ -10,7 +10,7 @@ import click
 
 from keyrack.cli.audit_proof import export_command, verify_command
 from keyrack.cli.changes import moment, tell
-from keyrack.cli.connection.calls import AT_ONCE, Calls, connected, connection_options, if_missing
+from keyrack.cli.connection.calls import PAGE_SIZE, Calls, connected, connection_options, if_missing
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.spans import before_now
 from keyrack.cli.output.tables import NOTHING, as_json, as_json_object, dash, table
@@ -95,7 +95,7 @@ def _events(calls: Calls, asked: dict[str, Any], limit: int | None) -> Iterator[
     cursor: str | None = ""
     left = limit
     while cursor is not None and (left is None or left > 0):
-        piece = AT_ONCE if left is None else min(AT_ONCE, left)
+        piece = PAGE_SIZE if left is None else min(PAGE_SIZE, left)
         page = calls.ask("GET", "/events", query={**asked, "cursor": cursor, "per_page": piece})
         yield from page["items"]
         cursor = page["next"]
@@ -128,11 +128,13 @@ def list_alarms(json_wanted: bool, **given: Any) -> None:
     ]
     if json_wanted or not rows:
         table(("EVENT", "SINCE", "STATE", "WORDS", "WAY OUT"), rows, json_wanted)
-        return
-    for event, since, state, words, way_out in rows:
-        say(f"{event:>8}  {since}  {state}: {words}")
-        if state == "stands":
-            say(f"          {way_out}")
+    else:
+        for event, since, state, words, way_out in rows:
+            say(f"{event:>8}  {since}  {state}: {words}")
+            if state == "stands":
+                say(f"          {way_out}")
+    for words in answer["bounds"]:
+        click.echo(words, err=True)
 
 
 def _standing(one: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from keyrack.cli.connection.calls import Calls
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import show_json
 from keyrack.core import lifetimes
-from keyrack.core.keys.rehearsal_bounds import MOST_SERVERS
+from keyrack.core.keys.rehearsal_bounds import MAX_SERVERS
 from keyrack.core.lifetimes import LifetimeError
 from keyrack.protocol.words import count
 
@@ -21,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 POLL_SECONDS = 0.3
 """How long to wait before asking again how far a change has come."""
-MOST_NAMED = 5
+MAX_NAMED = 5
 """How many servers a line names; of the others it gives the number."""
 
 
@@ -165,9 +165,9 @@ def show_rehearsal(rehearsal: Mapping[str, Any], json_wanted: bool) -> None:
         say(line)
     if not rehearsal["gains"] and not rehearsal["loses"] and not rehearsal["changes"]:
         say("Nobody would gain or lose a login.")
-    if rehearsal["servers"] > MOST_SERVERS:
+    if rehearsal["servers"] > MAX_SERVERS:
         concerned = count(rehearsal["servers"], "server")
-        say(f"It concerns {concerned}; the first {MOST_SERVERS} of them were looked at.", err=True)
+        say(f"It concerns {concerned}; the first {MAX_SERVERS} of them were looked at.", err=True)
     for name in rehearsal["unknown"]:
         say(f"Nothing can be said of server {name}: its rows are not as Keyrack wrote them.", err=True)
     say("Nothing was changed.", err=True)
@@ -193,5 +193,5 @@ def _lines(verb: str, ways: Iterable[Mapping[str, Any]]) -> Iterable[str]:
         where.setdefault((who, way["system_user"]), {})[way["server"]] = None
     for (who, account), servers in where.items():
         names = list(servers)
-        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-        yield f"{who} would {verb} the login as {account} on {', '.join(names[:MOST_NAMED])}{more}"
+        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+        yield f"{who} would {verb} the login as {account} on {', '.join(names[:MAX_NAMED])}{more}"

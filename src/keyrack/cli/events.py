@@ -12,7 +12,7 @@ import click
 
 from keyrack.cli.connection.operator_context import OperatorContext, operator_context, shared
 from keyrack.cli.output.spans import before_now, moment
-from keyrack.cli.output.tables import AT_ONCE, NOTHING, as_json, table
+from keyrack.cli.output.tables import NOTHING, PAGE_SIZE, as_json, table
 from keyrack.core.audit import events
 from keyrack.errors import Refusal
 from keyrack.model import Event, EventFilter
@@ -65,7 +65,7 @@ def _asked_moment(option: str, text: str, *, end: bool = False) -> datetime:
 
 def _events(at: OperatorContext, asked: EventFilter, limit: int) -> Iterator[Event]:
     """The events asked for, newest first, at most so many; 0: all."""
-    piece = AT_ONCE if limit == 0 else min(AT_ONCE, limit)
+    piece = PAGE_SIZE if limit == 0 else min(PAGE_SIZE, limit)
     matching = (one for page in events.every(at.instance, at.actor, asked, limit=piece) for one in page.items)
     yield from matching if limit == 0 else islice(matching, limit)
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from keyrack.cli.changes import changed, changing
-from keyrack.cli.connection.calls import AT_ONCE, ID, Calls, connected, connection_options, if_missing, path_to
+from keyrack.cli.connection.calls import ID, PAGE_SIZE, Calls, connected, connection_options, if_missing, path_to
 from keyrack.cli.output import receipts
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json, as_json_object, dash, show_json, table
@@ -93,9 +93,9 @@ def _every(calls: Calls) -> Iterator[dict[str, Any]]:
     """All freezes, page after page."""
     before: int | None = None
     while True:
-        page = calls.ask("GET", "/freezes", query={"per_page": AT_ONCE, "before": before})["items"]
+        page = calls.ask("GET", "/freezes", query={"per_page": PAGE_SIZE, "before": before})["items"]
         yield from page
-        if len(page) < AT_ONCE:
+        if len(page) < PAGE_SIZE:
             return
         before = page[-1]["id"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from keyrack.cli.changes import changed, changing
-from keyrack.cli.connection.calls import AT_ONCE, ID, connected, connection_options, if_missing, path_to
+from keyrack.cli.connection.calls import ID, PAGE_SIZE, connected, connection_options, if_missing, path_to
 from keyrack.cli.output.tables import as_json, dash, table
 
 KINDS = ("weak", "old", "unused", "unowned")
@@ -30,7 +30,7 @@ def find(old_days: int, unused_days: int, json_wanted: bool, **given: Any) -> No
         "kind": ",".join(kinds or KINDS),
         "old_days": old_days,
         "unused_days": unused_days,
-        "per_page": AT_ONCE,
+        "per_page": PAGE_SIZE,
     }
     rows: list[tuple[object, ...]] = []
     with connected(given) as calls:

@@ -9,8 +9,8 @@ import click
 
 from keyrack.cli.changes import end_of, lasting, lifetime, tell
 from keyrack.cli.connection.calls import (
-    AT_ONCE,
     ID,
+    PAGE_SIZE,
     Calls,
     connected,
     connection_options,
@@ -58,7 +58,7 @@ def list_tokens(all_workspaces: bool, json_wanted: bool, **given: Any) -> None:
 def _of_instance(calls: Calls) -> Iterator[dict[str, Any]]:
     cursor = ""
     while cursor is not None:
-        page = calls.ask("GET", "/instance/tokens", query={"per_page": AT_ONCE, "cursor": cursor})
+        page = calls.ask("GET", "/instance/tokens", query={"per_page": PAGE_SIZE, "cursor": cursor})
         yield from page["items"]
         cursor = page["next"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.connection.calls import AT_ONCE, CallRefused, connected, connection_options, if_missing
+from keyrack.cli.connection.calls import PAGE_SIZE, CallRefused, connected, connection_options, if_missing
 from keyrack.cli.output.ends import partly
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import NOTHING, as_json, dash, table
@@ -61,7 +61,7 @@ def _show(given: dict[str, Any], json_wanted: bool, **asked: str | None) -> None
         cursor: str | None = ""
         note: str | None = None
         while cursor is not None:
-            page = calls.ask("GET", "/access", query={**asked, "cursor": cursor, "per_page": AT_ONCE})
+            page = calls.ask("GET", "/access", query={**asked, "cursor": cursor, "per_page": PAGE_SIZE})
             note = note or page["note"]
             if page["note"] and asked.get("system_user"):
                 # Who misspelt an account must not read that nobody gets in there.

@@ -70,7 +70,7 @@ OWNERS = (
     ("repository_id", "repositories"),
 )
 _HAVING_IDS = frozenset(WORDS) - {"access_tree"}
-MOST_REMEMBERED = 10_000
+MAX_REMEMBERED = 10_000
 
 
 def named(table: str) -> str:
@@ -94,7 +94,7 @@ def watch(instance: Instance) -> None:
         since = instance.now() - AGAIN_AFTER
         new = [row for row in altered if raised.get(_words(row), since) <= since]
         if new:
-            if len(raised) > MOST_REMEMBERED:
+            if len(raised) > MAX_REMEMBERED:
                 raised.clear()
             raised.update((_words(row), instance.now()) for row in new)
             _alarm(instance, new)

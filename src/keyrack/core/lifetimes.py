@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from keyrack.model import LONGEST_SECONDS
 
 EXAMPLE = "2026-12-24T18:00:00+01:00"
-MOST_MONTHS = 12
+MAX_MONTHS = 12
 """Up to this number `m` may mean months."""
 LONGEST_TEXT = 64
 
@@ -153,7 +153,7 @@ def as_written(text: str) -> datetime:
 def span(text: str) -> timedelta:
     """A span such as 90min, 12h, 3d, 1w or 1h30m. Raises LifetimeError with what to write instead.
 
-    `m` is minutes where it cannot be months: after hours (1h30m), or in more than MOST_MONTHS (90m).
+    `m` is minutes where it cannot be months: after hours (1h30m), or in more than MAX_MONTHS (90m).
     """
     total = 0
     smallest = 0
@@ -182,7 +182,7 @@ def span(text: str) -> timedelta:
 
 def _size(number: int, unit: str, *, after: int) -> int:
     """The seconds of a unit; after: of the unit before it, 0 for none."""
-    if unit == "m" and (number > MOST_MONTHS or after == _HOUR):
+    if unit == "m" and (number > MAX_MONTHS or after == _HOUR):
         return _MINUTE
     if unit in ("m", "M"):
         raise LifetimeError(

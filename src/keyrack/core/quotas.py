@@ -14,7 +14,7 @@ def refuse_more(work: Work, kind: str, owner: int | None = None) -> None:
     Raises Refusal LIMIT.
     """
     if room.is_full(work.connection, kind, work.actor.workspace_id if owner is None else owner):
-        most = room.MOST[kind][1]
+        most = room.LIMITS[kind][1]
         place = "This workspace" if owner is None else "This server"
         words = f"{place} has {most} of what you want one more of ({kind}), which is the most; delete some first."
         raise Refusal(Kind.LIMIT, "no-room", words)

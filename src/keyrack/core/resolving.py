@@ -13,11 +13,11 @@ from concurrent.futures import Future
 from threading import BoundedSemaphore, Thread
 
 SECONDS = 10.0
-AT_ONCE = 16
+MAX_LOOKUPS = 16
 
 Address = tuple[str, int]
 
-_places = BoundedSemaphore(AT_ONCE)
+_places = BoundedSemaphore(MAX_LOOKUPS)
 
 
 def addresses(host: str, port: int, kind: socket.SocketKind) -> list[tuple[socket.AddressFamily, Address]]:
@@ -27,7 +27,7 @@ def addresses(host: str, port: int, kind: socket.SocketKind) -> list[tuple[socke
     """
     timed_out = f"the name {host} was not found within {SECONDS:.0f} seconds"
     deadline = time.monotonic() + SECONDS
-    if not _places.acquire(timeout=SECONDS):  # AT_ONCE lookups hang already
+    if not _places.acquire(timeout=SECONDS):  # MAX_LOOKUPS lookups hang already
         raise TimeoutError(timed_out)
     answer: Future[list[tuple[socket.AddressFamily, Address]]] = Future()
     try:

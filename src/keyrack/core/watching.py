@@ -22,8 +22,8 @@ from keyrack.store.engine.prepared import Row
 from keyrack.store.keys import grants
 from keyrack.store.keys.access import servers_with_credentials
 
-MOST_SERVERS = 200
-MOST_WHOLE = 5
+MAX_SERVERS = 200
+MAX_WHOLE = 5
 """For up to so many servers, logins and what hosts report are watched too."""
 
 
@@ -55,12 +55,12 @@ def watch(
     user: str | None = None,
     requests: bool = False,
 ) -> Watched:
-    """What to watch for somebody, who must have the right to see it. servers: ids, the first MOST_SERVERS count; user:
+    """What to watch for somebody, who must have the right to see it. servers: ids, the first MAX_SERVERS count; user:
     a name.
 
     Raises Refusal FORBIDDEN or MISSING.
     """
-    wanted = tuple(sorted(set(servers)))[:MOST_SERVERS]
+    wanted = tuple(sorted(set(servers)))[:MAX_SERVERS]
     if wanted:
         with Attempt(instance, actor, "servers:read", "watch hosts", target_kind="server"):
             pass
@@ -88,7 +88,7 @@ def _marks(connection: Connection, watched: Collection[Watched], now: datetime) 
         one: frozenset(one.servers) | (of_users[one.user_id][1] if one.user_id else frozenset()) for one in watched
     }
     states = {row.id: row for row in rows.states(connection, sorted(set().union(*places.values())))}
-    whole = sorted({server for one in watched if len(one.servers) <= MOST_WHOLE for server in one.servers})
+    whole = sorted({server for one in watched if len(one.servers) <= MAX_WHOLE for server in one.servers})
     more: dict[int, list[Hashable]] = {}
     for row in rows.facts_of(connection, whole):
         more.setdefault(row.id, []).append(str(row.facts))
@@ -109,7 +109,7 @@ def _marks(connection: Connection, watched: Collection[Watched], now: datetime) 
 
 def _whole(watched: Watched, states: Mapping[int, Row], more: Mapping[int, Sequence[Hashable]]) -> Hashable:
     """What the hosts of a few servers report; nothing of other workspaces."""
-    if len(watched.servers) > MOST_WHOLE:
+    if len(watched.servers) > MAX_WHOLE:
         return None
     own = (id for id in watched.servers if id in states and states[id].workspace_id == watched.workspace_id)
     return tuple((id, *more.get(id, ())) for id in own)
@@ -123,7 +123,7 @@ def _of_user(connection: Connection, watched: Watched, now: datetime) -> tuple[H
     places = grants.servers_of_user(connection, watched.user_id)
     places |= servers_with_credentials(connection, watched.workspace_id, prints, now)
     mark = tuple((tuple(row.values()), has_ended(row.expires_at, now)) for row in keys)
-    return (mark, len(places)), frozenset(sorted(places)[:MOST_SERVERS])
+    return (mark, len(places)), frozenset(sorted(places)[:MAX_SERVERS])
 
 
 def _state(row: Row, watched: Watched, now: datetime) -> Hashable:

@@ -14,12 +14,12 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 from keyrack.ssh.names import hidden_character
 from keyrack.ssh.quotes import quote_option, unquote_option
 
-MOST_OPTIONS = 32  # of one line
+MAX_OPTIONS = 32  # of one line
 LONGEST_OPTION = 8192  # characters
 _LONGEST_COMMAND = 4096  # characters
-_MOST_ENTRIES = 100  # in one list
-# sshd tries every way to share an address among the stars before it says no, at each offer of the key, by anybody.
-_MOST_STARS = 4  # in one pattern, enough for *.*.*.*
+_MAX_ENTRIES = 100  # in one list
+# sshd backtracks over all stars before a pattern fails, and anybody can make it do so by offering the key.
+_MAX_STARS = 4  # in one pattern, enough for *.*.*.*
 
 # Permissions: a field of Restrictions, the option that gives it, the option that takes it.
 _PERMISSIONS = (
@@ -74,8 +74,8 @@ class Restrictions(_Fields):
             _check_command(made.command)
         for name, check in (("sources", _check_source), ("permitopen", _check_open), ("permitlisten", _check_listen)):
             entries = getattr(made, name)
-            if len(entries) > _MOST_ENTRIES:
-                raise ValueError(f"{name} has more than {_MOST_ENTRIES} entries.")
+            if len(entries) > _MAX_ENTRIES:
+                raise ValueError(f"{name} has more than {_MAX_ENTRIES} entries.")
             for entry in entries:
                 check(entry)
         if made.sources and all(source.startswith("!") for source in made.sources):
@@ -117,18 +117,18 @@ def render(restrictions: Restrictions, key_type: str) -> List[str]:
     more than one line may have: a host refuses the whole document that has such a line.
     """
     rendered = written(restrictions, key_type)
-    if len(rendered) > MOST_OPTIONS:
-        raise ValueError(f"A key has at most {MOST_OPTIONS} options, each place to forward to one; * stands for any.")
+    if len(rendered) > MAX_OPTIONS:
+        raise ValueError(f"A key has at most {MAX_OPTIONS} options, each place to forward to one; * stands for any.")
     if any(len(option) > LONGEST_OPTION for option in rendered):
         raise ValueError(f"An option has at most {LONGEST_OPTION} characters; write a network or a pattern for many.")
     return rendered
 
 
 def written(restrictions: Restrictions, key_type: str) -> List[str]:
-    """The same for people, however much it is. Raises ValueError as render() does for what cannot hold."""
+    """The same without the limits of a line, for people to read. Raises ValueError for an option that cannot hold."""
     rendered = []
     if restrictions.restrict:
-        rendered.append("restrict")  # first: sshd reads in order, and this takes back what was given before
+        rendered.append("restrict")  # first: sshd reads in order, and this revokes the permissions before it
     if restrictions.sources:
         rendered.append(f"from={quote_option(','.join(restrictions.sources))}")
     if restrictions.command is not None:
@@ -137,7 +137,7 @@ def written(restrictions: Restrictions, key_type: str) -> List[str]:
         permission = getattr(restrictions, name)
         if permission is not None:
             rendered.append(given if permission else taken)
-    # Each once: sshd takes one twice, and whoever obeys our documents refuses it.
+    # Each once: sshd would accept one twice, but check_rendered(), which the agent calls, does not.
     rendered.extend(f"permitopen={quote_option(entry)}" for entry in dict.fromkeys(restrictions.permitopen))
     rendered.extend(f"permitlisten={quote_option(entry)}" for entry in dict.fromkeys(restrictions.permitlisten))
     for wanted, name in (
@@ -154,7 +154,7 @@ def written(restrictions: Restrictions, key_type: str) -> List[str]:
 def check_rendered(rendered: Sequence[str]) -> None:
     """Raises ValueError unless every entry is one option that `render` could have made, and none comes twice.
 
-    For the agent: it puts these texts into a file for sshd as they are, and believes no one about them.
+    For the agent: it writes these texts into a file for sshd as they are, so it checks them itself.
     """
     seen = set()
     for option in rendered:
@@ -222,8 +222,8 @@ def _check_source(value: str) -> None:
         return
     if not _HOST_PATTERN.fullmatch(entry):
         raise ValueError("A source is an address, a network, or a host name that may hold * and ?.")
-    if entry.count("*") > _MOST_STARS:
-        raise ValueError(f"A source has at most {_MOST_STARS} stars; write a network such as 10.0.0.0/8.")
+    if entry.count("*") > _MAX_STARS:
+        raise ValueError(f"A source has at most {_MAX_STARS} stars; write a network such as 10.0.0.0/8.")
 
 
 def _check_sources(value: str) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Select, case, null
 from keyrack.store.sealing import access_tree
 from keyrack.store.sealing.seals import seals_of
 
-MOST = 10_000
+MAX = 10_000
 """Counts that are kept; some 700 bytes each."""
 NO_MARK = b""
 """What is handed in where nothing is known: no mark is empty."""
@@ -61,7 +61,7 @@ def taken(connection: Connection, of: Hashable, before: Counted, mark: bytes | N
         return before.rows
     if isinstance(mark, bytes) and mark and _only_reads(connection):
         counts = seals_of(connection).counts
-        if len(counts) >= MOST:
+        if len(counts) >= MAX:
             counts.clear()
         counts[of] = Counted(mark, total)
     return total

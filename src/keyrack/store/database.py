@@ -14,11 +14,10 @@ from sqlalchemy.engine import URL
 
 from keyrack.store.changes import announce
 from keyrack.store.engine import altered, catalogue, fibers, migrate
-from keyrack.store.engine.at_once import AtOnce, NotAtOnce, TookLonger
 from keyrack.store.engine.connect import (
     DatabaseAltered,
-    DatabaseSpoilt,
     DatabaseUnavailable,
+    DatabaseUnusable,
     Dialect,
     answer,
     is_damage,
@@ -27,6 +26,7 @@ from keyrack.store.engine.connect import (
     sqlite_engine,
 )
 from keyrack.store.engine.group_commit import Prefetch, lock_workspace
+from keyrack.store.engine.nonblocking import NonblockingReader, TookLonger, WouldBlock
 from keyrack.store.engine.outage import Outage
 from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.sqlite_commands import LentTransaction
@@ -43,9 +43,9 @@ __all__ = [
     "Database",
     "DatabaseUnavailable",
     "LentTransaction",
-    "NotAtOnce",
     "Prefetch",
     "TookLonger",
+    "WouldBlock",
     "announce",
     "lock_workspace",
 ]
@@ -88,7 +88,9 @@ PATIENCE_SECONDS = 30
 
 
 class Database:
-    """One database, open. All methods may be called from any thread, by an event loop's own within at_once() alone."""
+    """One open database. All methods may be called from any thread; an event loop's own thread must only call them
+    inside nonblocking(), or in a fiber.
+    """
 
     def __init__(self, url: URL, dialect: Dialect) -> None:
         self.dialect: Dialect = dialect
@@ -102,8 +104,8 @@ class Database:
         self._no_changes = Outage("The database takes changes")
         self._takes_changes = False
         self._file: SqliteFile | None = None
-        self._at_once: AtOnce | None = None
-        self._transaction: LentTransaction | None = None  # that of the thread which is within at_once()
+        self._nonblocking: NonblockingReader | None = None
+        self._transaction: LentTransaction | None = None  # of the thread that is inside nonblocking()
         self._readers: Pool | PostgresqlReader
         self._writer: SqliteWriter | PostgresqlWriter
         if dialect == "sqlite":
@@ -113,7 +115,7 @@ class Database:
             attach_to_engine(writing, self.seals)
             self._writer = SqliteWriter(writing, self._file, self._deliver)
             attach_to_engine(engine, self.seals)
-            self._at_once = AtOnce(engine)
+            self._nonblocking = NonblockingReader(engine)
             # Apart from the writer's, so that writes that wait for a row cannot keep reads from going on.
             self._readers = Pool(engine, READERS, PATIENCE_SECONDS)
         else:
@@ -135,11 +137,11 @@ class Database:
 
         The question may be asked a second time if the connection broke. Raises DatabaseUnavailable.
         """
-        at_once = self._at_once
-        if at_once is not None:
-            if at_once.is_here:
-                return self._asked_at_once(at_once, question)
-            at_once.prepare()
+        reader = self._nonblocking
+        if reader is not None:
+            if reader.is_here:
+                return self._ask_nonblocking(reader, question)
+            reader.prepare()
         try:
             return self._answer(lambda: self._ask(question), again=True)
         finally:
@@ -150,29 +152,29 @@ class Database:
         """Whether what it is asked in a fiber (store/engine/fibers.py) leaves the event loop to others meanwhile."""
         return self.dialect == "postgresql"
 
-    def prepare_at_once(self) -> None:
-        """Open what at_once() reads by, so that the first who asks there is answered; else it is opened once somebody
-        asked in vain. By a thread that may wait. Raises DatabaseUnavailable.
+    def prepare_nonblocking(self) -> None:
+        """Open the connection that nonblocking() reads by, so that its first caller is answered; without this, it is
+        opened after the first caller was refused. Called by a thread that may wait. Raises DatabaseUnavailable.
         """
-        if self._at_once is not None:
-            self._answer(self._at_once.open, again=False)
+        if self._nonblocking is not None:
+            self._answer(self._nonblocking.open, again=False)
 
     @contextmanager
-    def at_once(
+    def nonblocking(
         self, transaction: LentTransaction | None = None, later: Callable[[Callable[[], None]], object] | None = None
     ) -> Iterator[None]:
-        """Within it the calling thread may read, and is never kept waiting: for an event loop's own thread.
+        """Inside this block the calling thread may read without ever waiting: for an event loop's own thread.
 
-        All that is read is of one instant. Raises NotAtOnce, within as well, where somebody would have to wait, where
-        more is asked than is answered in a few milliseconds, where anything is written, where a row does not hold, and
-        always on PostgreSQL; nothing was changed then, and the same may be asked by a thread that may wait.
-        transaction: a lent one, in which this thread may write; what it wrote is on the disk once that is committed.
-        later: as for answer_at_once.
+        All reads see one instant. Raises WouldBlock, also inside the block, where it would have to wait, where a read
+        takes more than a few milliseconds, where anything is written, where the seal of a row does not hold, and always
+        on PostgreSQL. Nothing was changed then, and a thread that may wait can run the same again.
+        transaction: a lent one, in which this thread may write; its writes are on the disk once that is committed.
+        later: as for answer_nonblocking.
         """
-        at_once = self._at_once
-        if at_once is None:
-            raise NotAtOnce("the database is elsewhere")
-        at_once.begin(anew=later is None)
+        reader = self._nonblocking
+        if reader is None:
+            raise WouldBlock("the database is elsewhere")
+        reader.begin(anew=later is None)
         try:
             if transaction is None:
                 yield
@@ -181,50 +183,52 @@ class Database:
             self._transaction = transaction
             try:
                 yield
-            except NotAtOnce:
+            except WouldBlock:
                 transaction.undo_call()
                 raise
             finally:
                 self._transaction = None
                 transaction.end_call()
         finally:
-            at_once.end(later)
+            reader.end(later)
 
-    def answer_at_once(self, call: Callable[[], T], later: Callable[[Callable[[], None]], object] | None = None) -> T:
-        """What a call answers that is made within at_once().
+    def answer_nonblocking(
+        self, call: Callable[[], T], later: Callable[[Callable[[], None]], object] | None = None
+    ) -> T:
+        """Run a call as inside nonblocking(), and answer its result.
 
-        later: an event loop's call_soon. All that is asked in one of its rounds sees one instant, which is after each
-        of those calls came in: to look for it anew takes as long as many a call.
+        later: an event loop's call_soon. All reads in one round of the loop see one instant, which is after each of
+        those calls came in: to begin a new snapshot takes as long as many a call.
         """
-        if self._at_once is None:
-            raise NotAtOnce("the database is elsewhere")
-        self._at_once.begin()
+        if self._nonblocking is None:
+            raise WouldBlock("the database is elsewhere")
+        self._nonblocking.begin()
         try:
             return call()
         finally:
-            self._at_once.end(later)
+            self._nonblocking.end(later)
 
     def lend_transaction(self, transaction: LentTransaction) -> None:
         """Have a transaction begun and lent as soon as nothing else is written; returns at once.
 
-        Raises NotAtOnce on PostgreSQL, and where the database is closed.
+        Raises WouldBlock on PostgreSQL, and where the database is closed.
         """
         if not isinstance(self._writer, SqliteWriter) or self._closed:
-            raise NotAtOnce("nothing is lent")
+            raise WouldBlock("nothing is lent")
         transaction.add_done_callback(self._note_commit)
         self._writer.lend_transaction(transaction)
 
-    def _asked_at_once(self, at_once: AtOnce, question: Question[T]) -> T:
+    def _ask_nonblocking(self, reader: NonblockingReader, question: Question[T]) -> T:
         if self._closed or (self._file is not None and self._file.problem is not None):
-            raise NotAtOnce("there are words for that")
+            raise WouldBlock("there are words for that")
         transaction = self._transaction
         if transaction is None or not transaction.wrote:
-            result = at_once.read(lambda conn: _begun(conn, question))
+            result = reader.read(lambda conn: _begun(conn, question))
         else:
             # What was written is not seen by the other connection before the commit.
             result = transaction.run(question)
         if self.seals.unreported:
-            raise NotAtOnce("an alarm is to be written")
+            raise WouldBlock("an alarm is to be written")
         self._outage.answered()
         return result
 
@@ -253,12 +257,12 @@ class Database:
         defers_tree: what it changes in the tree may be written with what those change that are committed together with
         it (store/sealing/deferred_writes.py).
         """
-        if self._at_once is not None and self._at_once.is_here:
+        if self._nonblocking is not None and self._nonblocking.is_here:
             if self._transaction is None:
-                raise NotAtOnce("it must be durable")
+                raise WouldBlock("it must be durable")
             result = self._transaction.run(command, may_hold=prefetch is not None, defers_tree=defers_tree)
             if self.seals.unreported:
-                raise NotAtOnce("an alarm is to be written")
+                raise WouldBlock("an alarm is to be written")
             return result
         fiber, noted = fibers.current(), commits.get()
         try:
@@ -276,7 +280,7 @@ class Database:
         return result
 
     @property
-    def writes_at_once(self) -> bool:
+    def can_write_now(self) -> bool:
         """Whether a command would begin now. On PostgreSQL each that waits for a workspace's lock holds a connection,
         so what can as well be written later must not wait with them for one.
         """
@@ -337,8 +341,8 @@ class Database:
             self._closed = True
         self._writer.close()
         self._readers.close()
-        if self._at_once is not None:
-            self._at_once.close()
+        if self._nonblocking is not None:
+            self._nonblocking.close()
 
     def __enter__(self) -> Database:
         return self
@@ -351,7 +355,7 @@ class Database:
             raise RuntimeError("The database is closed.")
 
     def _answer(self, ask: Callable[[], T], *, again: bool, changes: bool = False) -> T:
-        """Ask, and keep an account of whether the database answers; a file that is spoilt is not asked again.
+        """Ask, and keep an account of whether the database answers; a file that must not be used is not asked again.
 
         changes: whether something is changed, of which there is an account of its own.
         """
@@ -405,7 +409,7 @@ class Database:
 
     def _check_file(self) -> None:
         if self._file is not None and self._file.problem is not None:
-            raise DatabaseSpoilt(self._file.problem)
+            raise DatabaseUnusable(self._file.problem)
 
     def _ask(self, question: Question[T]) -> T:
         if not isinstance(self._readers, Pool):
@@ -417,7 +421,7 @@ class Database:
             except Exception as error:
                 # Before the connection is closed, which may write.
                 if self._file is not None and is_damage(error):
-                    self._file.damaged(getattr(error, "orig", error))
+                    self._file.mark_damaged(getattr(error, "orig", error))
                 raise
 
     def _deliver(self, server_ids: frozenset[int]) -> None:

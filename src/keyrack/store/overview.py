@@ -41,18 +41,18 @@ from keyrack.store.tables import (
     webhooks,
 )
 
-MOST = 20
+MAX = 20
 """So many of a kind are named; how many there are is counted."""
-MOST_BEHIND = 1000
-MOST_ALARMS = 1000
-"""So many of the newest are looked at, whether they still stand."""
+MAX_BEHIND = 1000
+MAX_ALARMS = 1000
+"""So many of the newest are looked at, whether they still stand; one more is read, to know whether that is all."""
 NEWEST = 20_000
 """So many of the newest events are counted by day: what there is before them costs nothing."""
 
 
 def alarms(connection: Connection, workspace_id: int, since: datetime) -> list[Row]:
-    """Alarms since an instant, the newest first, at most MOST_ALARMS: id, at, summary, actor_name, reason, server_id,
-    target_kind, target_id, details.
+    """Alarms since an instant, the newest first, at most MAX_ALARMS + 1: id, at, summary, actor_name, reason,
+    server_id, target_kind, target_id, details.
     """
     return list(_alarms.rows(connection, workspace_id, since))
 
@@ -62,12 +62,12 @@ def _alarms(workspace_id: int, since: datetime) -> Select[Any]:
     of = (events.c.id, events.c.at, events.c.summary, events.c.actor_name, events.c.reason, events.c.server_id)
     statement = select(*of, events.c.target_kind, events.c.target_id, events.c.details)
     statement = statement.where(events.c.workspace_id == workspace_id, text(IS_ALARM), events.c.at >= since)
-    return statement.order_by(events.c.id.desc()).limit(MOST_ALARMS)
+    return statement.order_by(events.c.id.desc()).limit(MAX_ALARMS + 1)
 
 
 def troubled(connection: Connection, workspace_id: int) -> list[int]:
-    """The ids of the hosts with which something may be wrong, by name, at most MOST_BEHIND: each has more to be asked
-    of its record.
+    """The ids of the hosts with which something may be wrong, by name, at most MAX_BEHIND + 1: each has more to be
+    asked of its record.
     """
     return [row.id for row in _troubled.rows(connection, workspace_id)]
 
@@ -76,7 +76,7 @@ def troubled(connection: Connection, workspace_id: int) -> list[int]:
 def _troubled(workspace_id: int) -> Select[Any]:
     wanted = or_(IN_TROUBLE, STRANGE_HOST_KEY)
     statement = select(servers.c.id).where(servers.c.workspace_id == workspace_id, wanted)
-    return statement.order_by(servers.c.name).limit(MOST_BEHIND)
+    return statement.order_by(servers.c.name).limit(MAX_BEHIND + 1)
 
 
 def failing_sources(connection: Connection, workspace_id: int, states: Sequence[str]) -> list[Row]:
@@ -94,7 +94,7 @@ def _failing_sources(workspace_id: int, states: Sequence[str]) -> Select[Any]:
     statement = statement.join(users, users.c.id == key_sources.c.user_id).where(
         key_sources.c.workspace_id == workspace_id, users.c.disabled_at.is_(None), among(key_sources.c.state, states)
     )
-    return statement.order_by(users.c.name, key_sources.c.id).limit(MOST_BEHIND)
+    return statement.order_by(users.c.name, key_sources.c.id).limit(MAX_BEHIND)
 
 
 def failing_webhooks(connection: Connection, workspace_id: int) -> list[Row]:
@@ -119,7 +119,7 @@ def _failing_webhooks(workspace_id: int) -> Select[Any]:
 
 
 def silent(connection: Connection, workspace_id: int, since: datetime) -> list[Row]:
-    """Enrolled hosts that were not heard of since then, the longest first, at most MOST_BEHIND: id, name, seen_at,
+    """Enrolled hosts that were not heard of since then, the longest first, at most MAX_BEHIND: id, name, seen_at,
     hosts (of how many).
     """
     return list(_silent.rows(connection, workspace_id, since))
@@ -133,11 +133,11 @@ def _silent(workspace_id: int, since: datetime) -> Select[Any]:
         or_(servers.c.seen_at.is_(None), servers.c.seen_at < since),
     )
     of = (servers.c.id, servers.c.name, servers.c.seen_at, func.count().over().label("hosts"))
-    return select(*of).where(*wanted).order_by(servers.c.seen_at).limit(MOST_BEHIND)
+    return select(*of).where(*wanted).order_by(servers.c.seen_at).limit(MAX_BEHIND)
 
 
 def behind(connection: Connection, workspace_id: int) -> list[Row]:
-    """Enrolled hosts that do not obey their newest document, by name, at most MOST_BEHIND: id, name, revision,
+    """Enrolled hosts that do not obey their newest document, by name, at most MAX_BEHIND: id, name, revision,
     applied_revision, hosts (of how many).
     """
     return list(_behind.rows(connection, workspace_id))
@@ -148,7 +148,7 @@ def _behind(workspace_id: int) -> Select[Any]:
     known = (servers.c.id, servers.c.name, servers.c.revision, servers.c.applied_revision)
     of = (*known, func.count().over().label("hosts"))
     wanted = (servers.c.workspace_id == workspace_id, server_states.CONDITIONS[server_states.BEHIND])
-    return select(*of).where(*wanted).order_by(servers.c.name).limit(MOST_BEHIND)
+    return select(*of).where(*wanted).order_by(servers.c.name).limit(MAX_BEHIND)
 
 
 def count_behind(connection: Connection) -> int:
@@ -178,7 +178,7 @@ def _ending(workspace_id: int, now: datetime, until: datetime) -> Select[Any]:
             and_(credentials.c.expires_at > now, credentials.c.expires_at <= until),
         )
     )
-    return statement.order_by(credentials.c.expires_at).limit(MOST + 1)
+    return statement.order_by(credentials.c.expires_at).limit(MAX + 1)
 
 
 def ending_keys(connection: Connection, workspace_id: int, now: datetime, until: datetime) -> list[Row]:
@@ -194,7 +194,7 @@ def _ending_keys(workspace_id: int, now: datetime, until: datetime) -> Select[An
         users.c.disabled_at.is_(None),
         and_(user_keys.c.expires_at > now, user_keys.c.expires_at <= until),
     )
-    return statement.order_by(user_keys.c.expires_at).limit(MOST + 1)
+    return statement.order_by(user_keys.c.expires_at).limit(MAX + 1)
 
 
 def unacknowledged(connection: Connection, workspace_id: int) -> list[Row]:
@@ -209,11 +209,11 @@ def _unacknowledged(workspace_id: int) -> Select[Any]:
         .join(servers, servers.c.id == revocations.c.server_id)
         .where(servers.c.workspace_id == workspace_id, HAS_HOST, revocations.c.acknowledged_at.is_(None))
     )
-    return statement.group_by(revocations.c.fingerprint).order_by(func.count().desc()).limit(MOST + 1)
+    return statement.group_by(revocations.c.fingerprint).order_by(func.count().desc()).limit(MAX + 1)
 
 
 def unmanaged(connection: Connection, workspace_id: int) -> list[Row]:
-    """Hosts on which keys wait for a decision, the most first, at most MOST_BEHIND: server_id, name, keys (how many),
+    """Hosts on which keys wait for a decision, the most first, at most MAX_BEHIND: server_id, name, keys (how many),
     hosts, all_keys (of how many).
     """
     return list(_unmanaged.rows(connection, workspace_id))
@@ -232,7 +232,7 @@ def _unmanaged(workspace_id: int) -> Select[Any]:
         .join(servers, servers.c.id == unmanaged_keys.c.server_id)
         .where(servers.c.workspace_id == workspace_id, unmanaged_keys.c.state == "new")
     )
-    return statement.group_by(servers.c.id, servers.c.name).order_by(func.count().desc()).limit(MOST_BEHIND)
+    return statement.group_by(servers.c.id, servers.c.name).order_by(func.count().desc()).limit(MAX_BEHIND)
 
 
 def keys_by_type_and_age(connection: Connection, workspace_id: int, ages: Sequence[datetime]) -> list[Row]:

@@ -21,7 +21,7 @@ from keyrack.store.tables import (
 )
 
 # By what is made: the column that says whose it is, which an index holds, and how many one may have.
-MOST: dict[str, tuple[Column[int], int]] = {
+LIMITS: dict[str, tuple[Column[int], int]] = {
     "server": (servers.c.workspace_id, 20_000),
     "user": (users.c.workspace_id, 50_000),
     "group": (groups.c.workspace_id, 10_000),
@@ -36,8 +36,8 @@ MOST: dict[str, tuple[Column[int], int]] = {
 
 
 def is_full(connection: Connection, kind: str, owner: int) -> bool:
-    """Whether a workspace or server has as many of a kind as it may; kind: a name in MOST."""
-    column, most = MOST[kind]
+    """Whether a workspace or server has as many of a kind as it may; kind: a name in LIMITS."""
+    column, most = LIMITS[kind]
     # An id is never given twice: where fewer were given than one may have, nothing need be counted.
     if (_newest(column).value(connection, {}) or 0) < most:
         return False

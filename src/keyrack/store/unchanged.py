@@ -14,13 +14,13 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import Connection
 
 from keyrack.model import Page
-from keyrack.store.engine.at_once import unchanged_answers
+from keyrack.store.engine.nonblocking import unchanged_answers
 from keyrack.store.sealing import access_tree
 from keyrack.store.sealing.seals import seals_of
 
 T = TypeVar("T")
 
-MOST = 10_000
+MAX = 10_000
 """Records of which all that is kept consists; some 1.3 kB each, where nothing else keeps them."""
 
 
@@ -59,7 +59,7 @@ def kept(
     # A row that does not hold is looked at, and told of, each time.
     if not seals_of(connection).unreported:
         records = 1 + len(answer.items) if isinstance(answer, Page) else 1
-        if answers.records + records > MOST:
+        if answers.records + records > MAX:
             answers.clear()
         answers.held[of] = _Kept(answer, access_tree.root_so_far(connection), at, until(answer))
         answers.records += records

@@ -40,7 +40,7 @@ from keyrack.store.tables import (
     users,
 )
 
-AT_ONCE = 500
+BATCH_SIZE = 500
 """Values that one statement names."""
 
 
@@ -228,18 +228,18 @@ def _token(row: Row[Any]) -> TokenRow:
 
 
 def _tokens(connection: Connection, hashes: Iterable[bytes]) -> Iterable[TokenRow]:
-    for some in chunks(hashes, AT_ONCE):
+    for some in chunks(hashes, BATCH_SIZE):
         for row in connection.execute(_token_columns().where(tokens.c.secret_hash.in_(some))):
             yield _token(row)
 
 
 def _access_keys(connection: Connection, ids: Iterable[str]) -> Iterable[AccessKeyRow]:
-    for some in chunks(ids, AT_ONCE):
+    for some in chunks(ids, BATCH_SIZE):
         for row in connection.execute(select(access_keys).where(access_keys.c.id.in_(some))):
             yield access_key_record(connection, row)
 
 
 def _repositories(connection: Connection, column: Any, values: Iterable[Any]) -> Iterable[Repository]:
-    for some in chunks(values, AT_ONCE):
+    for some in chunks(values, BATCH_SIZE):
         for row in connection.execute(select(repositories).where(column.in_(some))):
             yield record(connection, row)

@@ -1,4 +1,4 @@
-"""Notes each answer for the figures, and those that refuse or fail for the log; must hold no secret and no query."""
+"""Counts each answer in the metrics, and logs those that refuse or fail; must log no secret and no query."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.types import Scope
 from keyrack.core.instance import Instance
 from keyrack.logs import logger
 
-MOST_LINES_A_SECOND = 50
+MAX_LINES_PER_SECOND = 50
 
 log = logger("keyrack.web")
 
@@ -40,16 +40,16 @@ class Notes:
             return
         client = scope.get("client")
         say = log.error if status in (HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE) else log.info
-        # The path alone: a query may hold what was meant for somebody else.
+        # Only the path: a query may hold a secret.
         say("refused", method=scope["method"], path=path[:200], status=status, address=client[0] if client else "")
 
     def _has_room(self) -> bool:
-        """Whether there is room for a line: so many a second, so that a flood of refusals does not flood the log."""
+        """Whether one more line may be logged this second: a flood of refusals must not flood the log."""
         with self._lock:
             now = int(time.monotonic())
             if now != self._second:
-                if self._lines > MOST_LINES_A_SECOND:
-                    log.warning("more refusals than are written here", left_out=self._lines - MOST_LINES_A_SECOND)
+                if self._lines > MAX_LINES_PER_SECOND:
+                    log.warning("more refusals than are written here", left_out=self._lines - MAX_LINES_PER_SECOND)
                 self._second, self._lines = now, 0
             self._lines += 1
-            return self._lines <= MOST_LINES_A_SECOND
+            return self._lines <= MAX_LINES_PER_SECOND

@@ -1,4 +1,4 @@
-"""Answers in JSON, written in few steps; must know no API's words."""
+"""Fast JSON answers, with remembered records; must know no API's fields."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ T = TypeVar("T")
 LONGEST_KEPT = 256
 """A page is remembered only if what it depends on (`of`) has at most so many characters, as callers can vary it."""
 
-MOST_RECORDS = 5_000
-MOST_PAGES = 500
-"""So many records and pages are kept."""
+MAX_RECORDS = 5_000
+MAX_PAGES = 500
+"""How many records and pages are remembered."""
 
 _JSON = (b"content-type", b"application/json")
 # Made once: json.dumps makes a new encoder each time it is given an option.
@@ -57,7 +57,7 @@ class RecordsAsJson(Generic[T]):
         kept = self._kept.get((id(record), form))
         if kept is not None:
             return kept[1]
-        if len(self._kept) >= MOST_RECORDS:
+        if len(self._kept) >= MAX_RECORDS:
             self._kept.clear()
         text = _encode(show(record))
         self._kept[id(record), form] = (record, text)
@@ -82,7 +82,7 @@ class RecordsAsJson(Generic[T]):
         texts = ",".join([self.text(record, form, show) for record in page.items])
         body = f'{{"{name}":[{texts}],{_encode(others())[1:]}'.encode()
         if len(of) <= LONGEST_KEPT:
-            if len(self._pages) >= MOST_PAGES:
+            if len(self._pages) >= MAX_PAGES:
                 self._pages.clear()
             self._pages[key] = (page.items, body)
         return _EncodedAnswer(body)

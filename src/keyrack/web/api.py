@@ -1,4 +1,4 @@
-"""The frame every dialect hangs in: routes, one request as a record, refusals answered; must know no dialect."""
+"""The frame of every dialect: routes, requests as records, answers to refusals; must know no dialect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.logs import logger
 from keyrack.model import Actor
-from keyrack.store.database import Commits, DatabaseUnavailable, NotAtOnce, TookLonger, commits
+from keyrack.store.database import Commits, DatabaseUnavailable, TookLonger, WouldBlock, commits
 from keyrack.store.engine.connect import TablesChanged
 from keyrack.web import bodies
 from keyrack.web.callers import Caller, Callers, is_signed
@@ -35,7 +35,7 @@ ANSWER = "keyrack.answer"
 AWAY_SECONDS = 2
 SLOW_SECONDS = 1.0
 """After a call that the event loop could not answer in time: how long the caller's calls of this path go to threads."""
-MOST_SLOW = 10_000
+MAX_SLOW = 10_000
 LONGEST_OPEN_BODY = 65_536
 """The longest body, in bytes, of a call that asks for no proof, as anybody may send it."""
 
@@ -84,10 +84,10 @@ class Endpoint:
 
     action: the name in policy.ACTIONS that the core will ask for, in APIs whose frame or tests need to know it; "" in
     the others. The core alone decides. open: no authentication is asked. hashes: it may hash a password,
-    which takes long. at_once: it reads one thing or one page, or makes one short change, and does little else, so that
-    the event loop may answer it by itself (see Database.at_once). takes, asks, answers: the models of body, query and
-    answer and the answer's status, where the API has models: for the description; the API's own frame checks them. All
-    other handlers run on a worker thread and may block on the database.
+    which takes long. on_event_loop: it reads one thing or one page, or makes one short change, and does little else, so
+    that it may run on the event loop itself (see Database.nonblocking); all other handlers run on a worker thread and
+    may block on the database. takes, asks, answers: the models of body, query and answer and the answer's status, where
+    the API has models: for the description; the API's own frame checks them.
     """
 
     method: str
@@ -96,7 +96,7 @@ class Endpoint:
     action: str = ""
     open: bool = False
     hashes: bool = False
-    at_once: bool = False
+    on_event_loop: bool = False
     takes: type[BaseModel] | None = None
     asks: type[BaseModel] | None = None
     answers: type[BaseModel] | None = None
@@ -109,8 +109,8 @@ class Dialect:
 
     authenticate: the actor of a request, or raises Refusal UNAUTHENTICATED. read_body: the fields of a
     body. refuse: the answer to a refusal. unknown_path: the answer where there is no route. not_supported:
-    the answer to a method a path lacks; it gets the methods that the path has. finish: a last look at
-    every answer, for headers. greet: called before a call that asks no authentication; raises Refusal.
+    the answer to a method a path lacks; it gets the methods that the path has. finish: called with
+    every answer, to set headers. greet: called before a call that asks no authentication; raises Refusal.
     meet: notes who asks, on a thread, where a body was too long before anybody was asked, and waits_unknown.
     waits_unknown: whether unknown_path asks the database for this request, and so runs on a thread. shows_quota: its
     answers say how many requests may still be sent. repeats: its queries may name a parameter twice, and the last
@@ -253,17 +253,18 @@ class _Path:
             caller = self._callers.of(request, at_home=at_home)
             content = await self._read(endpoint, request, caller)
             run = partial(handling.run, endpoint, content)
-            short = endpoint.at_once and caller.known and len(content) < LONG_BODY
+            short = endpoint.on_event_loop and caller.known and len(content) < LONG_BODY
             if short and self._slow.get((caller.name, endpoint.path), 0) < monotonic():
                 try:
                     if self._in_fibers:
                         return await self._scheduler.in_fiber(caller, run), handling.actor
                     if request.method in ("GET", "HEAD"):
-                        return await self._scheduler.at_once(caller, partial(self._at_once, run)), handling.actor
+                        read = partial(self._answer_nonblocking, run)
+                        return await self._scheduler.on_event_loop(caller, read), handling.actor
                     return await self._scheduler.in_group_commit(caller, run, self._group_commits), handling.actor
                 except TookLonger:
                     self._note_slow((caller.name, endpoint.path))
-                except NotAtOnce:
+                except WouldBlock:
                     pass
             long = len(content) >= LONG_BODY
             return await self._scheduler.run(caller, run, long=long, hashes=endpoint.hashes), handling.actor
@@ -285,13 +286,13 @@ class _Path:
                 if caller is None or not caller.known or caller.name != who:
                     self._callers.held(request, who)
 
-    def _at_once(self, run: Callable[[], Response]) -> Response:
+    def _answer_nonblocking(self, run: Callable[[], Response]) -> Response:
         # call_soon: what is put off runs after all that this round of the event loop has to do already.
-        return self._instance.database.answer_at_once(run, asyncio.get_running_loop().call_soon)
+        return self._instance.database.answer_nonblocking(run, asyncio.get_running_loop().call_soon)
 
     def _note_slow(self, what: tuple[Hashable, str]) -> None:
-        """Do not try this again for a while: it took milliseconds in which nobody else was served."""
-        if len(self._slow) >= MOST_SLOW:
+        """Have threads run these calls for a while: this one blocked the event loop for milliseconds."""
+        if len(self._slow) >= MAX_SLOW:
             self._slow.clear()
         self._slow[what] = monotonic() + SLOW_SECONDS
 
@@ -324,7 +325,7 @@ class _Handling:
         """Who asks; None until it is known."""
 
     def run(self, endpoint: Endpoint, content: bytes) -> Response:
-        """What the endpoint answers; content: the body. Raises Refusal, and NotAtOnce where a thread is to run it."""
+        """What the endpoint answers; content: the body. Raises Refusal, and WouldBlock where a thread is to run it."""
         dialect, request = self._dialect, self._request
         request.scope.setdefault("state", {})["content"] = content
         if self.actor is None:  # else a run on the event loop found and counted it before it was given up

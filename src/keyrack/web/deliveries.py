@@ -18,7 +18,7 @@ log = logger("keyrack")
 
 EVERY_SECONDS = 1.0
 FORGET_EVERY = 3600
-AT_ONCE = 8
+THREADS = 8
 
 
 def start(instance: Instance) -> Callable[[], None]:
@@ -39,7 +39,7 @@ class _Loop:
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
         self._post = Outgoing(instance.settings, "webhook_networks").post
-        self._pool = ThreadPoolExecutor(AT_ONCE, "webhook")
+        self._pool = ThreadPoolExecutor(THREADS, "webhook")
         self._busy: dict[int, Future[int]] = {}
         self._sinks = Sinks(instance)
         self._turns = 0
@@ -65,6 +65,6 @@ class _Loop:
             return webhooks.send(self._instance, due, self._post)
         except DatabaseUnavailable:
             return 0
-        except Exception:  # one receiver keeps no other from being told
+        except Exception:  # the other receivers get theirs all the same
             log.exception("a webhook could not be sent to", webhook=due.webhook.id)
             return 0

@@ -29,15 +29,15 @@ from keyrack.web.group_commits import GroupCommits
 
 T = TypeVar("T")
 
-# How fast processor time that was used is forgotten: after so many seconds a third of it still counts.
+# The time constant by which used processor time decays: after so many seconds 1/e of it still counts.
 MEMORY_SECONDS = 1.0
 HEAVY_SECONDS = 0.2
 """If a caller used more processor time than this lately, in seconds, their calls count as long ones."""
-MOST_CALLERS = 20_000
+MAX_CALLERS = 20_000
 LONG_BODY = 65_536
 """From this size, in bytes, a body makes a call a long one."""
-MOST_WAITING_PER_CALLER = 256
-MOST_WAITING = 20_000
+MAX_WAITING_PER_CALLER = 256
+MAX_WAITING = 20_000
 BUSY_SECONDS = 2
 ROUND_SECONDS = 0.004
 """How long calls that are answered at once may take in one round of the event loop before they queue."""
@@ -58,9 +58,9 @@ class CallPool(Enum):
     """Checks and hashes of passwords for those who were here before."""
     GUESSES = ("guesses", 2, 1)
     """The same for strangers."""
-    AT_ONCE = ("at once", 4, 4)
-    """What the event loop answers by itself in each of its rounds, beyond ROUND_SECONDS; between two rounds it looks at
-    all that came in."""
+    EVENT_LOOP = ("event loop", 4, 4)
+    """What the event loop answers by itself in each of its rounds, beyond ROUND_SECONDS; between two rounds it
+    handles all that came in."""
     FIBERS = ("fibers", 24, 16)
     """What waits for PostgreSQL on the event loop; each may need a connection."""
     GROUP_COMMITS = ("group commits", 32, 16)
@@ -151,13 +151,13 @@ class FairScheduler:
                 # Hashing leaves the interpreter to the others, and has bounds of its own.
                 used.add(0.0 if hashes and not long else spent, time.monotonic())
 
-    async def at_once(self, caller: Caller, call: Callable[[], T]) -> T:
+    async def on_event_loop(self, caller: Caller, call: Callable[[], T]) -> T:
         """What the call answers, which runs on the event loop itself: it must be a short one, and wait for nothing.
 
         Raises Refusal as run does, and whatever the call raises.
         """
         used = self._account(caller.name)
-        queue = self._queues[CallPool.AT_ONCE]
+        queue = self._queues[CallPool.EVENT_LOOP]
         if not queue.waits and (self._round_seconds or 0.0) < ROUND_SECONDS:
             return self._in_this_round(used, call)
         flow = await queue.take(caller.name)
@@ -167,7 +167,7 @@ class FairScheduler:
         finally:
             ended = time.monotonic()
             used.add(ended - began, ended)
-            # Not before the next round, or whoever sends many at once would be served before all others are heard.
+            # Not before the next round, or the calls of one who sends many at once would run before others' are read.
             asyncio.get_running_loop().call_soon(queue.leave, caller.name, flow)
 
     def _in_this_round(self, used: _CpuTime, call: Callable[[], T]) -> T:
@@ -246,7 +246,7 @@ class FairScheduler:
         used = self._used.get(name)
         if used is None:
             used = self._used[name] = _CpuTime()
-            if len(self._used) > MOST_CALLERS:
+            if len(self._used) > MAX_CALLERS:
                 self._used.popitem(last=False)
         self._used.move_to_end(name)
         return used
@@ -314,10 +314,10 @@ class _Queue:
         return flow
 
     async def _wait(self, name: Hashable, flow: _Flow) -> None:
-        if len(flow.waiting) >= MOST_WAITING_PER_CALLER:
-            words = f"You have more than {MOST_WAITING_PER_CALLER} requests waiting here. Send fewer at once."
+        if len(flow.waiting) >= MAX_WAITING_PER_CALLER:
+            words = f"You have more than {MAX_WAITING_PER_CALLER} requests waiting here. Send fewer at once."
             raise Refusal(Kind.THROTTLED, "too-many-at-once", words, retry_after=BUSY_SECONDS)
-        if self._waiting >= MOST_WAITING:
+        if self._waiting >= MAX_WAITING:
             self._forget(name, flow)
             words = "Too many requests at once. Try again in a moment."
             raise Refusal(Kind.UNAVAILABLE, "busy", words, retry_after=BUSY_SECONDS)

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from keyrack.store.database import Database, LentTransaction, NotAtOnce
+from keyrack.store.database import Database, LentTransaction, WouldBlock
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ FEWEST_CALLS = 4
 """So many calls run in any case, also if the processor is busy with something else for a while."""
 TRANSACTION_SECONDS = 0.03
 """How long a transaction lasts, even if more calls wait: those that ran wait for its commit."""
-MOST_CALLS = 32
+MAX_CALLS = 32
 """The most calls in one transaction."""
 
 
@@ -61,9 +61,9 @@ class GroupCommits:
         self._asked = False
 
     async def run(self, run: Callable[[], T]) -> T:
-        """What the call answers, once what it wrote is on the disk; run within Database.at_once.
+        """What the call answers, once what it wrote is on the disk; run within Database.nonblocking.
 
-        Raises what it raises. NotAtOnce: nothing of it was kept, and a thread may run it again.
+        Raises what it raises. WouldBlock: nothing of it was kept, and a thread may run it again.
         """
         call = _Call(run)
         self._waiting.append(call)
@@ -87,13 +87,13 @@ class GroupCommits:
             if was_lent:
                 loop.call_soon_threadsafe(self._end, ran, error)
             else:
-                loop.call_soon_threadsafe(self._refuse, error or NotAtOnce("the writer lent nothing"))
+                loop.call_soon_threadsafe(self._refuse, error or WouldBlock("the writer lent nothing"))
 
         self._asked = True
         try:
             self._database.lend_transaction(LentTransaction(lent, ended))
-        except (NotAtOnce, RuntimeError) as error:
-            self._refuse(NotAtOnce(str(error)))
+        except (WouldBlock, RuntimeError) as error:
+            self._refuse(WouldBlock(str(error)))
 
     def _refuse(self, error: Exception) -> None:
         """Fail all calls that wait, as their transaction never begins; later calls ask for another."""
@@ -112,12 +112,12 @@ class GroupCommits:
         goes_on, later = False, asyncio.get_running_loop().call_soon
         try:
             until, fewest = time.monotonic() + SLICE_SECONDS, len(ran) + FEWEST_CALLS
-            while self._waiting and len(ran) < MOST_CALLS and (len(ran) < fewest or time.monotonic() < until):
+            while self._waiting and len(ran) < MAX_CALLS and (len(ran) < fewest or time.monotonic() < until):
                 call = self._waiting.popleft()
                 if not call.future.done():
                     ran.append(call)
                     self._run(transaction, call, later)
-            goes_on = bool(self._waiting) and len(ran) < MOST_CALLS and time.monotonic() < end
+            goes_on = bool(self._waiting) and len(ran) < MAX_CALLS and time.monotonic() < end
         finally:
             if not goes_on:
                 self._give_back(transaction)
@@ -131,7 +131,7 @@ class GroupCommits:
 
     def _run(self, transaction: LentTransaction, call: _Call, later: Callable[[Callable[[], None]], object]) -> None:
         try:
-            with self._database.at_once(transaction, later):
+            with self._database.nonblocking(transaction, later):
                 call.result = call.run()
         except Exception as error:  # raised for who made the call
             call.error = error

@@ -2,8 +2,8 @@
 about a call.
 
 libuv, on which uvloop is built, takes one a round from a socket that listens (since 1.45). A round lasts tens of
-milliseconds while many are served, so whoever came behind a thousand hosts would wait for a thousand rounds before a
-word of theirs is read. So after each connection we accept ourselves those that wait (decision 234). What a connection
+milliseconds while many are served, so a client behind a thousand hosts would wait for a thousand rounds before its
+request is read. So after each connection we accept ourselves those that wait (decision 234). What a connection
 costs is mostly the objects around it; for an agent's question they are made once it is its turn.
 """
 
@@ -19,7 +19,7 @@ import uvicorn
 from keyrack.core.people.throttle import network
 from keyrack.web.slices import Slices
 
-AT_ONCE = 256
+ACCEPTS_PER_ROUND = 256
 """The most connections that are accepted in one round, so that those who are connected are served in between."""
 PEEKED_BYTES = 64
 """How many bytes of what a connection has brought are read ahead, to tell agents from others."""
@@ -80,7 +80,7 @@ class ListeningServer(uvicorn.Server):
     def _accept(self, given: dict[str, Any]) -> None:
         self._accepting = False
         for own in self._own:
-            for _ in range(AT_ONCE):
+            for _ in range(ACCEPTS_PER_ROUND):
                 try:
                     connection, address = own.accept()
                 except OSError:

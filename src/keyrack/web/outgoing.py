@@ -22,7 +22,7 @@ from keyrack.settings import Settings
 
 SECONDS = 10.0
 WHOLE_SECONDS = 20.0
-MOST_BYTES = 262_144
+MAX_BYTES = 262_144
 
 
 class Outgoing:
@@ -148,8 +148,8 @@ def _body(response: http.client.HTTPResponse) -> bytes:
     while part := response.read1(65_536):
         size += len(part)
         parts.append(part)
-        if size > MOST_BYTES:
-            raise NoHttpAnswer(f"The answer is longer than {MOST_BYTES} bytes.")
+        if size > MAX_BYTES:
+            raise NoHttpAnswer(f"The answer is longer than {MAX_BYTES} bytes.")
     if announced is not None and size < announced:
         raise NoHttpAnswer("The answer was cut.")
     return b"".join(parts)

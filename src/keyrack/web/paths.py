@@ -14,7 +14,7 @@ from starlette.routing import compile_path
 T = TypeVar("T")
 
 REST = ":path}"
-MOST_KEPT, LONGEST_KEPT = 1_000, 128
+MAX_KEPT, LONGEST_KEPT = 1_000, 128
 """How many paths are remembered with what they lead to, and the most characters that such a path has."""
 
 
@@ -57,7 +57,7 @@ class Paths(Generic[T]):
         if known is None:
             known = self._find(path)
             if known is not None and len(path) <= LONGEST_KEPT:
-                if len(self._remembered) >= MOST_KEPT:
+                if len(self._remembered) >= MAX_KEPT:
                     self._remembered.clear()
                 self._remembered[path] = known
         return None if known is None else (known[0], known[1].copy())

@@ -1,4 +1,4 @@
-"""HTTP/1.1 with bounds on time and size, which uvicorn lacks; must know nothing of what is asked."""
+"""HTTP/1.1 with bounds on time and size, which uvicorn lacks; must know no API."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ LARGEST_HEAD = 64 * 1024
 LINGER_SECONDS = 20.0
 LARGEST_DISCARDED = 32 * 1024 * 1024
 # Requests that a client may send before the answer to the first; a packet holds thousands, each of them costs memory.
-MOST_PIPELINED = 32
+MAX_PIPELINED = 32
 # A name, an address, or one in brackets, and a port (RFC 3986, 3.2.2); nothing where a target has no authority.
 HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.]+\])(?::[0-9]*)?")
 # A constant: each access to a member of HTTPStatus is a call, and thousands of hosts are answered without a body.
 WITHOUT_BODY = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 WHOLE = "keyrack.whole"
-"""Where a request's scope has its WholeAnswer."""
+"""The key of a request's WholeAnswer in its scope."""
 # Warnings a minute about what is no HTTP, so that a flood of it does not flood the log.
-MOST_WARNINGS = 10
+MAX_WARNINGS = 10
 
 
 class _Bounded(logging.Filter):
@@ -54,7 +54,7 @@ class _Bounded(logging.Filter):
         if minute != self._minute:
             self._minute, self._lines = minute, 0
         self._lines += 1
-        return self._lines <= MOST_WARNINGS
+        return self._lines <= MAX_WARNINGS
 
 
 _log = logging.getLogger("uvicorn.error.http")
@@ -70,7 +70,7 @@ class HeldRequest(Protocol):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Closes connections that take too long to say what they want or to hear the answer, or say too much.
+    """Closes connections that take too long to send a request or to receive the answer, or send too much.
 
     An application that has a `hold` (Hold) is asked first whether it takes a request without a body that may wait long:
     then there is no task for it, until it is answered or goes on the ordinary way.
@@ -184,7 +184,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Called by the parser, which stops at what is raised here."""
-        if len(self.pipeline) >= MOST_PIPELINED or self._held is not None:
+        if len(self.pipeline) >= MAX_PIPELINED or self._held is not None:
             # Cutting is allowed (RFC 9112, 9.3.2): a client that pipelines must be ready to ask again.
             self._wire.abort()
             raise ConnectionAbortedError("too many requests wait for an answer")
@@ -268,7 +268,7 @@ class BoundedProtocol(HttpToolsProtocol):
             named.append((b"content-length", b"%d" % len(body)))
         lines = [b"%b: %b\r\n" % header for header in named]
         # At once: to keep the head for a body that is here already takes another round of the event loop.
-        cast(_ClosedByProtocol, self.transport).write_at_once(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
+        cast(_ClosedByProtocol, self.transport).write_whole(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
         self.on_response_complete()
 
     def keep(self, task: asyncio.Task[None]) -> None:
@@ -395,7 +395,7 @@ class WholeAnswer:
         if not (head.count(b"\n") == head.count(b"\r") == len(lines)) or b"\0" in head:
             raise ValueError("a header holds what ends it")
         cycle.response_started = cycle.response_complete = True
-        cast(_ClosedByProtocol, cycle.transport).write_at_once(b"".join((STATUS_LINE[status], head, b"\r\n", body)))
+        cast(_ClosedByProtocol, cycle.transport).write_whole(b"".join((STATUS_LINE[status], head, b"\r\n", body)))
         cycle.message_event.set()
         cycle.on_response()
 
@@ -428,7 +428,7 @@ class _ClosedByProtocol:
         elif not self.is_closing():
             self._transport.write(data)
 
-    def write_at_once(self, data: bytes) -> None:
+    def write_whole(self, data: bytes) -> None:
         """Write a whole answer."""
         self._write_head()
         if not self.is_closing():

@@ -1,4 +1,4 @@
-"""Where a request comes from when proxies stand in front; must believe nobody whom the settings do not name."""
+"""Where a request comes from behind proxies; must trust no proxy that the settings do not name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # Headers that proxies add: who sends one stands behind a proxy, or pretends to.
 SIGNS = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via"})
-MOST_HOPS = 20
+MAX_HOPS = 20
 _FOR = re.compile(r'(?:^|;)\s*for\s*=\s*("(?:[^"\\]|\\.)*"|[^\s;,"]+)', re.IGNORECASE)
 _PROTO = re.compile(r'(?:^|;)\s*proto\s*=\s*"?(https?)"?\s*(?:;|$)', re.IGNORECASE)
 
@@ -39,7 +39,7 @@ class Proxies:
             return
         said = ",".join(value.decode("latin-1") for name, value in headers if name == self._header)
         client_address: Address = peer
-        for hop in reversed(said.split(",")[-MOST_HOPS:]):
+        for hop in reversed(said.split(",")[-MAX_HOPS:]):
             address = _address(_node(hop) if self._header == b"forwarded" else hop)
             if address is None:
                 break  # what a trusted proxy wrote there names nobody; the proxy itself is the best we know

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 WINDOW_SECONDS = 60.0
 # Beyond this many callers in one minute, those whose minute is over are forgotten first.
-MOST_CALLERS = 50_000
+MAX_CALLERS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class RateLimit:
     def _begin(self, caller: Hashable, now: float) -> _Window:
         # All minutes are as long, so that they end in the order in which they began: no caller pays for all others.
         self._minutes.pop(caller, None)
-        while self._minutes and (len(self._minutes) >= MOST_CALLERS or next(iter(self._minutes.values())).ends <= now):
+        while self._minutes and (len(self._minutes) >= MAX_CALLERS or next(iter(self._minutes.values())).ends <= now):
             self._minutes.popitem(last=False)
         minute = self._minutes[caller] = _Window(now + WINDOW_SECONDS, 0)
         return minute

@@ -1,4 +1,4 @@
-"""The whole service as one ASGI application: which API a path leads to; must hold no API's words."""
+"""The whole service as one ASGI application, which passes each path to its API; must know no API's format."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from keyrack.core.people import throttle
 from keyrack.errors import Kind, Refusal
 from keyrack.logs import logger
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.engine.connect import DatabaseAltered, DatabaseFull, DatabaseRefused, DatabaseSpoilt
+from keyrack.store.engine.connect import DatabaseAltered, DatabaseFull, DatabaseRefused, DatabaseUnusable
 from keyrack.web import agent_api, forges, request_ids
 from keyrack.web import openapi as description
 from keyrack.web.access_log import Notes
@@ -131,7 +131,7 @@ class Service:
             if not answering.started:
                 await PlainTextResponse("The service is stopping.", 503, AGAIN)(scope, receive, answering.send)
         finally:
-            # Both refer back to the request that has them: each request would leave a circle in memory.
+            # Both refer back to the request: without this each request would leave a reference cycle.
             scope.pop(WHOLE, None)
             inner.pop(ANSWER, None)
 
@@ -152,7 +152,7 @@ class Service:
 
 
 class _Answering:
-    """What every answer gets, whichever way it goes: it is noted, and has the request's id."""
+    """Sends an answer: adds the request's id, and notes it in log and metrics."""
 
     __slots__ = ("_note", "_prefix", "_request_id", "_scope", "_send", "started")
 
@@ -161,7 +161,7 @@ class _Answering:
         self.started = False
 
     async def send(self, message: Message) -> None:
-        """ASGI's way."""
+        """Send a message, as ASGI's send."""
         if message["type"] == "http.response.start":
             message["headers"] = self._begun(message["status"], message["headers"])
         await self._send(message)
@@ -206,7 +206,7 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
         live.start()
         _let_go_on_signals(let_go)
         stop_listening = instance.database.listen(waiting.wake)
-        instance.database.prepare_at_once()
+        instance.database.prepare_nonblocking()
         stop = on_start()
 
         async def changed() -> frozenset[int]:
@@ -259,7 +259,7 @@ def _let_go_on_signals(let_go: Callable[[], None]) -> None:
 
 def _shown(error: DatabaseUnavailable) -> str:
     """Why, for whoever may ask: without the addresses and paths that the log has."""
-    if isinstance(error, DatabaseSpoilt):
+    if isinstance(error, DatabaseUnusable):
         return "The database file is damaged or was replaced; the service must be restarted with the right one."
     if isinstance(error, DatabaseAltered):
         return str(error)

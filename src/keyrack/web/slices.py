@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-MOST_STEPS = 32
+MAX_STEPS = 32
 """Steps in a round at most; each takes about a tenth of a millisecond."""
 
 Step = Callable[[], None]
@@ -55,7 +55,7 @@ class RoundRobin(Generic[T]):
 
 
 class Slices:
-    """Runs steps of agents' calls, MOST_STEPS a round: calls that were begun first, then new ones, callers in turns."""
+    """Runs steps of agents' calls, MAX_STEPS a round: calls that were begun first, then new ones, callers in turns."""
 
     def __init__(self) -> None:
         self._going_on: deque[Step] = deque()
@@ -79,7 +79,7 @@ class Slices:
 
     def _run(self) -> None:
         try:
-            for _ in range(MOST_STEPS):
+            for _ in range(MAX_STEPS):
                 if self._going_on:
                     self._going_on.popleft()()
                 elif self._beginning:

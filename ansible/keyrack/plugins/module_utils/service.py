@@ -15,7 +15,7 @@ ARGUMENTS = {
     "timeout": {"type": "int", "default": 30},
 }
 A_PAGE = 100
-MOST_PAGES = 10000
+MAX_PAGES = 10000
 
 
 def call(module, method, path, body=None, missing=False):
@@ -115,7 +115,7 @@ def every(module, path, fields, **query):
         if len(items) < A_PAGE:
             return found
         number += 1
-        if number > MOST_PAGES:
+        if number > MAX_PAGES:
             fail(module, "GET " + path, "the list does not end")
 
 

@@ -63,7 +63,7 @@ def run(tasks: Sequence[Task], *, one: float = ONE_SECONDS, everything: float = 
         if task.waits_for in as_account.left():
             answers[number] = TaskResult(None, as_account.NOT_ENDED, False)
     while True:
-        if len(as_account.left()) >= as_account.MOST_LEFT:
+        if len(as_account.left()) >= as_account.MAX_LEFT:
             # Tasks on this machine's own disks still run.
             for number, task in enumerate(tasks):
                 if task.may_hang and answers[number] is None:

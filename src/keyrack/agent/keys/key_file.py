@@ -21,8 +21,8 @@ from keyrack.ssh.authorized_keys import KeyLine
 from keyrack.ssh.line_key import SshdRules
 
 LARGEST = 2 * 1024 * 1024
-MOST_ROWS, MOST_CHARACTERS = 1000, 400_000
-MOST_UNREADABLE = 20  # unreadable lines that are reported one by one
+MAX_ROWS, MAX_CHARACTERS = 1000, 400_000
+MAX_UNREADABLE = 20  # unreadable lines that are reported one by one
 LONGEST_KEY, LONGEST_OPTIONS, LONGEST_COMMENT = 16_384, 2000, 200
 AWAY = "its home is not there now"
 _FRESH_SECONDS = 2.0  # so soon after a change, a file may change again and keep the same time stamps
@@ -141,15 +141,15 @@ class FileScan:
         for line in keys:
             row = self._row(line)
             size += len(row.public_key) + 6 * (len(row.options) + len(row.comment))
-            if len(rows) >= MOST_ROWS or size > MOST_CHARACTERS:
+            if len(rows) >= MAX_ROWS or size > MAX_CHARACTERS:
                 cut = "it holds more keys than are told of one file"
                 break
             rows.append(row)
-        for line in others[:MOST_UNREADABLE]:
+        for line in others[:MAX_UNREADABLE]:
             words = line.problem or "its key is too long to be told"
             rows.append(KeyFileLine(line.line_number, line.type[:64], "", "", "", "", words, False, None))
-        if len(others) > MOST_UNREADABLE:
-            words = f"{rows[-1].problem}; so are {len(others) - MOST_UNREADABLE} lines after it"
+        if len(others) > MAX_UNREADABLE:
+            words = f"{rows[-1].problem}; so are {len(others) - MAX_UNREADABLE} lines after it"
             rows[-1] = rows[-1]._replace(problem=words)
         return rows, cut
 

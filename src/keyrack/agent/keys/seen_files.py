@@ -14,7 +14,7 @@ from keyrack.agent.state import StateFolder, StateProblem
 
 NOTE = "seen.json"
 AWAY_SECONDS = 30 * 86400.0  # an account that has been missing for longer counts as gone
-_MOST = 20_000
+_MAX = 20_000
 
 Place = Tuple[str, str]  # an account and a path
 
@@ -48,7 +48,7 @@ class SeenFiles:
         if self._state_folder is None or not self._keeps:
             return
         places = [[*place, mount] for place, mount in sorted(files.items())]
-        noted = {"files": places[:_MOST], "unknown": self._unknown}
+        noted = {"files": places[:_MAX], "unknown": self._unknown}
         if noted != self._noted:
             with contextlib.suppress(OSError):
                 self._state_folder.save(NOTE, noted, durable=False)

@@ -28,11 +28,11 @@ from keyrack.ssh import authorized_keys
 from keyrack.ssh.digest import sha256
 from keyrack.ssh.line_key import USUAL_RULES, SshdRules
 
-MOST_FOUND, MOST_CHARACTERS = 1400, 600_000  # in one report, which the service reads up to a megabyte of
-MOST_CUT = 200
+MAX_FOUND, MAX_CHARACTERS = 1400, 600_000  # in one report, which the service reads up to a megabyte of
+MAX_CUT = 200
 LIST_SECONDS = 60.0  # how old the list of accounts may get: a directory service does not announce changes
 GROUPS_SECONDS = 600.0  # how old sshd's answers may get where groups come from a directory service
-_MOST_ASKED = 500  # accounts that sshd is asked about in one scan
+_MAX_ASKED = 500  # accounts that sshd is asked about in one scan
 _LANE = -1  # the queue of files that count for all accounts (account_tasks.py)
 _USUAL = (".ssh/authorized_keys", ".ssh/authorized_keys2")
 _WILD = frozenset("*?[\\")
@@ -179,8 +179,8 @@ class Scanner:
             keys += rows
         keys, left_out = _share(keys, [account.name for account in self._account_list.accounts if account.may_log_in])
         cut += left_out
-        if len(cut) > MOST_CUT:
-            cut = [*cut[: MOST_CUT - 1], Cut("", "", f"{len(cut)} places could not be looked at whole")]
+        if len(cut) > MAX_CUT:
+            cut = [*cut[: MAX_CUT - 1], Cut("", "", f"{len(cut)} places could not be looked at whole")]
         self.cut = tuple(cut)
         return keys
 
@@ -370,11 +370,11 @@ class Scanner:
             self._listed_at = 0.0
 
     def _ask_for_each(self, sshd: Sshd, known: Mapping[str, Effective], for_all: Effective) -> Dict[str, Effective]:
-        """An sshd's settings for accounts that it was not asked about yet; for _MOST_ASKED of them at most."""
+        """An sshd's settings for accounts that it was not asked about yet; for _MAX_ASKED of them at most."""
         said: Dict[str, Effective] = {}
         may_mean_a_file = revoked_list.none_may_mean_a_file(sshd.lines())
         names = (account.name for account in self._account_list.accounts if account.name not in known)
-        for name in itertools.islice(names, _MOST_ASKED):
+        for name in itertools.islice(names, _MAX_ASKED):
             asked = functools.partial(_asked, sshd, name)
             try:
                 said[name] = revoked_list.with_its_file(asked(), asked) if may_mean_a_file else asked()
@@ -453,16 +453,16 @@ def _share(keys: List[ReportedKey], first: Sequence[str]) -> Tuple[List[Reported
     """As many keys as a report has room for, a fair share of each account, and what was left out. first: accounts whose
     share is taken first.
     """
-    if len(keys) <= MOST_FOUND and sum(map(_size, keys)) <= MOST_CHARACTERS:
+    if len(keys) <= MAX_FOUND and sum(map(_size, keys)) <= MAX_CHARACTERS:
         return sorted(keys), []
     by_account: Dict[str, List[ReportedKey]] = {}
     for key in sorted(keys, key=lambda key: (not key.in_force, key)):
         by_account.setdefault(key.username, []).append(key)
     privileged = [name for name in (EVERYBODY, *first) if name in by_account]
     rest = [name for name in sorted(by_account) if name not in set(privileged)]
-    room, characters = MOST_FOUND * 3 // 4, MOST_CHARACTERS * 3 // 4
+    room, characters = MAX_FOUND * 3 // 4, MAX_CHARACTERS * 3 // 4
     chosen = _deal(by_account, privileged, room, characters)
-    room, characters = MOST_FOUND - len(chosen), MOST_CHARACTERS - sum(map(_size, chosen))
+    room, characters = MAX_FOUND - len(chosen), MAX_CHARACTERS - sum(map(_size, chosen))
     chosen += _deal(by_account, [*rest, *privileged], room, characters)
     left = sorted({(key.username, key.path) for several in by_account.values() for key in several})
     return sorted(chosen), [Cut(name, path, "a report has no room for all of it") for name, path in left]

@@ -17,8 +17,8 @@ from keyrack.agent.service.proxy import Proxy
 from keyrack.agent.system.processes import since_boot
 
 _LONGEST_LINE = 16384
-_MOST_HEADERS = 100
-_MOST_INTERIM = 20  # interim answers (1xx)
+_MAX_HEADERS = 100
+_MAX_INTERIM = 20  # interim answers (1xx)
 _SLICE_SECONDS = 2.0  # so soon after it woke up, a host notices that its time is over
 # An answer that has begun must keep a minimum speed: otherwise a byte now and then would keep it alive for ever.
 GRACE_SECONDS = 30.0
@@ -187,16 +187,16 @@ class Connection:
         lines = [f"CONNECT {self._place} HTTP/1.1", f"Host: {self._place}"]
         if proxy.authorization:
             lines.append(f"Proxy-Authorization: {proxy.authorization}")
-        plain.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
-        # Read not one byte more than the head of the proxy's answer: what follows comes from the server.
-        with _Paced(plain) as raw:
-            stream = cast(BinaryIO, raw)
-            try:
+        try:
+            plain.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+            # Read not one byte more than the head of the proxy's answer: what follows comes from the server.
+            with _Paced(plain) as raw:
+                stream = cast(BinaryIO, raw)
                 match = _STATUS_LINE.fullmatch(_line(stream))
                 _headers(stream)
-            except (BrokenAnswer, socket.timeout) as error:
-                words = error.strerror or "it did not answer in time"
-                raise ProxyRefused(None, f"the proxy {proxy.name} makes no connection: {words}") from None
+        except OSError as error:
+            words = error.strerror or "it did not answer in time"
+            raise ProxyRefused(None, f"the proxy {proxy.name} makes no connection: {words}") from None
         status = 0 if match is None else int(match.group(2))
         if status // 100 != 2:
             why = "it wants a user and a password" if status == 407 else f"status {status}"
@@ -249,7 +249,7 @@ def _wait_until(end: float, connection: socket.socket) -> None:
 
 def _read(stream: BinaryIO, largest: int) -> "tuple[Response, bool]":
     """One answer, and whether the connection stays open after it."""
-    for _ in range(_MOST_INTERIM + 1):
+    for _ in range(_MAX_INTERIM + 1):
         try:
             line = _line(stream, Dropped)
         except ConnectionError as error:
@@ -281,7 +281,7 @@ def _read(stream: BinaryIO, largest: int) -> "tuple[Response, bool]":
 
 def _headers(stream: BinaryIO) -> Dict[str, str]:
     headers: Dict[str, str] = {}
-    for _ in range(_MOST_HEADERS):
+    for _ in range(_MAX_HEADERS):
         line = _line(stream)
         if not line:
             return headers

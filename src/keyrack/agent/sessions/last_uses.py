@@ -7,7 +7,7 @@ from typing import Any, Collection, Dict, Iterable, List, Tuple
 from keyrack.agent.sessions.login_log import LoggedLogin
 from keyrack.agent.sessions.sessions import moment_text
 
-MOST = 10_000  # keys; a host where more are in use between two reports loses some of these times
+MAX = 10_000  # keys; a host where more are in use between two reports loses some of these times
 
 
 class Uses:
@@ -22,10 +22,10 @@ class Uses:
     def add(self, logins: Iterable[LoggedLogin]) -> None:
         """Add accepted logins, oldest first."""
         for login in logins:
-            if login.fingerprint and (login.fingerprint in self._last or len(self._last) < MOST):
+            if login.fingerprint and (login.fingerprint in self._last or len(self._last) < MAX):
                 self._last[login.fingerprint] = login
 
-    def take(self, most: int = MOST) -> List[LoggedLogin]:
+    def take(self, most: int = MAX) -> List[LoggedLogin]:
         """Remove and answer up to `most` logins to report; put_back() where the report fails."""
         taken = list(self._last.values())[:most]
         for login in taken:

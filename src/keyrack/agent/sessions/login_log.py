@@ -29,9 +29,9 @@ from keyrack.ssh.fingerprint import PATTERN as FINGERPRINT
 SYSLOG_FILES = ("/var/log/auth.log", "/var/log/secure", "/var/log/messages")
 JOURNALS = ("/run/log/journal", "/var/log/journal")
 _LONGEST_TAIL = 8 * 1024 * 1024
-_AT_ONCE = 4 * 1024 * 1024
+_READ_BYTES = 4 * 1024 * 1024
 _LONGEST_LINE = 64 * 1024
-_MOST_PARTIAL = 1000
+_MAX_PARTIAL = 1000
 _PARTIAL_SECONDS = 600.0  # few sshds let a login take longer (LoginGraceTime, by default two minutes)
 _WHOLE_SECOND = 1_000_000  # in the journal's microseconds
 
@@ -108,7 +108,7 @@ class FirstProofs:
             connection = (user, address, int(port), pid)
             _, before = self._waiting.pop(connection, (at, ()))
             self._waiting[connection] = at, (*before, fingerprint)
-            if len(self._waiting) > _MOST_PARTIAL:
+            if len(self._waiting) > _MAX_PARTIAL:
                 del self._waiting[next(iter(self._waiting))]
             return None
         login = login_of(message, pid, at)
@@ -164,7 +164,7 @@ class FileLog:
                 return []
             if size < self.place.offset:  # emptied in place
                 self.place, self._rest = self.place._replace(offset=0), b""
-            data = os.pread(self._descriptor, min(size - self.place.offset, _AT_ONCE), self.place.offset)
+            data = os.pread(self._descriptor, min(size - self.place.offset, _READ_BYTES), self.place.offset)
         except OSError:
             self.close()
             return []

@@ -21,7 +21,7 @@ from keyrack.agent.system import processes
 FILE = "sessions.json"  # which the session watch writes
 FIELD = "comers"  # the field of it with LoginMemory.save(), by the name that older agents gave it
 LARGEST_FILE = 16 * 1024 * 1024
-_MOST = 200  # of addresses, and of keys
+_MAX = 200  # of addresses, and of keys
 _LASTING_SECONDS = 30 * 86400.0
 
 
@@ -42,7 +42,7 @@ class LoginMemory:
             if login.fingerprint:
                 self._keys[login.fingerprint] = max(login.at, self._keys.get(login.fingerprint, 0.0))
         for times in (self._addresses, self._keys):
-            for one in sorted(times, key=lambda name: times[name], reverse=True)[_MOST:]:
+            for one in sorted(times, key=lambda name: times[name], reverse=True)[_MAX:]:
                 del times[one]
 
     def save(self) -> Dict[str, Any]:

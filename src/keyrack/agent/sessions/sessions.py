@@ -25,7 +25,7 @@ from keyrack.ssh.public_key import fingerprint_of
 
 _LOOK_FOR_SSHD_SECONDS = 5.0
 _MATCH_SECONDS = 60.0  # so long a line of the log waits for its process
-_MOST_WAITING = 10_000
+_MAX_WAITING = 10_000
 _MARK_SECONDS = 60.0  # so long PAM may take to mark a login
 _BRIEF_SECONDS = 1.0  # a login whose process has not been seen for so long has ended before it was seen
 _BRIEF_TICKS = 2 * os.sysconf("SC_CLK_TCK")  # how late a line of the log may be read
@@ -110,7 +110,7 @@ class Sessions:
         before = {session.id for session in self.live}
         self._waiting = [waiting for waiting in self._waiting if now - waiting[0] < _MATCH_SECONDS]
         self._waiting += [(now, self._since, login) for login in logins]
-        del self._waiting[:-_MOST_WAITING]
+        del self._waiting[:-_MAX_WAITING]
         self._since = processes.ticks_now()
         self._find_listeners(now)
         children: FrozenSet[int] = frozenset().union(*(processes.children(process.pid) for process in self._listeners))
@@ -195,7 +195,7 @@ class Sessions:
                 brief = LoginSession(0, started, login.user, login.address, login.port, login.fingerprint)
                 self._brief.append(brief._replace(first=login.first))
         self._waiting = waiting
-        del self._brief[:-_MOST_WAITING]
+        del self._brief[:-_MAX_WAITING]
 
     def mark_kept(self, rights: Rights, gone: Collection[Tuple[str, str]]) -> bool:
         """Mark the sessions whose keys a document lets in, or did until a moment ago (gone: pairs of an account and a

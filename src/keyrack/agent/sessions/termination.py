@@ -20,7 +20,7 @@ from typing import FrozenSet, Sequence, Set
 
 from keyrack.agent.sessions.session_processes import LoginSession, SessionMarks, processes_of
 
-_MOST_ROUNDS = 50
+_MAX_ROUNDS = 50
 _GRACE_SECONDS = 0.5
 
 
@@ -31,7 +31,7 @@ def end(session: LoginSession, listeners: FrozenSet[int], others: Sequence[Login
     """
     marks = SessionMarks(session, listeners)
     stopped: Set[int] = set()
-    for _ in range(_MOST_ROUNDS):
+    for _ in range(_MAX_ROUNDS):
         members = processes_of(session, marks, listeners, others)
         if members <= stopped:
             break

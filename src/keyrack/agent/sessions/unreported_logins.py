@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional
 from keyrack.agent.sessions import last_uses
 from keyrack.agent.sessions.login_log import LoggedLogin
 
-MOST = 1000  # logins that are kept; of further ones only the number is
+MAX = 1000  # logins that are kept; of further ones only the number is
 
 
 class UnreportedLogins:
@@ -31,12 +31,12 @@ class UnreportedLogins:
     def add(self, logins: Iterable[LoggedLogin]) -> None:
         """Add accepted logins, oldest first."""
         for login in logins:
-            if len(self._batch) + len(self._new) < MOST:
+            if len(self._batch) + len(self._new) < MAX:
                 self._new += last_uses.as_reported([login])
             else:
                 self._new_more += 1
 
-    def batch(self, anybodys: bool, most: int = MOST) -> Optional[Dict[str, Any]]:
+    def batch(self, anybodys: bool, most: int = MAX) -> Optional[Dict[str, Any]]:
         """The batch as a report has it: the same one until answered(), refused() or leave_out(); None where there are
         no logins.
 
@@ -87,7 +87,7 @@ class UnreportedLogins:
 def _sound(entries: object) -> List[Dict[str, str]]:
     if not isinstance(entries, list):
         return []
-    return [one for one in entries[:MOST] if isinstance(one, dict) and all(isinstance(v, str) for v in one.values())]
+    return [one for one in entries[:MAX] if isinstance(one, dict) and all(isinstance(v, str) for v in one.values())]
 
 
 def _count(value: object) -> int:

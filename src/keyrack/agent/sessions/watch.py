@@ -47,11 +47,11 @@ POLL_SECONDS = 1.0  # how late the end of a key may end its sessions
 MACHINE_SECONDS = 600.0  # between two reports of the machine's facts, where nothing else is reported
 REPORT_SECONDS = 5.0  # between two reports; the first after a quiet time is sent at once
 NO_ANSWER_SECONDS = 15.0
-MOST_GONE_KEYS = 1000  # removed break-glass keys that are remembered, as a login with one may still be reported
+MAX_GONE_KEYS = 1000  # removed break-glass keys that are remembered, as a login with one may still be reported
 NOT_AS_IT_IS = (400, 413, 422)  # statuses that refuse this very report, as too long or not understood
 LATE_LOGIN_SECONDS = 180.0  # a login may take two minutes (LoginGraceTime), so its session may appear so late
 
-_MOST_NAMES = 1000
+_MAX_NAMES = 1000
 
 
 NOTHING = HostDocument("", 0, datetime.fromtimestamp(0, timezone.utc), {}, mode=OBSERVE)
@@ -92,7 +92,7 @@ class SessionWatch:
         self._sessions_changed = True  # after a start the sessions are reported: the service may have others
         self._report_at = self._machine_at = 0.0
         self._most, self._apart = (
-            last_uses.MOST,
+            last_uses.MAX,
             False,
         )  # most entries in one report; apart: report logins, uses and sessions separately
         self._awake = threading.Event()
@@ -153,7 +153,7 @@ class SessionWatch:
         new = {one.user for one in seen if account_problem(one.user) is None} - self._names
         if new:
             # A new set, as another thread may read the old one. New names never displace older ones.
-            self._names = {*self._names, *sorted(new)[: _MOST_NAMES - len(self._names)]}
+            self._names = {*self._names, *sorted(new)[: _MAX_NAMES - len(self._names)]}
 
     def _run(self) -> None:
         while True:
@@ -234,7 +234,7 @@ class SessionWatch:
         else:
             if batch is not None:
                 self._unreported.answered()
-            self._most = min(2 * self._most, last_uses.MOST)
+            self._most = min(2 * self._most, last_uses.MAX)
             self._apart = False
         self._machine_at = time.monotonic() + MACHINE_SECONDS
         self._sessions_changed = self._sessions_changed and not tells_sessions
@@ -306,7 +306,7 @@ def break_glass_keys(document: HostDocument, before: Set[Tuple[str, str]]) -> Se
     """
     now = {(user, fingerprint_of(key)) for user, some in document.break_glass.items() for key in some}
     others = {(user, fingerprint_of(key)) for user, key in _opened(document)} if before - now else set()
-    kept = sorted(before - now - others)[:MOST_GONE_KEYS]
+    kept = sorted(before - now - others)[:MAX_GONE_KEYS]
     return now.union(kept)
 
 

@@ -38,8 +38,8 @@ TRIAL_SECONDS = 60.0
 LASTING_SECONDS = 600.0  # a key that ends sooner does not count as a way in
 NOBODY = "nobody"  # the answer of shuts_out() where enforcing would shut nobody out
 _BOUNDS = ("from", "command", "verify-required")  # options that restrict what a key opens
-_MOST_LOSERS = 3  # that are named in one sentence
-_MOST_ACCOUNTS = 500  # that sshd is asked about one by one, where Match rules may name single accounts
+_MAX_LOSERS = 3  # that are named in one sentence
+_MAX_ACCOUNTS = 500  # that sshd is asked about one by one, where Match rules may name single accounts
 
 OFF, TRYING, ON, UNDONE = "off", "trying", "on", "undone"
 
@@ -202,7 +202,7 @@ class Enforcement:
         """The accounts to ask sshd about: None for everybody, and each account where Match rules may differ by it."""
         if not any(line.keyword == "match" for line in self.sshd.lines()):
             return [None]
-        return [None, *sorted({account.pw_name for account in pwd.getpwall()})[:_MOST_ACCOUNTS]]
+        return [None, *sorted({account.pw_name for account in pwd.getpwall()})[:_MAX_ACCOUNTS]]
 
     def shuts_out(self, document: HostDocument, keys: Sequence[ReportedKey]) -> str:
         """Whom enforcing this document would shut out, or why it could not begin, in words; NOBODY where it shuts
@@ -212,8 +212,8 @@ class Enforcement:
         if self._judged is None or self._judged[0] != state:
             there = [one for one in keys if one.in_force and not (self._chain and one.kind == COMMAND)]
             losing = sorted({_loser(one) for one in there if not _stays(one, document)})
-            more = [f"and {len(losing) - _MOST_LOSERS} more"] if len(losing) > _MOST_LOSERS else []
-            words = ", ".join(losing[:_MOST_LOSERS] + more)
+            more = [f"and {len(losing) - _MAX_LOSERS} more"] if len(losing) > _MAX_LOSERS else []
+            words = ", ".join(losing[:_MAX_LOSERS] + more)
             self._judged = (state, words or self._cannot_begin(document, self.settings(document)) or NOBODY)
         return self._judged[1]
 

@@ -16,7 +16,7 @@ from keyrack.ssh import public_key
 ASK_AGAIN_SECONDS = 3600.0
 _ANSWER_SECONDS = 3
 _ALL_SECONDS = 15.0
-_MOST = 16
+_MAX = 16
 
 
 class SshdHostKeys(NamedTuple):
@@ -79,4 +79,4 @@ def ask(host: str, port: int) -> Optional[SshdHostKeys]:
             keys.add(public_key.parse(rest).canonical)
         except public_key.KeyProblem:
             continue  # a comment, or an unknown type of key
-    return SshdHostKeys(port, tuple(sorted(keys)[:_MOST])) if keys else None
+    return SshdHostKeys(port, tuple(sorted(keys)[:_MAX])) if keys else None

@@ -17,8 +17,8 @@ from keyrack.agent.sshd.settings import Effective
 from keyrack.protocol.host_document import AuthorizedKey
 from keyrack.ssh import public_key
 
-_MOST_WORDS = 10
-_MOST_NAMED = 3  # keys and addresses in one sentence
+_MAX_WORDS = 10
+_MAX_NAMED = 3  # keys and addresses in one sentence
 
 
 class KeyVerdict(NamedTuple):
@@ -162,8 +162,8 @@ class Verdict:
                 if not why:
                     return ""
                 whys.append(why)
-        some = f" and {len(recent.addresses) - _MOST_NAMED} more" if len(recent.addresses) > _MOST_NAMED else ""
-        where = ", ".join(recent.addresses[:_MOST_NAMED]) + some
+        some = f" and {len(recent.addresses) - _MAX_NAMED} more" if len(recent.addresses) > _MAX_NAMED else ""
+        where = ", ".join(recent.addresses[:_MAX_NAMED]) + some
         return f"{'; '.join(dict.fromkeys(whys))}, and logins came from {where}"
 
 
@@ -183,16 +183,16 @@ def nobody_words(verdicts: Sequence[Verdict], seconds: float, recent: RecentLogi
         for verdict in verdicts
         for key, why in verdict.hindrances(until, recent)
     )
-    reasons = list(itertools.islice(hindered, _MOST_NAMED + 1))
-    if len(reasons) > _MOST_NAMED:
-        reasons[_MOST_NAMED:] = ["and others"]
+    reasons = list(itertools.islice(hindered, _MAX_NAMED + 1))
+    if len(reasons) > _MAX_NAMED:
+        reasons[_MAX_NAMED:] = ["and others"]
     if reasons:
         reasons.append("give an account a key without such bounds, or log in once from where one of these may come")
     return words_of(verdicts) + reasons
 
 
 def words_of(verdicts: Sequence[Verdict]) -> List[str]:
-    """Why nobody can log in, one line for each account that no key opens; _MOST_WORDS accounts at most."""
+    """Why nobody can log in, one line for each account that no key opens; _MAX_WORDS accounts at most."""
     reasons = [words for words in (verdict.words for verdict in verdicts) if words]
-    more = [f"and {len(reasons) - _MOST_WORDS} accounts more that no key opens"] if len(reasons) > _MOST_WORDS else []
-    return reasons[:_MOST_WORDS] + more
+    more = [f"and {len(reasons) - _MAX_WORDS} accounts more that no key opens"] if len(reasons) > _MAX_WORDS else []
+    return reasons[:_MAX_WORDS] + more

@@ -23,8 +23,8 @@ ASKING = "127.83.71.3"  # one of asking_address()
 _NEAR, _NEAR_6 = (HERE, ASKING, "127.0.0.2"), ("::1",)
 _FAR = ("192.0.2.1", "198.51.100.77", "203.0.113.9", "192.88.99.2")  # of nobody (RFC 5737, RFC 7526)
 _FAR_6 = ("2001:db8::1", "2001:db8:ffff::77")  # of nobody (RFC 3849)
-_MOST = 64  # of the addresses, and of the host names, that rules name
-_MOST_MORE = 256  # the same for those that one key names (options.py takes so many)
+_MAX = 64  # of the addresses, and of the host names, that rules name
+_MAX_OF_KEY = 256  # the same for those that one key names (options.py takes so many)
 _WHOLE = 4  # numbers of an IPv4 address
 
 
@@ -64,7 +64,7 @@ def ways_in(
     whether sshd asks the DNS for names (UseDNS).
     """
     patterns, others = _parts(named), _parts(more)
-    (addresses, hosts), wanted = _samples(patterns), _samples(others, _MOST_MORE)
+    (addresses, hosts), wanted = _samples(patterns), _samples(others, _MAX_OF_KEY)
     addresses, hosts = list(dict.fromkeys(addresses + wanted[0])), list(dict.fromkeys(hosts + wanted[1]))
     places: List[Place] = []
     for endpoint in _endpoints(listeners, by_ends=by_ends):
@@ -206,7 +206,7 @@ def _names_closely(pattern: str, address: str) -> bool:
     return like(pattern, address) or _within(pattern, address)
 
 
-def _samples(patterns: Iterable[str], most: int = _MOST) -> Tuple[List[str], List[str]]:
+def _samples(patterns: Iterable[str], most: int = _MAX) -> Tuple[List[str], List[str]]:
     """Up to `most` addresses that these patterns name, and up to `most` host names."""
     addresses: Dict[str, None] = {}
     hosts: Dict[str, None] = {}

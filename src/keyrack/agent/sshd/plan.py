@@ -23,7 +23,7 @@ from keyrack.protocol.report import AUTHORITY, COMMAND, EVERYBODY, ReportedKey
 from keyrack.ssh import public_key
 from keyrack.ssh.authorized_keys import key_line
 
-MOST_LINES = 60  # of a section, in a report
+MAX_LINES = 60  # of a section, in a report
 _LONGEST = 300
 _WAYS_WITHOUT_KEY = {
     "PasswordAuthentication": "whoever knows a password",
@@ -74,11 +74,11 @@ def as_reported(
 
 
 def _bounded(lines: List[str]) -> List[str]:
-    """Up to MOST_LINES lines of up to _LONGEST characters, in ASCII; the last one says how many were left out."""
-    plain = [line.expandtabs(4)[:_LONGEST].encode("ascii", "backslashreplace") for line in lines[:MOST_LINES]]
+    """Up to MAX_LINES lines of up to _LONGEST characters, in ASCII; the last one says how many were left out."""
+    plain = [line.expandtabs(4)[:_LONGEST].encode("ascii", "backslashreplace") for line in lines[:MAX_LINES]]
     kept = [line.decode("ascii") for line in plain]
-    if len(lines) > MOST_LINES:
-        kept[-1] = f"and {len(lines) - MOST_LINES + 1} more lines: keyrack-agent plan"
+    if len(lines) > MAX_LINES:
+        kept[-1] = f"and {len(lines) - MAX_LINES + 1} more lines: keyrack-agent plan"
     return kept
 
 

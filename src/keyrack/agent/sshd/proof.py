@@ -31,9 +31,9 @@ from keyrack.ssh.public_key import fingerprint_of
 ASK_AGAIN_SECONDS = 3600.0
 _LATER_SECONDS, _PASSED_SECONDS = 2 * 86400, 2
 _LARGEST_FILE = 64 * 1024 * 1024
-_MOST_KEYS = 50  # of an account, among which to find one without `from`
+_MAX_KEYS = 50  # of an account, among which to find one without `from`
 _SHELLS = ("sh", "bash", "zsh")
-_MOST_ACCOUNTS = 3  # to ask with, one after another, while sshd refuses
+_MAX_ACCOUNTS = 3  # to ask with, one after another, while sshd refuses
 
 
 class Observation(NamedTuple):
@@ -159,9 +159,9 @@ class SshdProof:
         """
         accounts: List[Tuple[str, str]] = []
         for verdict in verdicts:
-            opening = list(itertools.islice(verdict.opening(), _MOST_KEYS))
+            opening = list(itertools.islice(verdict.opening(), _MAX_KEYS))
             # If a directory service no longer answers, sshd refuses all of its accounts.
-            may = opening and len(accounts) < _MOST_ACCOUNTS and lookup.exists(verdict.username)
+            may = opening and len(accounts) < _MAX_ACCOUNTS and lookup.exists(verdict.username)
             if may and self._check.near(verdict.username) is not None:
                 free = [key.public_key for key in opening if not _asks_for_a_place(key.options)]
                 accounts.append((verdict.username, free[0] if free else ""))
@@ -170,7 +170,7 @@ class SshdProof:
         own = pwd.getpwuid(os.geteuid()).pw_name
         names = [own, *(verdict.username for verdict in verdicts), *_some_accounts()]
         able = (name for name in dict.fromkeys(names) if lookup.exists(name) and self._is_able(name))
-        return [(name, "") for name in itertools.islice(able, _MOST_ACCOUNTS)]
+        return [(name, "") for name in itertools.islice(able, _MAX_ACCOUNTS)]
 
     def _is_able(self, name: str) -> bool:
         return not self._check.key_problem(name) and self._check.near(name) is not None
@@ -183,7 +183,7 @@ def _asks_for_a_place(options: Iterable[str]) -> bool:
 def _some_accounts() -> List[str]:
     """Accounts to ask with where none of the document can be used: the first ones with a usual shell."""
     people = (account.pw_name for account in pwd.getpwall() if os.path.basename(account.pw_shell) in _SHELLS)
-    return list(itertools.islice(people, _MOST_ACCOUNTS))
+    return list(itertools.islice(people, _MAX_ACCOUNTS))
 
 
 def _places(listeners: Iterable[Listener]) -> List[Tuple[str, int]]:

@@ -22,7 +22,7 @@ from keyrack.agent.system.mounts import Mounts
 from keyrack.protocol.host_document import HostDocument
 
 _UNKNOWN_TOKEN = re.compile(r"^(?:[^%]|%[%hUu])*%(?![%hUu])")
-MOST_ACCOUNTS, MOST_KEYS = 200, 50  # reported at most; keys of each account
+MAX_ACCOUNTS, MAX_KEYS = 200, 50  # reported at most; keys of each account
 
 
 def as_reported(
@@ -47,7 +47,7 @@ def as_reported(
         if verdict.why:
             entries[verdict.username] = {"why": verdict.why}
             continue
-        refused = {one.fingerprint: one.why for one in itertools.islice(verdict.judged(), MOST_KEYS) if one.why}
+        refused = {one.fingerprint: one.why for one in itertools.islice(verdict.judged(), MAX_KEYS) if one.why}
         entries[verdict.username] = {"keys": refused} if refused else {}
     return entries
 
@@ -75,4 +75,4 @@ def unread(username: str, effective: Effective, lines: Iterable[SettingLine], fo
 
 def _names(document: HostDocument) -> Tuple[str, ...]:
     present = (name for name, account in sorted(document.accounts.items()) if account.present)
-    return tuple(itertools.islice(dict.fromkeys(("root", *sorted(document.users), *present)), MOST_ACCOUNTS))
+    return tuple(itertools.islice(dict.fromkeys(("root", *sorted(document.users), *present)), MAX_ACCOUNTS))

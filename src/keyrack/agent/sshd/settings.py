@@ -39,7 +39,7 @@ _GLOB = re.compile(r"\\(.)|\[\^")
 _WITHOUT_VALUE = ("all", "canonical", "final", "invalid-user")  # criteria of a Match
 _NAME = re.compile(r"[a-z0-9_.@+-]+")  # of a user, with no pattern (*, ?, !) in it
 _ANSWER_SECONDS = 15.0  # how long an answer of sshd is used again while its settings are unchanged
-_MOST_ANSWERS = 16  # settings files whose answers are remembered
+_MAX_ANSWERS = 16  # settings files whose answers are remembered
 _PORT = re.compile(r"(?:[^:]*:|\[[^]]*\]:)?([0-9]{1,5})")  # alone, or after an address
 # A greeting, or sshd's words when it refuses connections (sshd.c: MaxStartups; since 9.8 PerSourcePenalties): an
 # account that makes logins from loopback fail must not make the agent believe that sshd is broken.
@@ -367,7 +367,7 @@ class Sshd:
 def _known_answers(config: str, state: Tuple[object, ...]) -> Dict[Tuple[Optional[str], ...], Effective]:
     known = _answers.get(config)
     if known is None or known[0] != state:
-        if len(_answers) >= _MOST_ANSWERS:
+        if len(_answers) >= _MAX_ANSWERS:
             _answers.clear()
         known = _answers[config] = state, {}
     return known[1]

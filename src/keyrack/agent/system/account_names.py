@@ -28,13 +28,13 @@ HOMES_SECONDS = 10.0  # of these, for one folder of homes
 _NAMED_SECONDS = 8.0  # of these, for accounts known only by name: first those asked for, then those of groups and files
 _LANE = -4  # the queue of this module's tasks (account_tasks.py); those of folders of homes are below it
 _FIRST_OF_PEOPLE = 1000
-_MOST_HOMES = 20_000
-_MOST_OWNERLESS = 1000
-_MOST_APART = 200
-_MOST_SAID = 5  # problems that are named one by one
+_MAX_HOMES = 20_000
+_MAX_OWNERLESS = 1000
+_MAX_HOMES_ELSEWHERE = 200
+_MAX_SHOWN = 5  # problems that are named one by one
 _NOBODY = -1  # a user id that no account has
 _LARGEST_FILE = 1 << 22
-_MOST_DOMAINS = 100
+_MAX_DOMAINS = 100
 _FILES_OF_ACCOUNTS = ("authorizedkeysfile", "authorizedprincipalsfile")
 _EACH = {"%u": "(?P<u>.+)", "%U": "(?P<U>[0-9]{1,10})"}
 _NSSWITCH = ("/etc/nsswitch.conf", "/usr/etc/nsswitch.conf")  # the second is openSUSE's
@@ -88,8 +88,8 @@ def find(names: Iterable[str], lines: Iterable[SettingLine]) -> AccountList:
     if sources:
         problems.append(f"this host has accounts which cannot be listed (nsswitch.conf: {', '.join(sources)})")
     ownerless, silent = _add_owners_of_homes(accounts)
-    more = [f"and {len(silent) - _MOST_SAID} more"] if len(silent) > _MOST_SAID else []
-    problems += silent[:_MOST_SAID] + more
+    more = [f"and {len(silent) - _MAX_SHOWN} more"] if len(silent) > _MAX_SHOWN else []
+    problems += silent[:_MAX_SHOWN] + more
     order = sorted(accounts.values(), key=lambda one: (one.uid != 0, not one.may_log_in, one.name))
     return AccountList(tuple(order), tuple(ownerless), "; ".join(problems))
 
@@ -115,8 +115,8 @@ def _named_by_files(lines: Iterable[SettingLine]) -> Tuple[Set[str], List[int], 
         if answer.problem:
             silent.append(f"the files in {folder} were not listed: {answer.problem}")
             continue
-        if len(answer.value) > _MOST_HOMES:
-            silent.append(f"there are more than {_MOST_HOMES} files in {folder}")
+        if len(answer.value) > _MAX_HOMES:
+            silent.append(f"there are more than {_MAX_HOMES} files in {folder}")
         for match in (re.fullmatch(entry, text, re.DOTALL) for text in answer.value):
             fields = match.groupdict() if match else {}
             if fields.get("u") and account_problem(fields["u"]) is None:
@@ -151,7 +151,7 @@ def _entries(folder: str) -> List[str]:
     """The names in a folder. Called in a child process, as the folder may not answer."""
     try:
         with os.scandir(folder) as entries:
-            return [entry.name for entry in itertools.islice(entries, _MOST_HOMES + 1) if entry.name.isprintable()]
+            return [entry.name for entry in itertools.islice(entries, _MAX_HOMES + 1) if entry.name.isprintable()]
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -187,12 +187,12 @@ def _add_owners_of_homes(accounts: Dict[str, LocalAccount]) -> Tuple[List[str], 
             silent += answer.value["missed"]
         # Each in a task of its own: one that does not answer must not hide the others.
         waiting = [path for path in apart if path not in folders]
-        if len(waiting) > _MOST_APART:
-            homes_left = count(len(waiting) - _MOST_APART, "home")
+        if len(waiting) > _MAX_HOMES_ELSEWHERE:
+            homes_left = count(len(waiting) - _MAX_HOMES_ELSEWHERE, "home")
             silent.append(f"{homes_left} on file systems of their own were not looked at")
-            del waiting[_MOST_APART:]
+            del waiting[_MAX_HOMES_ELSEWHERE:]
         folders |= {*waiting}
-    return ownerless[:_MOST_OWNERLESS], silent
+    return ownerless[:_MAX_OWNERLESS], silent
 
 
 def _lane(folder: str) -> int:
@@ -300,8 +300,8 @@ def _owners(
                 apart.append(path)
     return {
         "accounts": _as_json(accounts),
-        "ownerless": ownerless[:_MOST_OWNERLESS],
-        "apart": apart[:_MOST_OWNERLESS],
+        "ownerless": ownerless[:_MAX_OWNERLESS],
+        "apart": apart[:_MAX_OWNERLESS],
         "missed": missed,
     }
 
@@ -327,7 +327,7 @@ def _of_domains(folder: str, homes: Set[str], mounts: Mounts) -> Set[str]:
     winbind: /home/%D/%U). Links are not followed: their targets may not answer.
     """
     inside = (os.path.join(folder, name) for name, owner in _homes(folder, homes, mounts, []) if owner == 0)
-    return set(itertools.islice((path for path in inside if not os.path.islink(path)), _MOST_DOMAINS))
+    return set(itertools.islice((path for path in inside if not os.path.islink(path)), _MAX_DOMAINS))
 
 
 def _note(known: Dict[str, pwd.struct_passwd], ask: Any) -> bool:
@@ -354,8 +354,8 @@ def _homes(folder: str, known: Set[str], mounts: Mounts, missed: List[str]) -> L
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if len(homes) >= _MOST_HOMES:
-                    missed.append(f"there are more than {_MOST_HOMES} homes in {folder}")
+                if len(homes) >= _MAX_HOMES:
+                    missed.append(f"there are more than {_MAX_HOMES} homes in {folder}")
                     break
                 if not entry.name.startswith(".") and (entry.is_symlink() or entry.is_dir(follow_symlinks=False)):
                     quiet = entry.path in known or (not silent and mounts.may_hang(entry.path))

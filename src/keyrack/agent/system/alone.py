@@ -28,7 +28,7 @@ _OF_AN_ACCOUNT = "/run/user/{}/keyrack-agent"  # for an agent that does not run 
 _TRIES = 50
 _PAUSE = 0.02  # seconds
 _LARGEST_NOTE = 8192
-_MOST_LEFT = 1000  # lock files of other agents that are checked
+_MAX_LEFT = 1000  # lock files of other agents that are checked
 _HELD: Dict[str, int] = {}  # descriptors by path, open until the process ends
 
 
@@ -84,7 +84,7 @@ def _sweep() -> None:
     """Remove the lock files of agents that were killed: nobody holds these locks."""
     folder = os.path.dirname(_path(""))
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for path in [entry.path for entry in itertools.islice(entries, _MOST_LEFT)]:
+        for path in [entry.path for entry in itertools.islice(entries, _MAX_LEFT)]:
             with contextlib.suppress(OSError):
                 descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
                 try:

@@ -17,8 +17,8 @@ import time
 from typing import Callable, Dict, List, NoReturn, Optional, Tuple
 
 SECONDS = 5
-MOST_LEFT = 8  # with so many children that do not end, no more work is started that may hang
-_MOST_AT_ALL = 2 * MOST_LEFT  # with so many, no more work is started at all
+MAX_LEFT = 8  # with so many children that do not end, no more work is started that may hang
+_MAX_LEFT_AT_ALL = 2 * MAX_LEFT  # with so many, no more work is started at all
 REAP_SECONDS = 0.5
 NOT_ENDED = "what was begun for this account before has not ended yet"
 TOO_MUCH = "too much of what was begun before has not ended yet"
@@ -49,7 +49,7 @@ class Child:
         reap()
         if account in _LEFT.values():
             raise AccountProblem(NOT_ENDED)
-        if len(_LEFT) >= _MOST_AT_ALL:
+        if len(_LEFT) >= _MAX_LEFT_AT_ALL:
             raise AccountProblem(TOO_MUCH)
         with _FORKING:
             try:

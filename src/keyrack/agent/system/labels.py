@@ -11,7 +11,7 @@ from typing import Sequence
 
 from keyrack.agent.system import programs
 
-_MOST = 500  # paths on one command line
+_MAX = 500  # paths on one command line
 
 
 def restore(paths: Sequence[str]) -> str:
@@ -20,8 +20,8 @@ def restore(paths: Sequence[str]) -> str:
     if restorecon is None:
         return ""
     words = []
-    for at in range(0, len(paths), _MOST):
-        ended = programs.run([restorecon, "-F", "--", *paths[at : at + _MOST]], seconds=30.0)
+    for at in range(0, len(paths), _MAX):
+        ended = programs.run([restorecon, "-F", "--", *paths[at : at + _MAX]], seconds=30.0)
         if ended.status != 0:
             words.append(" ".join((ended.errors or ended.output).split())[:200] or "restorecon failed")
     return f"labels of files could not be set: {'; '.join(words)}" if words else ""

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import click
 
 from keyrack.cli.connection import logins
-from keyrack.cli.connection.transport import AT_ONCE, CallRefused, Calls, texts
+from keyrack.cli.connection.transport import PAGE_SIZE, CallRefused, Calls, texts
 from keyrack.cli.output.ends import Unreachable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -135,8 +135,8 @@ def if_missing(hint: str) -> Iterator[None]:
 
 
 __all__ = [
-    "AT_ONCE",
     "ID",
+    "PAGE_SIZE",
     "CallRefused",
     "Calls",
     "Unreachable",

@@ -11,7 +11,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from keyrack.cli.output.ends import Unreachable
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.engine.connect import UNAVAILABLE, DatabaseAltered, DatabaseRefused, DatabaseSpoilt, is_locked
+from keyrack.store.engine.connect import UNAVAILABLE, DatabaseAltered, DatabaseRefused, DatabaseUnusable, is_locked
 from keyrack.store.engine.migrate import SchemaTooNew
 
 _CHECK_FOLDER = "Check the data folder: its permissions, and its disk's space and health"
@@ -34,7 +34,7 @@ def explained() -> Iterator[None]:
     """Turn what can go wrong when an instance is opened into words and an exit."""
     try:
         yield
-    except (DatabaseAltered, DatabaseSpoilt, DatabaseRefused) as error:
+    except (DatabaseAltered, DatabaseUnusable, DatabaseRefused) as error:
         raise click.ClickException(str(error)) from None
     except DatabaseUnavailable as error:
         why = str(error).removeprefix(UNAVAILABLE).rstrip(".")

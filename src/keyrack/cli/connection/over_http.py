@@ -29,7 +29,7 @@ CONNECT_SECONDS = 10.0
 SECONDS = 120.0
 WHOLE_SECONDS = 900.0
 """For a call with its whole answer: one that comes byte by byte never reaches SECONDS."""
-MOST_BYTES = 256 * 1024 * 1024
+MAX_BYTES = 256 * 1024 * 1024
 QUIET_SECONDS = 2.0
 LONGEST_PAUSE = 60
 TRIES = 3
@@ -103,9 +103,9 @@ class OverHttp(Calls):
                     connection.request(method, target, content, headers)
                     response = connection.getresponse()
                     announced = response.length or 0
-                    answered = response.read(MOST_BYTES + 1)
-            if len(answered) > MOST_BYTES:
-                raise ValueError(f"its answer is longer than {MOST_BYTES} bytes")
+                    answered = response.read(MAX_BYTES + 1)
+            if len(answered) > MAX_BYTES:
+                raise ValueError(f"its answer is longer than {MAX_BYTES} bytes")
             if len(answered) < announced:
                 raise http.client.IncompleteRead(answered)
             if method != "HEAD" and not answered and response.status in WITH_BODY:

@@ -11,7 +11,7 @@ import click
 
 OF_KEYS = ("public_key", "publicKey")
 """Fields that a message need not name: "This is a private key." says it by itself."""
-AT_ONCE = 200
+PAGE_SIZE = 200
 """How many items are asked for at once: the most that the API gives."""
 
 
@@ -58,7 +58,7 @@ class Calls(ABC):
         """All items of a list that comes in pages, one page after the other as they are looked at."""
         cursor: str | None = ""
         while cursor is not None:
-            page = self.ask("GET", path, query={**(query or {}), "cursor": cursor, "per_page": AT_ONCE})
+            page = self.ask("GET", path, query={**(query or {}), "cursor": cursor, "per_page": PAGE_SIZE})
             yield from page["items"]
             cursor = page["next"]
 

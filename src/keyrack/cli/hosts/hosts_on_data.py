@@ -6,7 +6,7 @@ from typing import Any
 
 from keyrack.cli.connection.operator_context import operator_context
 from keyrack.cli.output.spans import ago
-from keyrack.cli.output.tables import AT_ONCE, every
+from keyrack.cli.output.tables import PAGE_SIZE, every
 from keyrack.core.hosts import server_list, status, undecided_keys
 
 Row = tuple[int, str, str, str, str, str, int]
@@ -18,7 +18,7 @@ def rows(given: dict[str, Any]) -> list[Row]:
         undecided = undecided_keys.counts(at.instance, at.actor)
         now = at.instance.now()
         listed = []
-        for server in every(lambda offset: server_list.find(at.instance, at.actor, offset=offset, limit=AT_ONCE)):
+        for server in every(lambda offset: server_list.find(at.instance, at.actor, offset=offset, limit=PAGE_SIZE)):
             held = status.of(at.instance, server)
             revisions = f"{held.applied}/{held.wanted}"
             seen = ago(now, held.seen_at)

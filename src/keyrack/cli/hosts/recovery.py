@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from keyrack.cli.connection.calls import AT_ONCE, Calls, connected, connection_options, if_missing, is_on_data, path_to
+from keyrack.cli.connection.calls import (
+    PAGE_SIZE,
+    Calls,
+    connected,
+    connection_options,
+    if_missing,
+    is_on_data,
+    path_to,
+)
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import NOTHING, as_json, dash, show_json, table
 
@@ -100,10 +108,10 @@ def _resync_quietly(calls: Calls, server: str, name: str, wanted: _Decision) -> 
 
 def _difference(calls: Calls, path: str) -> dict[str, Any]:
     """What is held back on a server, all pages of it."""
-    difference: dict[str, Any] = calls.ask("GET", path, query={"per_page": AT_ONCE})
+    difference: dict[str, Any] = calls.ask("GET", path, query={"per_page": PAGE_SIZE})
     onward = difference["next"]
     while onward is not None:
-        page = calls.ask("GET", path, query={"per_page": AT_ONCE, "cursor": onward})
+        page = calls.ask("GET", path, query={"per_page": PAGE_SIZE, "cursor": onward})
         difference["held_back"] += page["held_back"]
         onward = page["next"]
     return difference

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from contextlib import suppress
 from dataclasses import replace
@@ -22,7 +23,7 @@ from keyrack.settings import Settings
 from keyrack.store.engine import backup, migrate
 from keyrack.store.engine.backup import BackupProblem, Newer
 
-MOST_HOSTS = 100
+MAX_HOSTS = 100
 
 
 @click.command(name="restore")
@@ -76,14 +77,21 @@ def _restore(settings: Settings, file: Path, database: Path, held: Any, *, bring
         finally:
             instance.database.close()
         backup.settle(prepared)
-        aside = database.with_name(f"{database.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+        aside = _free_name(database)
         was_there = database.exists()
+        backup.put_in_place(prepared, database, aside)
         # Without it the service raises no alarm that the database went back: this restore is meant.
         (settings.data / ownership.CHECKPOINT).unlink(missing_ok=True)
-        backup.put_in_place(prepared, database, aside)
         return aside if was_there else None
     finally:
         _remove(prepared)
+
+
+def _free_name(database: Path) -> Path:
+    """Where the replaced one is kept; another restore of this second may have taken the first name."""
+    name = f"{database.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    numbered = (database.with_name(name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
+    return next(path for path in numbered if not os.path.lexists(path))
 
 
 def _show(file: Path, loss: Loss, *, is_there: bool, bring_back: bool) -> None:
@@ -99,7 +107,7 @@ def _show(file: Path, loss: Loss, *, is_there: bool, bring_back: bool) -> None:
     added = restoring.listed(loss.added)
     click.echo(f"Lost: {count(loss.lost, 'event')} since" + (f", and what they added: {added}." if added else "."))
     if loss.hosts:
-        enrolled = ", ".join(loss.hosts[:MOST_HOSTS]) + (" …" if len(loss.hosts) > MOST_HOSTS else "")
+        enrolled = ", ".join(loss.hosts[:MAX_HOSTS]) + (" …" if len(loss.hosts) > MAX_HOSTS else "")
         click.echo(
             f"{count(len(loss.hosts), 'host')} enrolled since, and would be told nothing, revocations included, until "
             f"`keyrack hosts enrol SERVER --replace` and its line pasted there: {enrolled}."

@@ -23,7 +23,7 @@ from keyrack.cli.connection.explained import explained
 from keyrack.cli.machine.alone import serving_alone
 from keyrack.settings import FIELDS, Settings
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.engine.connect import DatabaseAltered, DatabaseRefused, DatabaseSpoilt
+from keyrack.store.engine.connect import DatabaseAltered, DatabaseRefused, DatabaseUnusable
 from keyrack.store.engine.outage import Outage
 from keyrack.web import listening, request_ids
 from keyrack.web.protocol import BoundedProtocol
@@ -150,7 +150,7 @@ def from_environment() -> Service:
             with explained():
                 try:
                     instance = app.open_instance(settings)
-                except (DatabaseAltered, DatabaseSpoilt, DatabaseRefused):
+                except (DatabaseAltered, DatabaseUnusable, DatabaseRefused):
                     raise
                 except DatabaseUnavailable as error:
                     outage.failed(error)

@@ -15,7 +15,7 @@ from keyrack.ssh.printable import printable
 T = TypeVar("T")
 
 # How many items are fetched at once.
-AT_ONCE = 500
+PAGE_SIZE = 500
 
 as_json = click.option("--json", "json_wanted", is_flag=True, help="For programs: a JSON list of objects.")
 as_json_object = click.option("--json", "json_wanted", is_flag=True, help="For programs: one JSON object.")

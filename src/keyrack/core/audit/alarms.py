@@ -18,7 +18,7 @@ from keyrack.store.people import workspaces
 
 # The same alarm is raised again only after this time, as hosts ask every few seconds for a document that is not signed.
 AGAIN_AFTER = timedelta(hours=1)
-MOST_AN_HOUR = 50
+MAX_PER_HOUR = 50
 
 log = logger("keyrack")
 
@@ -87,14 +87,14 @@ def record(
 ) -> bool:
     """Record an alarm about a server within a transaction; answers whether an event was recorded.
 
-    Beyond MOST_AN_HOUR alarms with one code there is one more, which says that the rest is left out: a host can report
+    Beyond MAX_PER_HOUR alarms with one code there is one more, which says that the rest is left out: a host can report
     something new each time.
     """
     recent = events.count_lately(connection, server.id, code, now - AGAIN_AFTER)
-    if recent > MOST_AN_HOUR:
+    if recent > MAX_PER_HOUR:
         return False
-    if recent == MOST_AN_HOUR:
-        words = f"host {server.name} raised this more than {MOST_AN_HOUR} times within an hour; the rest is left out"
+    if recent == MAX_PER_HOUR:
+        words = f"host {server.name} raised this more than {MAX_PER_HOUR} times within an hour; the rest is left out"
     events.add(
         connection,
         system_actor(server.workspace_id, channel="agent"),

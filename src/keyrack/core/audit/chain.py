@@ -36,8 +36,8 @@ log = logger("keyrack")
 
 KEPT_EVERY = timedelta(hours=1)
 """One checkpoint for each such time is kept, to find where a log was rewritten."""
-MOST_PROOFS = 10_000
-MOST_NAMED = 5
+MAX_PROOFS = 10_000
+MAX_NAMED = 5
 BROKEN = "Alarm: the chain of the audit log is broken, and nothing is added to it:"
 
 
@@ -72,8 +72,8 @@ def extend(instance: Instance, listeners: Sequence[Callable[[SignedCheckpoint], 
         _alarm(instance, f"{BROKEN} it has {state.places} places, and its last checkpoint is over {size}")
         return False
     if state.foreign:
-        numbers = ", ".join(str(one) for one in state.foreign[:MOST_NAMED])
-        more = " and others" if len(state.foreign) > MOST_NAMED else ""
+        numbers = ", ".join(str(one) for one in state.foreign[:MAX_NAMED])
+        more = " and others" if len(state.foreign) > MAX_NAMED else ""
         _alarm(instance, f"Alarm: event {numbers}{more} was entered in the database, not by Keyrack, and gets no place")
     if not state.waiting:
         if state.checkpoint is not None:
@@ -111,7 +111,7 @@ def extend(instance: Instance, listeners: Sequence[Callable[[SignedCheckpoint], 
         if count:
             for listener in listeners:
                 listener(signed)
-    return count == audit_log.AT_ONCE
+    return count == audit_log.BATCH_SIZE
 
 
 def _size(checkpoint: SignedCheckpoint | None) -> int:
@@ -233,7 +233,7 @@ def for_hosts(instance: Instance, sizes: Collection[int]) -> dict[int, dict[str,
     proofs_known = instance.checkpoints.proofs
     wanted = {earlier for earlier in sizes if (earlier, size) not in proofs_known}
     if wanted:
-        if len(proofs_known) > MOST_PROOFS:
+        if len(proofs_known) > MAX_PROOFS:
             proofs_known.clear()
         proofs = instance.database.read(
             lambda connection: {earlier: _path(connection, earlier, size) for earlier in wanted}

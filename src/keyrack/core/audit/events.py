@@ -18,7 +18,7 @@ from keyrack.store.audit import events
 from keyrack.store.hosts import deleted_servers
 
 PAGE_SCAN_LIMIT, KINDS, REFUSED, ALARM = events.PAGE_SCAN_LIMIT, events.KINDS, events.REFUSED, events.ALARM
-AT_ONCE = 1000
+PAGE_SIZE = 1000
 ALL = EventFilter()
 
 
@@ -90,7 +90,9 @@ def server_named(instance: Instance, actor: Actor, reference: str) -> int:
         return attempt.read(question)
 
 
-def every(instance: Instance, actor: Actor, asked: EventFilter = ALL, *, limit: int = AT_ONCE) -> Iterator[Page[Event]]:
+def every(
+    instance: Instance, actor: Actor, asked: EventFilter = ALL, *, limit: int = PAGE_SIZE
+) -> Iterator[Page[Event]]:
     """All events that find() finds, page by page, each read when it is wanted; limit: of a page."""
     cursor: str | None = ""
     while cursor is not None:

@@ -16,7 +16,7 @@ OLDER = "older"
 FEW = 10_000
 """Up to so many keys are counted anew each time."""
 HOLDS = timedelta(minutes=1)
-MOST = 1000
+MAX = 1000
 """So many workspaces' counts are in the cache; then it is emptied."""
 
 
@@ -51,7 +51,7 @@ class KeptCounts:
             return kept
         counts = _count(connection, workspace, now)
         with self._lock:
-            if len(self._kept) >= MOST:
+            if len(self._kept) >= MAX:
                 self._kept.clear()
             self._kept[workspace] = counts
         return counts

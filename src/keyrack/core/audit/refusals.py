@@ -15,13 +15,13 @@ from sqlalchemy import Connection
 from keyrack.logs import logger
 from keyrack.model import Actor
 from keyrack.store.audit import events
-from keyrack.store.database import Database, DatabaseUnavailable, NotAtOnce
+from keyrack.store.database import Database, DatabaseUnavailable, WouldBlock
 from keyrack.store.hosts import servers
 
 WINDOW_SECONDS = 60.0
 SEPARATE = 10
 """So many different refusals of one kind get events of their own in a minute; further ones are counted together."""
-MOST_KEPT = 10_000
+MAX_KEPT = 10_000
 
 log = logger("keyrack")
 
@@ -87,7 +87,7 @@ class Refusals:
             return
         try:
             _write(database, refused, at, 0)
-        except NotAtOnce:
+        except WouldBlock:
             # A thread that may wait will try the same again, and must find it new.
             with self._lock:
                 self._forget(refused)
@@ -133,7 +133,7 @@ class Refusals:
             kind.separate -= 1
 
     def _begin(self, name: Hashable, refused: RefusedAttempt, at: datetime, now: float, more: int) -> _Minute:
-        if name not in self._minutes and len(self._minutes) >= MOST_KEPT:
+        if name not in self._minutes and len(self._minutes) >= MAX_KEPT:
             self._minutes.popitem(last=False)
         minute = self._minutes[name] = _Minute(now + WINDOW_SECONDS, at, refused, more=more)
         self._minutes.move_to_end(name)

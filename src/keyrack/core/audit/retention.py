@@ -19,7 +19,7 @@ from keyrack.store.audit import retention
 
 log = logger("keyrack")
 
-AT_ONCE = 500
+BATCH_SIZE = 500
 """So many rows of a kind are in one transaction, which holds up other writes for some milliseconds."""
 EVERY_SECONDS = 3600.0
 A_MINUTE = timedelta(minutes=1)
@@ -78,7 +78,7 @@ def due(instance: Instance, actor: Actor) -> tuple[OutdatedRows, ...]:
 
 
 def tidy(instance: Instance, actor: Actor) -> Counter[str]:
-    """Delete what is due, at most AT_ONCE rows of each kind; answers how many of each, empty where nothing was due.
+    """Delete what is due, at most BATCH_SIZE rows of each kind; answers how many of each, empty where nothing was due.
 
     This is one transaction, with an event in each workspace that lost rows.
     """
@@ -87,7 +87,7 @@ def tidy(instance: Instance, actor: Actor) -> Counter[str]:
     ) as attempt:
         # Searched before the transaction, as other writes wait for that.
         old = {
-            (kind, before): attempt.read(partial(retention.outdated, kind=kind, before=before, limit=AT_ONCE))
+            (kind, before): attempt.read(partial(retention.outdated, kind=kind, before=before, limit=BATCH_SIZE))
             for kind, before in _ends(instance)
         }
         if not any(old.values()):
@@ -144,7 +144,7 @@ class TidyTimer:
         self._ahead = ahead
         if self._clock() < self._next:
             return
-        full = max(tidy(instance, actor).values(), default=0) >= AT_ONCE
+        full = max(tidy(instance, actor).values(), default=0) >= BATCH_SIZE
         self._next = self._clock() + (0.0 if full else EVERY_SECONDS)
 
 

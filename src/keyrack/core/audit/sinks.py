@@ -29,7 +29,7 @@ from keyrack.store.audit import events
 
 log = logger("keyrack")
 
-AT_ONCE = 500
+BATCH_SIZE = 500
 SECONDS = 5.0
 LONGEST_DATAGRAM = 8000
 FACILITY = 13  # log audit
@@ -38,7 +38,7 @@ SEVERITY = {"info": 6, "warning": 4, "alarm": 1}
 Mark = tuple[int, str]
 """An event's id, and its time, "" where that is unknown."""
 NOTHING: Mark = (0, "")
-MOST_MARKS = 20
+MAX_MARKS = 20
 
 
 class Sinks:
@@ -111,7 +111,7 @@ class Sinks:
             if settled and self._note(name, _mark_of(settled[-1])):
                 seen.difference_update(map(_mark_of, settled))
                 self._last_logged = ""
-            if len(page) < AT_ONCE:
+            if len(page) < BATCH_SIZE:
                 return count
             after = page[-1].id
 
@@ -151,7 +151,7 @@ class Sinks:
 
 
 def _page(connection: Connection, after: int) -> Sequence[Event]:
-    return events.after(connection, after, AT_ONCE)
+    return events.after(connection, after, BATCH_SIZE)
 
 
 def _mark_of(event: Event) -> Mark:
@@ -178,9 +178,9 @@ def _still_there(connection: Connection, marks: Sequence[Mark]) -> Mark:
 
 
 def _thinned(marks: Sequence[Mark]) -> list[Mark]:
-    """At most MOST_MARKS of these: fewer the older they are, so that one is near wherever a database is set back to."""
+    """At most MAX_MARKS of these: fewer the older they are, so that one is near wherever a database is set back to."""
     kept = list(marks)
-    while len(kept) > MOST_MARKS:
+    while len(kept) > MAX_MARKS:
         # Drop the one whose neighbours are nearest to each other in proportion to their age.
         behind = [kept[0][0] - number + 1 for number, _ in kept]
         index = min(range(1, len(kept) - 1), key=lambda at: behind[at + 1] / behind[at - 1])

@@ -17,7 +17,7 @@ from keyrack.store.audit.audit_log import SignedCheckpoint
 from keyrack.store.sealing.canonical_json import encode
 
 BLOCK = 256
-MOST_WAITING = 8 * BLOCK
+MAX_WAITING = 8 * BLOCK
 """No export has more records than this without signed hashes."""
 LONGEST_LINE = 16 * 1024 * 1024
 """In bytes; records and the hashes of a block are much shorter."""
@@ -183,7 +183,7 @@ class _ExportReader:
             return self._head(fields)
         if names == {"event", "place", "record"} and type(fields["event"]) is type(fields["place"]) is int:
             self._waiting.append(fields)
-            return self._no_hashes() if len(self._waiting) > MOST_WAITING else ""
+            return self._no_hashes() if len(self._waiting) > MAX_WAITING else ""
         if names == {"block", "signature"}:
             return self._block(fields["block"], fields["signature"])
         if names == {"checkpoint", "signature"}:

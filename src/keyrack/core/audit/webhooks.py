@@ -21,7 +21,7 @@ from keyrack import policy
 from keyrack.core.audit import outgoing_events
 from keyrack.core.instance import Instance
 from keyrack.core.keys.key_sync import HttpAnswer, NoHttpAnswer
-from keyrack.core.private_addresses import is_private_host
+from keyrack.core.private_addresses import outgoing_url
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
@@ -31,15 +31,15 @@ from keyrack.store.audit.webhooks import DELIVERED, FAILED, Delivery, Webhook
 
 READ, WRITE = "webhooks:read", "webhooks:write"
 LOG = "events:read"
-MOST = 50
+MAX = 50
 LONGEST_URL = 2000
 SHORTEST_SECRET, LONGEST_SECRET = 16, 256
 WAITS = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120, 600, 1800, 3600, *(6 * 3600,) * 12))
 """The waits after failed attempts, three days in all; then the delivery is given up."""
 LEASE = timedelta(minutes=2)
 KEPT = timedelta(days=14)
-AT_ONCE = 500
-CLEARED_AT_ONCE = 1000
+BATCH_SIZE = 500
+CLEAR_BATCH_SIZE = 1000
 DAMAGED = "It was changed in the database, not by Keyrack: nothing is sent until its secret is set anew."
 
 Post = Callable[[str, Mapping[str, str], bytes], HttpAnswer]
@@ -75,8 +75,8 @@ def create(
 
         def change(work: Work) -> Webhook:
             existing = webhooks.of_workspace(work.connection, actor.workspace_id)
-            if len(existing) >= MOST:
-                raise Refusal(Kind.LIMIT, "no-room", f"There are {MOST} webhooks, which is the most; delete one first.")
+            if len(existing) >= MAX:
+                raise Refusal(Kind.LIMIT, "no-room", f"There are {MAX} webhooks, which is the most; delete one first.")
             values: dict[str, Any] = {
                 "workspace_id": actor.workspace_id,
                 "url": address,
@@ -212,7 +212,7 @@ def _queue(instance: Instance, webhook: Webhook) -> int:
     after = webhook.cursor
 
     def question(connection: Connection) -> list[Event]:
-        return webhooks.new_events(connection, webhook, after, AT_ONCE)
+        return webhooks.new_events(connection, webhook, after, BATCH_SIZE)
 
     while waiting := instance.database.read(question):
         wanted = [event.id for event in waiting if _wants(webhook, event)]
@@ -251,7 +251,7 @@ def claim(instance: Instance, busy: frozenset[int] = frozenset()) -> tuple[DueDe
         return ()
 
     def take(connection: Connection) -> tuple[DueDeliveries, ...]:
-        due = [one for one in webhooks.due(connection, now, AT_ONCE) if one.webhook_id not in busy]
+        due = [one for one in webhooks.due(connection, now, BATCH_SIZE) if one.webhook_id not in busy]
         for one in due:
             webhooks.change(connection, replace(one, next_at=now + LEASE))
         held = webhooks.by_ids(connection, [one.webhook_id for one in due])
@@ -284,7 +284,7 @@ def forget_old(instance: Instance) -> None:
     """Delete deliveries that were sent, or given up, before KEPT."""
     before = instance.now() - KEPT
     # A piece at a time, so that other writes come between.
-    while instance.database.write(lambda connection: webhooks.forget(connection, before, AT_ONCE)) == AT_ONCE:
+    while instance.database.write(lambda connection: webhooks.forget(connection, before, BATCH_SIZE)) == BATCH_SIZE:
         pass
 
 
@@ -293,10 +293,10 @@ def clear_deleted(instance: Instance) -> None:
     for webhook_id in instance.database.read(webhooks.deleted):
 
         def piece(connection: Connection, webhook_id: int = webhook_id) -> int:
-            return webhooks.clear(connection, webhook_id, CLEARED_AT_ONCE)
+            return webhooks.clear(connection, webhook_id, CLEAR_BATCH_SIZE)
 
         # A piece at a time, as deleting a million at once would make all other writes wait.
-        while instance.database.write(piece) == CLEARED_AT_ONCE:
+        while instance.database.write(piece) == CLEAR_BATCH_SIZE:
             pass
 
 
@@ -396,22 +396,13 @@ def _secret(value: object) -> str:
 
 
 def _url(instance: Instance, url: object) -> str:
-    words = "url takes the https address that events are sent to, such as https://alerts.example.org/keyrack."
-    if not isinstance(url, str) or len(url) > LONGEST_URL or not url.isascii() or not url.isprintable() or " " in url:
-        raise invalid("url", words)
-    try:
-        parts = urlsplit(url)
-        known = bool(parts.hostname) and not (parts.fragment or "@" in parts.netloc) and parts.port != 0
-    except ValueError:
-        known = False
-    # Plain http is only for services in networks that the settings name, which is checked when the service is called.
-    schemes = ("https", "http") if instance.settings.webhook_networks else ("https",)
-    if known and parts.scheme == "http" and "http" not in schemes:
-        plain = " Over plain http they are sent to networks alone that the service's setting webhook_networks names."
-        raise invalid("url", words + plain)
-    if not known or parts.scheme not in schemes:
-        raise invalid("url", words)
-    if is_private_host(_host(url), instance.settings.networks("webhook_networks")):
-        private = f"{_host(url)} is a private address; the service's setting webhook_networks would allow it."
-        raise invalid("url", private, "private-address")
-    return url
+    # It may have a query: receivers put a token there.
+    return outgoing_url(
+        instance.settings,
+        url,
+        setting="webhook_networks",
+        words="url takes the https address that events are sent to, such as https://alerts.example.org/keyrack.",
+        plain_words="Over plain http they are sent to networks alone",
+        longest=LONGEST_URL,
+        query=True,
+    )

@@ -22,11 +22,11 @@ from keyrack.store.git import git_access
 
 log = logger("keyrack.git")
 
-MOST_WAITING = 10_000
+MAX_WAITING = 10_000
 """Events kept while the database is away; beyond that the oldest are dropped, and the log says how many."""
 BEGUN = {FETCH: "fetched from", PUSH: "began to push to"}
 TRIED = {FETCH: "fetch from", PUSH: "push to"}
-MOST_REFS, LONGEST_REFS = 10, 800
+MAX_REFS, LONGEST_REFS = 10, 800
 """So many references, and characters of them, are named in the event of a push; others are only counted."""
 _NONE = "0" * 7
 
@@ -183,7 +183,7 @@ class GitLog:
             self._forget_oldest()
 
     def _forget_oldest(self) -> None:
-        while len(self._entries) > MOST_WAITING:
+        while len(self._entries) > MAX_WAITING:
             self._entries.popleft()
             self._lost += 1
 
@@ -216,7 +216,7 @@ def _shown(refs: PushedRefs) -> str:
             phrases.append(f"{short} deleted, was {old}")
         else:
             phrases.append(f"{short} new at {new}" if old == _NONE else f"{short} {old}..{new}")
-        if len(phrases) == MOST_REFS or sum(map(len, phrases)) > LONGEST_REFS:
+        if len(phrases) == MAX_REFS or sum(map(len, phrases)) > LONGEST_REFS:
             break
     more = refs.changed - len(phrases)
     return ", ".join(phrases + ([f"and {more} more"] if more > 0 else []))

@@ -18,8 +18,8 @@ from keyrack.errors import Kind, Refusal
 from keyrack.settings import Settings
 
 # References that one push may create, change or delete, and that a repository may hold.
-MOST_REFS_OF_A_PUSH = 10_000
-MOST_REFS = 100_000
+MAX_REFS_PER_PUSH = 10_000
+MAX_REFS = 100_000
 # Faults of old history that harm nobody.
 HARMLESS = ("badTimezone", "missingSpaceBeforeDate", "zeroPaddedFilemode")
 # The filters of partial clones whose cost grows with the objects. Others (sparse:oid) make the server walk a tree once
@@ -152,7 +152,7 @@ def fullness(settings: Settings, folder: Path, size: Size) -> str:
     """Why a repository takes nothing new, in words for people who push; "" where it does."""
     if size.bytes >= settings.git_max_repository_bytes:
         return _full(settings)
-    if size.refs >= MOST_REFS:
+    if size.refs >= MAX_REFS:
         return f"The repository has {size.refs} branches and tags, the most it may have. Only deletions are taken."
     return _disk(settings, folder)
 

@@ -25,9 +25,9 @@ UNFINISHED_AFTER = 24 * 3600.0
 """An unfinished folder older than so many seconds is abandoned."""
 MISSED = "keyrack-deleted"
 """A file in a folder that belongs to no repository: for how many seconds that has been seen, until it was written."""
-MOST_COUNTED = 24 * 3600.0
+MAX_COUNTED = 24 * 3600.0
 """At most so many seconds count between two looks: a clock that leaps years ahead deletes nothing before its time."""
-AT_ONCE = 1000
+BATCH_SIZE = 1000
 BRANCHES = "refs/heads/"
 NO_DEFAULT = "refs/heads/HEAD"
 """git accepts such a branch from clients, but cannot check it out in clones."""
@@ -147,7 +147,7 @@ def remove_deleted(database: Database, root: Path, *, older_than: float = KEPT_A
         with contextlib.suppress(OSError):
             if time.time() - unfinished.stat().st_mtime > UNFINISHED_AFTER:
                 shutil.rmtree(unfinished, ignore_errors=True)
-    for batch in chunks(sorted(root.glob("*/*.git")), AT_ONCE):
+    for batch in chunks(sorted(root.glob("*/*.git")), BATCH_SIZE):
         known = database.read(lambda connection, batch=batch: uids_of(connection, [each.stem for each in batch]))  # type: ignore[misc]
         for folder in batch:
             note = folder / MISSED
@@ -166,7 +166,7 @@ def _missed_seconds(note: Path) -> float:
     """How long a folder has been missed, which is counted on."""
     try:
         seconds = float(note.read_text("ascii") or 0)
-        seconds += min(max(time.time() - note.stat().st_mtime, 0), MOST_COUNTED)
+        seconds += min(max(time.time() - note.stat().st_mtime, 0), MAX_COUNTED)
     except (FileNotFoundError, ValueError):
         seconds = 0.0
     note.write_text(str(seconds), "ascii")

@@ -27,7 +27,7 @@ CODE = "break-glass"
 GONE = "gone"
 """The kind of a key that was deleted before the host reported its use."""
 HOUR = timedelta(hours=1)
-MOST_AN_HOUR = 100
+MAX_PER_HOUR = 100
 NEAR = timedelta(minutes=1)
 """The reported times of a session and of the login that began it differ by less."""
 
@@ -88,15 +88,15 @@ def among(
 
 
 def alarm(work: Work, server: Server, uses: Sequence[BreakGlassUse]) -> None:
-    """Record an alarm for each use, at most MOST_AN_HOUR of one host: it could report logins that nobody made."""
+    """Record an alarm for each use, at most MAX_PER_HOUR of one host: it could report logins that nobody made."""
     if not uses:
         return
     recent = events.count_lately(work.connection, server.id, CODE, work.now - HOUR)
-    for one in uses[: max(0, MOST_AN_HOUR - recent)]:
+    for one in uses[: max(0, MAX_PER_HOUR - recent)]:
         _alarm_of_one(work, server, one)
-    if recent <= MOST_AN_HOUR < recent + len(uses):
+    if recent <= MAX_PER_HOUR < recent + len(uses):
         words = (
-            f"Alarm: host {server.name} tells of glass that was broken more than {MOST_AN_HOUR} times within an "
+            f"Alarm: host {server.name} tells of glass that was broken more than {MAX_PER_HOUR} times within an "
             "hour; what it tells beyond that is no event"
         )
         _add(work, server, words, target_id=None, details={"server": server.name})

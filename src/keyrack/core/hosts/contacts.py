@@ -26,10 +26,10 @@ from keyrack.store.hosts.servers import RevisionState
 
 POLL_SECONDS = 30.0
 """Seconds between two reads, by each process, of all servers that hosts wait for."""
-MOST_KNOWN = 100_000
+MAX_KNOWN = 100_000
 LEAST_TO_COMPRESS = 1400
 """Bytes from which on an answer is compressed for hosts that accept gzip: a smaller one is one packet in any case."""
-_AT_ONCE = 1000
+_BATCH_SIZE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class CurrentHosts:
 
     def note(self, contact: Contact, state: RevisionState) -> None:
         """Note that a host is up to date, as was just read."""
-        if len(self._states) >= MOST_KNOWN:
+        if len(self._states) >= MAX_KNOWN:
             self.forget_all()
         if not self._states:
             self._polled_at = self._clock()
@@ -164,7 +164,7 @@ class CurrentHosts:
 
     def note_run(self, contact: Contact, state: RevisionState) -> None:
         """Note whose secret this is and which run of its agent is the last known one, as was just read."""
-        if len(self._runs) >= MOST_KNOWN:
+        if len(self._runs) >= MAX_KNOWN:
             self.forget_all()
         self._runs[contact.secret_hash] = contact.server_id, state.agent_run
         self._secrets[contact.server_id] = contact.secret_hash
@@ -204,9 +204,9 @@ class CurrentHosts:
 
 
 def changed(instance: Instance, known: dict[int, tuple[bytes, RevisionState]]) -> Collection[int]:
-    """Which of these servers differ in the database from what is known; asks for _AT_ONCE at a time."""
+    """Which of these servers differ in the database from what is known; asks for _BATCH_SIZE at a time."""
     different: list[int] = []
-    for batch in chunks(sorted(known), _AT_ONCE):
+    for batch in chunks(sorted(known), _BATCH_SIZE):
         states = instance.database.read(lambda connection, batch=batch: servers.revision_states(connection, batch))  # type: ignore[misc]
         for server_id in batch:
             secret_hash, state = states.get(server_id, (None, None))

@@ -34,7 +34,7 @@ LATE = timedelta(seconds=0.5)
 """A request of the old run that was on its way when the next run began arrives within this time."""
 SEEN = timedelta(seconds=60)
 """A run that asked so lately may still be at work, and has time to show it before the other one gets a document."""
-MOST_RUNS = 8
+MAX_RUNS = 8
 
 _HEADER = re.compile(
     r"run=([0-9a-f]{16}); boot=([0-9a-f]{0,16}); machine=([0-9a-f]{0,16}); keys=([0-9a-f]{0,16}); "
@@ -199,7 +199,7 @@ def _note_run(
     elif last and (words_of := _changed(last, identity)):
         report_events.record(work, server, f"Host {server.name} has {words_of} than before")
     if server.agent_run:
-        run_note["before"] = [*runs, server.agent_run][-MOST_RUNS:]
+        run_note["before"] = [*runs, server.agent_run][-MAX_RUNS:]
     values = {"agent_run": identity.run, "facts": {**server.facts, LAST_RUN: run_note}}
     servers.change(work.connection, server.id, values)
     announce(work.connection, server.id)

@@ -36,7 +36,7 @@ from keyrack.store.hosts.servers import RevisionState
 from keyrack.store.keys import revocations
 from keyrack.store.tables.hosts import REPORTED_LINEAGE, ROLLED_BACK_AT
 
-MOST_PIECES = 512
+MAX_PIECES = 512
 LONGEST_PIECE = 200_000
 CODE = "database-went-back"
 # One alarm stands until somebody decides, about however many keys; its event names at most so many.
@@ -145,7 +145,7 @@ def receive_piece(instance: Instance, server: Server | DeletedServer, body: Mapp
     if (
         type(number) is not int
         or type(of) is not int
-        or not 0 <= number < of <= MOST_PIECES
+        or not 0 <= number < of <= MAX_PIECES
         or not isinstance(text, str)
         or not isinstance(signature, str)
         or len(text) > LONGEST_PIECE

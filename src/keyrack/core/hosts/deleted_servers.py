@@ -26,8 +26,8 @@ from keyrack.store.hosts import deleted_servers, unmanaged_keys
 from keyrack.store.hosts.deleted_servers import DeletedServer
 from keyrack.store.keys import access, revoked_keys
 
-MOST_TAKEN_AWAY = 1000
-MOST_REFUSED = 100_000  # beyond these nothing opens either, as the key files are empty
+MAX_TAKEN_AWAY = 1000
+MAX_REFUSED = 100_000  # beyond these nothing opens either, as the key files are empty
 
 
 def keep(work: Work, server: Server, revision: int) -> bool:
@@ -80,7 +80,7 @@ def document(instance: Instance, connection: Connection, server_id: int) -> Host
         revision=deleted.revision,
         issued_at=instance.now(),
         users={},
-        revoked=lines[:MOST_REFUSED],
+        revoked=lines[:MAX_REFUSED],
         mode=OBSERVE,
         remove_keys=tuple(KeyRemoval(path, fingerprint) for path, fingerprint in deleted.remove_keys),
         deleted=True,
@@ -146,7 +146,7 @@ def _revoked_by_hand(work: Work, server: Server) -> list[list[str]]:
     """Revoked keys that the host must take out of its own files, which count again: pairs of path and fingerprint."""
     removals: list[list[str]] = []
     for one in unmanaged_keys.on_server(work.connection, server.id):
-        if one.kind != "key" or one.state == "gone" or len(removals) >= MOST_TAKEN_AWAY:
+        if one.kind != "key" or one.state == "gone" or len(removals) >= MAX_TAKEN_AWAY:
             continue
         if revoked_keys.get(work.connection, server.workspace_id, one.fingerprint) is not None:
             removals.append([one.path, one.fingerprint])

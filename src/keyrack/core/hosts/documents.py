@@ -30,7 +30,7 @@ from keyrack.store.per_server import batch
 
 log = logger("keyrack")
 
-MOST_ALARMS = 20
+MAX_ALARMS = 20
 _WIDENING = frozenset(("pty", "agent-forwarding", "port-forwarding", "X11-forwarding", "user-rc", "no-touch-required"))
 
 
@@ -99,7 +99,7 @@ def sign(instance: Instance, server_id: int, built: Built) -> SignedDocument | N
     document = built.document
     if document is None:
         return None
-    for row in list(dict.fromkeys(built.damaged))[:MOST_ALARMS]:  # 2 of signed()
+    for row in list(dict.fromkeys(built.damaged))[:MAX_ALARMS]:  # 2 of signed()
         name = row_name(row.kind, row.id)
         details = {"row": name, "found": "changed"} if name else {}
         words = f"{row.words}, until it is removed or entered again."

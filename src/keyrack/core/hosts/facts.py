@@ -20,21 +20,21 @@ from keyrack.store.hosts import servers
 from keyrack.store.hosts.reported_facts import is_port
 
 KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
-MOST = 200
+MAX = 200
 LONGEST = 300
 LONGEST_NAME = 64
 LONGEST_TEXT = 64  # of a short text, such as a version
-MOST_PROBLEMS, LONGEST_PROBLEM = 20, 500
+MAX_PROBLEMS, LONGEST_PROBLEM = 20, 500
 PRINTABLE = re.compile(r"[\x20-\x7e]*")
-MOST_REASONS = 500  # why single keys are refused, of one host
+MAX_REASONS = 500  # why single keys are refused, of one host
 MACHINE_TEXTS = ("kernel", "processor")
 MACHINE_NUMBERS = ("cores", "memory_total", "memory_free", "disk_total", "disk_free", "load", "uptime")
 SESSIONS = "sessions_unknown"  # why the host may not know all open sessions
 WRITERS = "writers"  # agents of the host that may write keys into files again and again
-MOST_WRITERS = 20
+MAX_WRITERS = 20
 UNDONE_SETTLED = "undone_taken"  # why a host had undone enforcing when somebody accepted that
 PLAN = "plan"  # what enforcing would change in sshd's files and settings, as a host says
-MOST_SECTIONS, MOST_LINES = 8, 60
+MAX_SECTIONS, MAX_LINES = 8, 60
 SSH_PORT = "ssh_port"  # where the host's sshd listens for people
 LOGINS = "logins"  # for each account whether sshd takes Keyrack's keys there, and why not
 NOBODY = "nobody"  # the host's word where enforcing would shut nobody out
@@ -73,7 +73,7 @@ def ingest(work: Work, server: Server, body: object, problems: Iterable[str] | N
             facts.pop(PLAN, None)
             facts |= _plan(body[PLAN])
         if isinstance(body.get(WRITERS), list):
-            facts[WRITERS] = [str(name)[:LONGEST_NAME] for name in body[WRITERS][:MOST_WRITERS]]
+            facts[WRITERS] = [str(name)[:LONGEST_NAME] for name in body[WRITERS][:MAX_WRITERS]]
         if is_port(body.get(SSH_PORT)):
             facts[SSH_PORT] = body[SSH_PORT]
         before = str(facts.get("enforcement") or "")
@@ -114,7 +114,7 @@ def problems(body: Mapping[str, Any]) -> list[str] | None:
     said = body.get("problems")
     if not isinstance(said, list):
         return None
-    return [problem[:LONGEST_PROBLEM] for problem in said if isinstance(problem, str)][:MOST_PROBLEMS]
+    return [problem[:LONGEST_PROBLEM] for problem in said if isinstance(problem, str)][:MAX_PROBLEMS]
 
 
 def short_text(body: Mapping[str, Any], name: str) -> str | None:
@@ -205,7 +205,7 @@ def _copy_text(facts: dict[str, Any], body: Mapping[str, Any], name: str) -> Non
 def _settings(body: Mapping[str, Any]) -> dict[str, str]:
     return {
         keyword: value[:LONGEST]
-        for keyword, value in list(body.items())[:MOST]
+        for keyword, value in list(body.items())[:MAX]
         if KEYWORD.fullmatch(str(keyword)) and isinstance(value, str)
     }
 
@@ -220,7 +220,7 @@ def _accounts(body: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Which accounts exist; deployment keys are stored with the system users."""
     return {
         name: {"exists": account.get("exists") is True, **_refused(account)}
-        for name, account in list(body.items())[:MOST]
+        for name, account in list(body.items())[:MAX]
         if isinstance(name, str) and names.account_problem(name) is None and isinstance(account, Mapping)
     }
 
@@ -228,8 +228,8 @@ def _accounts(body: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def _logins(body: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Why keys do not open accounts, by account: `why` for all keys, or `keys` with reasons by fingerprint."""
     accounts: dict[str, dict[str, Any]] = {}
-    room = MOST_REASONS
-    for name, account in list(body.items())[:MOST]:
+    room = MAX_REASONS
+    for name, account in list(body.items())[:MAX]:
         if not isinstance(account, Mapping):
             continue
         why, keys = account.get("why"), account.get("keys")
@@ -250,9 +250,9 @@ def _plan(body: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     plan = {
         _plain(str(heading)[:LONGEST_NAME]): [
-            _plain(line[:LONGEST]) for line in lines[:MOST_LINES] if isinstance(line, str)
+            _plain(line[:LONGEST]) for line in lines[:MAX_LINES] if isinstance(line, str)
         ]
-        for heading, lines in list(sections.items())[:MOST_SECTIONS]
+        for heading, lines in list(sections.items())[:MAX_SECTIONS]
         if isinstance(lines, list)
     }
     return {PLAN: {"revision": revision, "sections": plan}} if plan else {}
@@ -264,7 +264,7 @@ def _plain(line: str) -> str:
 
 
 def _keep_deployment_keys(work: Work, server: Server, body: Mapping[str, Any]) -> None:
-    for name, account in list(body.items())[:MOST]:
+    for name, account in list(body.items())[:MAX]:
         key = _key(account) if isinstance(account, Mapping) else None
         user = None if key is None else servers.system_user_by_name(work.connection, server.id, name)
         if user is not None and user.deployment_key != key:

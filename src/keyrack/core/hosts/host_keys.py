@@ -26,8 +26,8 @@ from keyrack.store.hosts import servers as server_rows
 from keyrack.store.hosts.host_keys import HostKey
 from keyrack.store.hosts.reported_facts import is_port
 
-MOST = 16
-AT_ONCE = 200
+MAX = 16
+PAGE_SIZE = 200
 CHANGED = "host-key-changed"
 
 
@@ -63,8 +63,8 @@ def read(body: Mapping[str, Any]) -> ReportedHostKeys | None:
         return None
     port = reported.get("port") if isinstance(reported, Mapping) else None
     lines = reported.get("keys") if isinstance(reported, Mapping) else None
-    if not is_port(port) or not isinstance(lines, list) or len(lines) > MOST:
-        raise invalid("host_keys", f"This takes a port and at most {MOST} keys.")
+    if not is_port(port) or not isinstance(lines, list) or len(lines) > MAX:
+        raise invalid("host_keys", f"This takes a port and at most {MAX} keys.")
     keys: dict[str, str] = {}
     for line in lines:
         try:
@@ -207,7 +207,7 @@ def reachable(instance: Instance, actor: Actor, user: str | None = None) -> list
     accounts: dict[int, tuple[Server, dict[str, None]]] = {}
     cursor: str | None = ""
     while cursor is not None:
-        page = who_can.find(instance, actor, user=user or actor.name, cursor=cursor, limit=AT_ONCE)
+        page = who_can.find(instance, actor, user=user or actor.name, cursor=cursor, limit=PAGE_SIZE)
         for way in page.items:
             accounts.setdefault(way.server.id, (way.server, {}))[1][way.reason.username] = None
         cursor = page.next

@@ -27,9 +27,9 @@ from keyrack.ssh.names import LONGEST_ACCOUNT
 from keyrack.ssh.printable import printable
 from keyrack.store.hosts import host_reports, servers
 
-MOST_SESSIONS = 10_000
-MOST_USES = 10_000
-MOST_AT_ONCE = 500
+MAX_SESSIONS = 10_000
+MAX_USES = 10_000
+BATCH_SIZE = 500
 """So many changes are in one transaction: all other writes wait for it."""
 LONGEST_ADDRESS = 64
 
@@ -67,12 +67,12 @@ def read(body: Mapping[str, Any], now: datetime) -> Logins:
     sessions, live, uses, accounts = None, frozenset[str](), None, {}
     break_glass_logins: set[tuple[str, str]] = set()
     if "sessions" in body:
-        listed = _entries(body["sessions"], "sessions", MOST_SESSIONS)
+        listed = _entries(body["sessions"], "sessions", MAX_SESSIONS)
         # A known session stays open even where its entry is malformed now.
         live = frozenset(str(entry["id"]) for entry in listed if _is_session(entry.get("id")))
         sessions = dict(_sound(listed, lambda entry: _session(entry, now)))
     if "last_used" in body:
-        listed = _entries(body["last_used"], "last_used", MOST_USES)
+        listed = _entries(body["last_used"], "last_used", MAX_USES)
         uses = _sound(listed, lambda entry: _use(entry, now))
         uses_by_account = _sound(listed, lambda entry: (*_use(entry, now), _username(entry)))
         accounts = {(fingerprint, address): user for fingerprint, _, address, user in uses_by_account}
@@ -148,8 +148,8 @@ def pieces(instance: Instance, server: Server, reported: Logins) -> list[LoginsP
     changes += [("break_glass_uses", use) for use in break_glass_uses]
     changes += [("uses", use) for use in reported_uses if use[0] in known_keys]
     parts = []
-    for at in range(0, max(1, len(changes)), MOST_AT_ONCE):
-        part = changes[at : at + MOST_AT_ONCE]
+    for at in range(0, max(1, len(changes)), BATCH_SIZE):
+        part = changes[at : at + BATCH_SIZE]
         ended, new_sessions, uses, alarms = (
             [change for name, change in part if name == kind] for kind in ("ended", "new", "uses", "break_glass_uses")
         )

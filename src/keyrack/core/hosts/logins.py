@@ -21,9 +21,9 @@ from keyrack.store.hosts.reported_logins import KnownKey, ReportedLogins
 
 CHANNEL = "ssh"
 ACTION = "sessions:login"
-MOST_AN_HOUR = 1000
+MAX_PER_HOUR = 1000
 """Events of one host in an hour; further logins are only counted, as repeated logins must not fill the log."""
-MOST = 1000
+MAX = 1000
 LONGEST = 1000
 HOUR = timedelta(hours=1)
 LATE = timedelta(minutes=1)
@@ -63,7 +63,7 @@ def read(body: object, read_login: Callable[[Mapping[str, Any]], Login]) -> Batc
     if not isinstance(name, str) or not _BATCH.fullmatch(name) or not isinstance(entries, list):
         return None
     logins = []
-    for entry in entries[:MOST]:
+    for entry in entries[:MAX]:
         if not isinstance(entry, Mapping):
             continue
         try:
@@ -71,7 +71,7 @@ def read(body: object, read_login: Callable[[Mapping[str, Any]], Login]) -> Batc
         except Refusal:
             continue
     count = more if isinstance(more, int) and not isinstance(more, bool) and 0 <= more < 10**9 else 0
-    return Batch(name, tuple(logins), count + max(0, len(entries) - MOST), body.get("anybodys") is True)
+    return Batch(name, tuple(logins), count + max(0, len(entries) - MAX), body.get("anybodys") is True)
 
 
 def record(work: Work, server: Server, batch: Batch) -> None:
@@ -85,7 +85,7 @@ def record(work: Work, server: Server, batch: Batch) -> None:
     if before is not None and not is_same_hour and before.left_out:
         words = f"Host {server.name} told of {before.left_out} more logins in the hour from"
         _add(work, server, f"{words} {before.hour_from:%Y-%m-%d %H:%M} UTC on; they are no events", {})
-    room = MOST_AN_HOUR - count
+    room = MAX_PER_HOUR - count
     shown = batch.logins[: max(0, room)]
     keys = reported_logins.known_keys(
         work.connection,

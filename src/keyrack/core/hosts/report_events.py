@@ -19,8 +19,8 @@ from keyrack.store.audit import events
 if TYPE_CHECKING:
     from keyrack.store.hosts.deleted_servers import DeletedServer
 
-MOST_AN_HOUR = 300
-MOST_ALIKE = 10  # events with the same words in an hour, so that a state that comes and goes does not fill the log
+MAX_PER_HOUR = 300
+MAX_ALIKE = 10  # events with the same words in an hour, so that a state that comes and goes does not fill the log
 LONGEST = 1000
 CHANNEL = "agent"
 REFUSED, KEYS_DIGEST = "refused", "keys_found"
@@ -31,24 +31,24 @@ _OFTEN = " (again and again; the rest of this hour is left out here)"
 def record(work: Work, server: Server | DeletedServer, *summaries: str) -> None:
     """Record an event for each summary, within limits for one host and hour.
 
-    1. The same words leave at most MOST_ALIKE events; the last one says so. 2. All together leave at most MOST_AN_HOUR;
+    1. The same words leave at most MAX_ALIKE events; the last one says so. 2. All together leave at most MAX_PER_HOUR;
     the last one says that the rest is left out.
     """
     if not summaries:
         return
     since = work.now - timedelta(hours=1)
-    newest = events.newest(work.connection, server.id, CHANNEL, most=MOST_AN_HOUR)
+    newest = events.newest(work.connection, server.id, CHANNEL, most=MAX_PER_HOUR)
     lately = Counter(summary for at, summary in newest if at >= since)
     for summary in summaries:
         summary = summary[: LONGEST - len(_OFTEN)]
         alike, count = lately[summary] + lately[summary + _OFTEN], lately.total()
-        if alike >= MOST_ALIKE or count >= MOST_AN_HOUR:
+        if alike >= MAX_ALIKE or count >= MAX_PER_HOUR:
             work.no_event("an event said already that there is more")
             continue
-        if alike == MOST_ALIKE - 1:  # 1
+        if alike == MAX_ALIKE - 1:  # 1
             summary += _OFTEN
-        if count == MOST_AN_HOUR - 1:  # 2
-            words = f"told of more than {MOST_AN_HOUR} things in an hour; the rest is left out here"
+        if count == MAX_PER_HOUR - 1:  # 2
+            words = f"told of more than {MAX_PER_HOUR} things in an hour; the rest is left out here"
             summary = f"Host {server.name} {words}"
         lately[summary] += 1
         work.record(summary[:LONGEST], target_kind="server", target_id=server.id, server_id=server.id, level="warning")

@@ -23,7 +23,7 @@ from keyrack.core.hosts import (
 from keyrack.core.hosts import facts as host_facts
 from keyrack.core.hosts.agent_attempt import REPORTING, agent_attempt
 from keyrack.core.instance import Instance
-from keyrack.core.keys.access import MOST_UNACKNOWLEDGED
+from keyrack.core.keys.access import MAX_UNACKNOWLEDGED
 from keyrack.core.people import offboarding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
@@ -274,7 +274,7 @@ def _acknowledge(work: Work, server_id: int, applied: int, awaited: frozenset[st
         credentials.acknowledge(work.connection, server_id, applied, work.now)
     # Invariant 7: a revocation is delivered until the host has acknowledged it.
     if host_reports.REVOCATIONS in awaited and revocations.acknowledge(
-        work.connection, server_id, applied, work.now, most=MOST_UNACKNOWLEDGED
+        work.connection, server_id, applied, work.now, most=MAX_UNACKNOWLEDGED
     ):
         work.bump_revision(server_id)
     elif host_reports.OFFBOARDINGS in awaited:

@@ -39,14 +39,14 @@ OPEN = (NEW, REMOVING)
 STATES = (NEW, ACCEPTED, IGNORED, REMOVING, GONE)
 
 KEYS = (KEY, AUTHORITY)
-MOST_IN_A_REPORT = 2000
-MOST_EVENTS = 20
-MOST_AT_ONCE = 250
+MAX_PER_REPORT = 2000
+MAX_EVENTS = 20
+BATCH_SIZE = 250
 """So many changes are in one transaction: all other writes wait for it."""
-MOST_ON_A_SERVER = 5000
-MOST_GONE = 2000
+MAX_PER_SERVER = 5000
+MAX_GONE = 2000
 REMEMBERED = timedelta(days=90)
-MOST_CUT = 5000
+MAX_CUT = 5000
 """A list that comes in several reports names in each of them the files of all others: at most as many as keys."""
 FULL_LIST = 1500
 """A report of so many keys, by an agent that does not say what it left out, counts as cut."""
@@ -256,7 +256,7 @@ def read(body: object, cut: object = None) -> ReportedKeys | None:
         return None
     unseen = _unseen(body, cut)
     keys: dict[tuple[str, str, str], Mapping[str, Any]] = {}
-    for entry in body[:MOST_IN_A_REPORT]:
+    for entry in body[:MAX_PER_REPORT]:
         values = _values(entry)
         if values is None:
             # Something is there that was not understood.
@@ -309,16 +309,16 @@ def plan(instance: Instance, server: Server, reported: ReportedKeys) -> list[Key
             new.append(values)
         elif any(getattr(before, name) != value for name, value in values.items()):
             changes.append(("changed", {"row_id": before.id, **values}))
-    room = max(0, MOST_ON_A_SERVER - present)
+    room = max(0, MAX_PER_SERVER - present)
     changes += [("added", values) for values in added[:room]]
     changes += [("events", words) for words in _words_of_new(server, new)]
     if len(added) > room:
-        words = f"Host {server.name} has more than {MOST_ON_A_SERVER} keys that were put there by hand"
+        words = f"Host {server.name} has more than {MAX_PER_SERVER} keys that were put there by hand"
         changes.append(("events", f"{words}; {len(added) - room} of them are not listed here"))
     names = ("gone", "changed", "returned", "added", "events")
     return [
         KeysPiece(**{name: [change for kind, change in part if kind == name] for name in names})
-        for part in chunks(changes, MOST_AT_ONCE)
+        for part in chunks(changes, BATCH_SIZE)
     ]
 
 
@@ -342,20 +342,20 @@ def store(work: Work, server: Server, piece: KeysPiece) -> None:
 
 
 def forget(work: Work, server: Server) -> None:
-    """Delete rows of keys that are gone: those older than REMEMBERED, and the oldest beyond MOST_GONE."""
+    """Delete rows of keys that are gone: those older than REMEMBERED, and the oldest beyond MAX_GONE."""
     unmanaged_keys.forget(work.connection, server.id, GONE, work.now - REMEMBERED)
-    unmanaged_keys.keep_newest(work.connection, server.id, GONE, MOST_GONE)
+    unmanaged_keys.keep_newest(work.connection, server.id, GONE, MAX_GONE)
 
 
 def _unseen(entries: list[Any], cut: object) -> _Unseen:
     unseen = _Unseen()
     if isinstance(cut, list):
-        for entry in cut[:MOST_CUT]:
+        for entry in cut[:MAX_CUT]:
             unseen.add(*((entry.get("username"), entry.get("path")) if isinstance(entry, Mapping) else ("", "")))
-        unseen.everything = unseen.everything or len(cut) > MOST_CUT
+        unseen.everything = unseen.everything or len(cut) > MAX_CUT
     else:
         unseen.everything = cut is not None or len(entries) >= FULL_LIST
-    unseen.everything = unseen.everything or len(entries) > MOST_IN_A_REPORT
+    unseen.everything = unseen.everything or len(entries) > MAX_PER_REPORT
     for entry in entries:
         if isinstance(entry, Mapping) and entry.get("kind") == UNREADABLE and not entry.get("line"):
             unseen.add(entry.get("username"), entry.get("path"))
@@ -454,16 +454,16 @@ def _values(entry: object) -> dict[str, Any] | None:
 
 
 def _words_of_new(server: Server, new: list[Mapping[str, Any]]) -> list[str]:
-    """Events of new keys: first those that let somebody in, then root's; beyond MOST_EVENTS only their number."""
+    """Events of new keys: first those that let somebody in, then root's; beyond MAX_EVENTS only their number."""
     new = sorted(new, key=lambda values: (not values["in_force"], values["username"] != "root"))
     phrases = []
-    for values in new[:MOST_EVENTS]:
+    for values in new[:MAX_EVENTS]:
         whom = "every account" if values["username"] == EVERYBODY else values["username"]
         what = values["fingerprint"] or values["kind"]
         remark = "" if values["in_force"] else " (sshd does not take it there)"
         phrases.append(f"Found by hand on {server.name}: {what} for {whom} in {values['path']}{remark}")
-    if len(new) > MOST_EVENTS:
-        count = sum(values["in_force"] for values in new[MOST_EVENTS:])
-        more = f"Found {len(new) - MOST_EVENTS} more keys by hand on {server.name}"
+    if len(new) > MAX_EVENTS:
+        count = sum(values["in_force"] for values in new[MAX_EVENTS:])
+        more = f"Found {len(new) - MAX_EVENTS} more keys by hand on {server.name}"
         phrases.append(f"{more}, {count} of which let somebody in")
     return phrases

@@ -22,7 +22,7 @@ from keyrack.store.keys import access, credentials, revocations, terms
 
 # So many revocations that a host has not acknowledged are in one document; the others follow once it has acknowledged
 # these. A host takes 200,000 in all.
-MOST_UNACKNOWLEDGED = 50_000
+MAX_UNACKNOWLEDGED = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +307,7 @@ def _revoked(
         return (), ()
     if of_user is None:
         most = instance.settings.max_revoked_keys
-        revoked = revocations.refused_keys(connection, server.id, unacknowledged=MOST_UNACKNOWLEDGED, acknowledged=most)
+        revoked = revocations.refused_keys(connection, server.id, unacknowledged=MAX_UNACKNOWLEDGED, acknowledged=most)
     else:
         revoked = revocations.refused_keys_among(connection, server.id, of_user.fingerprints)
     for fingerprint, public_key in revoked:

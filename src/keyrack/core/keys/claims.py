@@ -25,7 +25,7 @@ from keyrack.store.people import users
 
 NAMESPACE = "keyrack-claim"
 LIVES = timedelta(minutes=10)
-MOST = 20
+MAX = 20
 _NONCE = re.compile(r"^nonce: ([0-9a-f]{32})$", re.MULTILINE)
 _UNTIL = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -55,7 +55,7 @@ def challenge(instance: Instance, actor: Actor, public_key: object) -> KeyChalle
                 nonce=nonce,
                 expires_at=ends,
                 now=work.now,
-                most=MOST,
+                most=MAX,
             )
             work.no_event("nothing changed yet")
             return KeyChallenge(_text(work, owner, key, nonce, ends), key.fingerprint, ends)

@@ -23,11 +23,11 @@ from keyrack.store.keys import credential_lists, credentials, expired_keys, new_
 from keyrack.store.keys.new_credentials import CredentialPlace, CredentialPlacePrefetch
 from keyrack.store.keys.openings import Opening
 from keyrack.store.keys.openings import of_account as openings_of
-from keyrack.store.room import MOST
+from keyrack.store.room import LIMITS
 
 T = TypeVar("T")
 
-SWEEP_AT_ONCE = 500
+SWEEP_BATCH_SIZE = 500
 
 
 def add(
@@ -246,7 +246,7 @@ def end_expired(instance: Instance, keyrack: Actor) -> int:
     with attempt:
 
         def change(work: Work) -> int:
-            ended = credentials.ended_credentials(work.connection, work.now, SWEEP_AT_ONCE)
+            ended = credentials.ended_credentials(work.connection, work.now, SWEEP_BATCH_SIZE)
             for credential in ended:
                 if credentials.remove_credential(work.connection, credential.id):
                     _record_end(work, credential)
@@ -316,7 +316,7 @@ def _put(
     if place.labelled:
         _free_label(work, server_id, label)
     # Each key raised the revision once, so a server of a lower revision cannot have as many: no need to count.
-    if place.server.revision >= MOST["SSH key"][1]:
+    if place.server.revision >= LIMITS["SSH key"][1]:
         quotas.refuse_more(work, "SSH key", server_id)
     # Freeing the label may have raised the revision, so the row that was read before is not used.
     locked = None if place.labelled else (place.server,)

@@ -13,7 +13,7 @@ from keyrack.store.sealing import access_tree
 from keyrack.store.sealing.seals import SEALED_TABLES
 
 _LONGEST = 500
-_MOST = 2**63
+_INT64 = 2**63
 _MISSING = "missing"
 _TABLES = {table.name: table for table in SEALED_TABLES}
 
@@ -63,7 +63,7 @@ def read(cursor: str) -> RowPlace:
     if table is None or len(key) != len(table.primary_key):
         raise cursors.no_cursor()
     for column, part in zip(table.primary_key, key, strict=True):
-        is_integer = type(part) is int and -_MOST <= part < _MOST
+        is_integer = type(part) is int and -_INT64 <= part < _INT64
         if not (is_integer if isinstance(column.type, Integer) else isinstance(part, str) and _can_be_compared(part)):
             raise cursors.no_cursor()
     return RowPlace(name, tuple(key))

@@ -103,11 +103,11 @@ _HIDDEN = frozenset(
 LONGEST_SHOWN = 300
 ANY = "*"
 COUNT = "count"
-MOST_DIGITS = 9
+MAX_DIGITS = 9
 PER_PAGE = 50
-AT_ONCE = 250
-SERVERS_AT_ONCE = 50
-MOST_CHECKED = 10_000
+BATCH_SIZE = 250
+SERVER_BATCH_SIZE = 50
+MAX_CHECKED = 10_000
 """So many rows are checked for one page, which takes some tenths of a second."""
 OF_A_SERVER = 20
 """A server counts as so many rows, because all rows that belong to it are added up."""
@@ -152,7 +152,7 @@ def find(
 ) -> DamagedPage:
     """A page of the workspace's damaged rows, or of those that concern one server; cursor: next of the page before.
 
-    Hardly more than MOST_CHECKED rows are checked for a page: it may hold fewer than `limit`, or none, and still name a
+    Hardly more than MAX_CHECKED rows are checked for a page: it may hold fewer than `limit`, or none, and still name a
     next one. Raises Refusal MISSING for the server, INVALID for the cursor.
     """
     attempt = Attempt(
@@ -172,7 +172,7 @@ def find(
                 if row is not None and (server_id is None or server_id in row.server_ids):
                     damaged.append(row)
                 last = place
-                if (len(damaged) >= limit or checked >= MOST_CHECKED) and last.can_be_written:
+                if (len(damaged) >= limit or checked >= MAX_CHECKED) and last.can_be_written:
                     return DamagedPage(tuple(damaged), damaged_places.write(last))
             return DamagedPage(tuple(damaged), None)
 
@@ -304,7 +304,7 @@ def _read_name(name: str) -> tuple[str, tuple[Any, ...]]:
             key.append(part)
         elif not (part.isascii() and part.isdecimal()):
             raise problem
-        elif len(part.lstrip("0")) > MOST_DIGITS:
+        elif len(part.lstrip("0")) > MAX_DIGITS:
             raise missing("damaged row")
         else:
             key.append(int(part.lstrip("0") or "0"))
@@ -379,8 +379,8 @@ def _of_table(
     connection: Connection, workspace_id: int, table: Table, *where: Any, after: Sequence[Any] = ()
 ) -> Iterator[CheckedRow]:
     own = belongs(table, workspace_id)
-    at_once = SERVERS_AT_ONCE if table is tables.servers else AT_ONCE
-    for rows in sealed_tables.pieces(connection, table, own, *where, after=after, at_once=at_once):
+    batch_size = SERVER_BATCH_SIZE if table is tables.servers else BATCH_SIZE
+    for rows in sealed_tables.pieces(connection, table, own, *where, after=after, batch_size=batch_size):
         for row, fits in zip(rows, _fitting(connection, table, rows), strict=True):
             place = RowPlace(table.name, tuple(row[column.name] for column in table.primary_key))
             yield place, None if fits else _record(connection, table, row)

@@ -12,7 +12,7 @@ from keyrack.model import Actor
 from keyrack.store.keys import endings, expired_keys, grants, requests, user_keys
 from keyrack.store.people import users
 
-AT_ONCE = 200
+BATCH_SIZE = 200
 
 
 def announce(instance: Instance, keyrack: Actor) -> int:
@@ -28,7 +28,7 @@ def announce(instance: Instance, keyrack: Actor) -> int:
     with Attempt(instance, keyrack, "credentials:write", "announce ends", target_kind="credential") as attempt:
 
         def change(work: Work) -> int:
-            soon = endings.ending(work.connection, work.now, work.now + span, AT_ONCE)
+            soon = endings.ending(work.connection, work.now, work.now + span, BATCH_SIZE)
             for one in soon:
                 endings.note(work.connection, one, work.now)
                 work.record(
@@ -55,7 +55,7 @@ def end_user_keys(instance: Instance, keyrack: Actor) -> int:
     with Attempt(instance, keyrack, "credentials:write", "end expired SSH keys", target_kind="user key") as attempt:
 
         def change(work: Work) -> int:
-            ended = endings.ended_user_keys(work.connection, work.now, AT_ONCE)
+            ended = endings.ended_user_keys(work.connection, work.now, BATCH_SIZE)
             for key in ended:
                 user_keys.remove_user_key(work.connection, key.id)
                 if key.fingerprint is not None:
@@ -95,7 +95,7 @@ def close_requests(instance: Instance, keyrack: Actor) -> int:
     with Attempt(instance, keyrack, "grants:write", "close what requests opened", target_kind="grant") as attempt:
 
         def change(work: Work) -> int:
-            over = requests.over(work.connection, work.now, AT_ONCE)
+            over = requests.over(work.connection, work.now, BATCH_SIZE)
             for request_id, grant in over:
                 requests.set_state(work.connection, request_id, state=requests.ENDED)
                 if grant is None:

@@ -23,10 +23,10 @@ from keyrack.protocol.words import count
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store.keys import expired_keys, keys_of_many
 from keyrack.store.keys.keys_of_many import ChosenServer, HeldCredential
-from keyrack.store.room import MOST
+from keyrack.store.room import LIMITS
 
 ALL = "all"
-MOST_NAMED = 20_000
+MAX_NAMED = 20_000
 SHOWN = 20
 ADDED, PRESENT, REVOKED, ABSENT, REPLACED = "added", "present", "revoked", "absent", "replaced"
 
@@ -122,7 +122,7 @@ def add(
             new = [one for one in servers if one.id not in present]
             for one in new:
                 # Each key raised the revision once: a server of a lower revision cannot have as many.
-                if one.revision >= MOST["SSH key"][1]:
+                if one.revision >= LIMITS["SSH key"][1]:
                     quotas.refuse_more(work, "SSH key", one.id)
             made = _put(work, new, accounts, wanted)
             return tuple(
@@ -415,11 +415,11 @@ class _Choice:
             return cls()
         if isinstance(value, Mapping) and set(value) == {"tag"}:
             return cls(tag=server_tag(value["tag"]))
-        if isinstance(value, list | tuple) and 0 < len(value) <= MOST_NAMED and all(map(_is_name, value)):
+        if isinstance(value, list | tuple) and 0 < len(value) <= MAX_NAMED and all(map(_is_name, value)):
             return cls(named=tuple(value))
         if isinstance(value, list | tuple) and not value:
             raise invalid("servers", 'The list names no server; name at least one, or say {"tag": NAME} or "all".')
-        words = f'Say which servers: {{"tag": NAME}}, a list of 1 to {MOST_NAMED} names or ids, or "all".'
+        words = f'Say which servers: {{"tag": NAME}}, a list of 1 to {MAX_NAMED} names or ids, or "all".'
         raise invalid("servers", words)
 
     def servers(self, work: Work) -> tuple[ChosenServer, ...]:

@@ -29,8 +29,8 @@ UNUSED: Final = "unused"
 UNOWNED: Final = "unowned"
 KINDS: tuple[FindingKind, ...] = (WEAK, OLD, UNUSED, UNOWNED)
 OLD_DAYS, UNUSED_DAYS = 365, 90
-AT_ONCE = 500
-MOST_CHECKED = 20_000
+BATCH_SIZE = 500
+MAX_CHECKED = 20_000
 """So many keys are checked by one call; a page may be short for that, and still name a next one."""
 _CREDENTIALS, _USER_KEYS = 0, 1
 _Place = tuple[int, int, int]  # one of these, the server of a credential, and the key's id
@@ -87,7 +87,7 @@ def find(
             items: list[Finding] = []
             last: _Place = (place[0], place[1], place[2])
             for count, (where, key) in enumerate(_keys(connection, actor.workspace_id, last), 1):
-                if len(items) == limit or count > MOST_CHECKED:
+                if len(items) == limit or count > MAX_CHECKED:
                     return Findings(tuple(items), cursors.write(last))
                 last = where
                 finding = criteria.finding(key)
@@ -101,12 +101,12 @@ def find(
 def _keys(connection: Connection, workspace_id: int, after: _Place) -> Iterator[tuple[_Place, KeyAtPlace]]:
     kind, server_id, last = after
     if kind == _CREDENTIALS:
-        while page := findings.credentials_after(connection, workspace_id, server_id, last, AT_ONCE):
+        while page := findings.credentials_after(connection, workspace_id, server_id, last, BATCH_SIZE):
             for key in page:
                 server_id, last = key.server_id or 0, key.id
                 yield (_CREDENTIALS, server_id, last), key
         last = 0
-    while page := findings.user_keys_after(connection, workspace_id, last, AT_ONCE):
+    while page := findings.user_keys_after(connection, workspace_id, last, BATCH_SIZE):
         for key in page:
             last = key.id
             yield (_USER_KEYS, 0, last), key

@@ -25,8 +25,8 @@ from keyrack.store.keys.openings import of_account as openings_of
 from keyrack.store.people import groups as group_rows
 from keyrack.store.people import users as user_rows
 
-MOST_PAIRS = 20
-BEGUN_AT_ONCE = 50
+MAX_PAIRS = 20
+BATCH_SIZE = 50
 
 
 class StandingTerms(TypedDict, total=False):
@@ -116,7 +116,7 @@ def begin(instance: Instance, keyrack: Actor) -> int:
     with Attempt(instance, keyrack, "grants:write", "begin grants", target_kind="grant") as attempt:
 
         def change(work: Work) -> int:
-            due = grants.grants_to_begin(work.connection, work.now, BEGUN_AT_ONCE)
+            due = grants.grants_to_begin(work.connection, work.now, BATCH_SIZE)
             for grant in due:
                 grants.note_begun(work.connection, grant.id, work.now)
                 before = dict(work.bumped)
@@ -328,12 +328,12 @@ def _still_open(
     held: Iterable[tuple[str, str]],
     left: frozenset[tuple[int, str]],
 ) -> tuple[Opening, ...]:
-    """What else lets the keys of a grant in. Only the first MOST_PAIRS pairs of server and key are checked.
+    """What else lets the keys of a grant in. Only the first MAX_PAIRS pairs of server and key are checked.
 
     left: pairs that credentials or grants still let in, most often none. Only for these is the database asked what it
     is; for all pairs one question finds files on hosts.
     """
-    pairs = list(islice(product(sorted(opened), sorted({fingerprint for fingerprint, _ in held})), MOST_PAIRS))
+    pairs = list(islice(product(sorted(opened), sorted({fingerprint for fingerprint, _ in held})), MAX_PAIRS))
     if not pairs:
         return ()
     ids, prints = sorted({server_id for server_id, _ in pairs}), sorted({fingerprint for _, fingerprint in pairs})

@@ -11,7 +11,7 @@ from keyrack.store.keys.key_policy import KeyPolicyRow
 
 FRESH_SECONDS = 1.0
 """For so long a process uses a policy that it has read, also while another process changes it."""
-MOST = 1000
+MAX = 1000
 """So many workspaces' policies are in the cache; then it is emptied."""
 
 
@@ -40,7 +40,7 @@ class KeptPolicies:
             # forget() may come before the commit, where the change is part of a larger transaction: what is read within
             # FRESH_SECONDS of it may be the old policy, and is not cached.
             if began - self._changed.get(workspace_id, began - 2 * FRESH_SECONDS) > FRESH_SECONDS:
-                if len(self._kept) >= MOST:
+                if len(self._kept) >= MAX:
                     self._kept.clear()
                     self._changed.clear()
                 self._kept[workspace_id] = (began, policy)

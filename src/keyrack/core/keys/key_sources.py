@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
 
 from sqlalchemy import Connection
 
@@ -11,7 +10,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import user_keys
 from keyrack.core.lookups import is_oneself, user_named
 from keyrack.core.people.rights import refuse_disabled, refuse_exceeding
-from keyrack.core.private_addresses import is_private_host
+from keyrack.core.private_addresses import outgoing_url
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
@@ -22,6 +21,7 @@ from keyrack.store.keys.key_sources import KeySource
 
 URLS = {"github": "https://github.com", "gitlab": "https://gitlab.com"}
 ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
+LONGEST_URL = 500
 _KIND = "key source"
 
 
@@ -133,20 +133,14 @@ def _url(instance: Instance, kind: str, url: object) -> str:
         raise invalid("kind", "Keys come from github or gitlab.")
     if url is None:
         return URLS[kind]
-    words = "url takes the https address of a service, such as https://gitlab.example.org."
-    if not isinstance(url, str) or len(url) > 500 or not url.isascii() or not url.isprintable() or " " in url:
-        raise invalid("url", words)
-    try:
-        parts = urlsplit(url)
-        known = parts.hostname and not (parts.query or parts.fragment or "@" in parts.netloc) and parts.port != 0
-    except ValueError:
-        known = None
-    # Plain http is only for services in networks that the settings name, which is checked when the service is asked.
-    schemes = ("https", "http") if instance.settings.key_source_networks else ("https",)
-    if not known or parts.scheme not in schemes:
-        raise invalid("url", words)
-    host = str(parts.hostname)
-    if is_private_host(host, instance.settings.networks("key_source_networks")):
-        private = f"{host} is a private address; the service's setting key_source_networks would allow it."
-        raise invalid("url", private, "private-address")
-    return url.rstrip("/")
+    # Without a query: the paths of accounts are put behind it.
+    place = outgoing_url(
+        instance.settings,
+        url,
+        setting="key_source_networks",
+        words="url takes the https address of a service, such as https://gitlab.example.org.",
+        plain_words="Over plain http keys are taken from networks alone",
+        longest=LONGEST_URL,
+        query=False,
+    )
+    return place.rstrip("/")

@@ -34,7 +34,7 @@ from keyrack.store.people import users
 log = logger("keyrack")
 
 ALARMS = ("gone", "renamed", "moved")
-AT_ONCE = 50
+BATCH_SIZE = 50
 LONGEST_WAIT = timedelta(days=1)
 LONGEST_TAG = 500
 TAG = re.compile(r'(W/)?"[!#-~\x80-\xff]*"')
@@ -76,7 +76,7 @@ def sync_due(instance: Instance, ask: Ask) -> int:
     every = timedelta(minutes=instance.settings.key_source_minutes)
 
     def claim(connection: Connection) -> tuple[KeySource, ...]:
-        due = key_sources.due(connection, now, AT_ONCE)
+        due = key_sources.due(connection, now, BATCH_SIZE)
         for source in due:
             key_sources.change(connection, source.id, {"next_at": now + every})
         return due

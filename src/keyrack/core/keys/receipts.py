@@ -25,7 +25,7 @@ from keyrack.store.hosts import applied as applied_revisions
 from keyrack.store.hosts import servers
 from keyrack.store.keys import revocations
 
-MOST_CHECKED = 20_000
+MAX_CHECKED = 20_000
 """Only among so many of the newest events is looked for what somebody did just now."""
 
 
@@ -37,7 +37,9 @@ class Receipt:
 
     two_machines: two machines use its host's identity now, so that neither gets documents or is believed.
 
-    acknowledged_at: when the host said so; for an event, when it applied its newest revision, which may be a later one.
+    acknowledged_at: when the host said so; for an event, when it applied its newest revision.
+
+    at_latest: that revision is a later one than the event's, so that the host may have obeyed earlier.
     """
 
     server_id: int
@@ -47,6 +49,7 @@ class Receipt:
     acknowledged_at: datetime | None
     two_machines: bool = False
     has_host: bool = True
+    at_latest: bool = False
 
     @property
     def done(self) -> bool:
@@ -119,13 +122,13 @@ def of_event(instance: Instance, actor: Actor, event_id: int) -> Receipts:
 def of_own_key(instance: Instance, actor: Actor, key_id: int) -> Receipts:
     """Which servers obey what the actor did last to an own key, such as deleting it; every user may ask this.
 
-    key_id: also of a deleted key. No receipts where that was longer ago than MOST_CHECKED events.
+    key_id: also of a deleted key. No receipts where that was longer ago than MAX_CHECKED events.
     """
     attempt = Attempt(instance, actor, "iam:self", "see how far a key of their own has come", target_kind="user key")
     with attempt:
         if actor.workspace_id is None or actor.user_id is None:
             return Receipts(())
-        wanted = (actor.workspace_id, actor.user_id, "user key", key_id, MOST_CHECKED)
+        wanted = (actor.workspace_id, actor.user_id, "user key", key_id, MAX_CHECKED)
         return attempt.read(
             lambda connection: Receipts(
                 () if (event := events.newest_of(connection, *wanted)) is None else _of_event(connection, event)
@@ -170,7 +173,16 @@ def of_revisions(connection: Connection, workspace_id: int, wanted: Mapping[int,
         revision, applied = wanted[server.server_id], server.applied_revision
         at = server.applied_at if applied >= revision else None
         receipts.append(
-            Receipt(server.server_id, server.server_name, revision, applied, at, server.two_machines, server.has_host)
+            Receipt(
+                server.server_id,
+                server.server_name,
+                revision,
+                applied,
+                at,
+                server.two_machines,
+                server.has_host,
+                at_latest=at is not None and applied > revision,
+            )
         )
     return tuple(receipts)
 

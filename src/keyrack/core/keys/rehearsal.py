@@ -13,7 +13,7 @@ from keyrack.core.audit.refusals import Refusals
 from keyrack.core.instance import Instance
 from keyrack.core.keys import who_can
 from keyrack.core.keys.access import Reason
-from keyrack.core.keys.rehearsal_bounds import MOST_SERVERS
+from keyrack.core.keys.rehearsal_bounds import MAX_SERVERS
 from keyrack.core.keys.who_can import Way
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
@@ -31,7 +31,7 @@ class Rehearsed(Generic[T]):
     """What a change would answer and do.
 
     gains, loses: ways in that would come and go; changes: ways in that stay with other restrictions or another end; all
-    only on the servers that were compared, at most MOST_SERVERS; servers: how many the change concerns; unknown: the
+    only on the servers that were compared, at most MAX_SERVERS; servers: how many the change concerns; unknown: the
     names of those about which nothing can be said.
     """
 
@@ -69,11 +69,11 @@ def rehearse(instance: Instance, actor: Actor, change: Callable[[Instance], T]) 
         with suppress(_Compared), sums.counting(connection), savepoint(connection):
             answer = change(inner)
             concerned = sorted(changes.announced(connection))
-            after, unknown = _reasons(instance, connection, actor, concerned[:MOST_SERVERS])
+            after, unknown = _reasons(instance, connection, actor, concerned[:MAX_SERVERS])
             # Users and groups that the change itself makes have names only here.
             named_after = who_can.names_of(connection, actor, after.values())
             raise _Compared
-        before, unknown_before = _reasons(instance, connection, actor, concerned[:MOST_SERVERS])
+        before, unknown_before = _reasons(instance, connection, actor, concerned[:MAX_SERVERS])
         gains = [place for name, place in after.items() if name not in before]
         loses = [place for name, place in before.items() if name not in after]
         changed = [

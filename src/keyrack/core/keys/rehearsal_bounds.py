@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-MOST_SERVERS = 200
+MAX_SERVERS = 200
 """So many of the servers that a change concerns are compared: a rehearsal holds up other changes while it runs."""

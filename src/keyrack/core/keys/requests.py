@@ -36,12 +36,12 @@ from keyrack.store.keys.requests import (
 )
 from keyrack.store.people import users as user_rows
 
-MOST_PENDING = 20
-MOST_A_DAY = 200
+MAX_PENDING = 20
+MAX_PER_DAY = 200
 """Requests of one user, cancelled ones too: each stays as long as the audit log."""
-MOST_RULES = 200
-AT_ONCE = 200
-MOST_APPROVERS = 2
+MAX_RULES = 200
+BATCH_SIZE = 200
+MAX_APPROVERS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +267,7 @@ def lapse(instance: Instance, keyrack: Actor) -> int:
     with Attempt(instance, keyrack, "requests:approve", "close old requests", target_kind="request") as attempt:
 
         def change(work: Work) -> int:
-            due = requests.lapsing(work.connection, work.now, AT_ONCE)
+            due = requests.lapsing(work.connection, work.now, BATCH_SIZE)
             for one in due:
                 requests.set_state(work.connection, one.id, state=LAPSED, decided_at=work.now, decided_by="")
                 words = f"Nobody decided in time on request {one.id} for {one.system_user}; it lapsed"
@@ -297,8 +297,8 @@ def put_rule(
     """
     with Attempt(instance, actor, "requests:rule", "set a rule of requests", target_kind="request rule") as attempt:
         called = validation.called(name)
-        if approvers not in range(1, MOST_APPROVERS + 1):
-            raise invalid("approvers", f"approvers takes 1 to {MOST_APPROVERS}.")
+        if approvers not in range(1, MAX_APPROVERS + 1):
+            raise invalid("approvers", f"approvers takes 1 to {MAX_APPROVERS}.")
         if server is not None and tag is not None:
             raise invalid("server", "Name a server or a tag, or neither for all.")
         account = None if system_user is None else validation.account(system_user, field="system_user")
@@ -309,8 +309,8 @@ def put_rule(
             before = requests.rules(work.connection, actor.workspace_id)
             if all(rule.name != called for rule in before):
                 validation.name(called)
-            if len(before) >= MOST_RULES and all(rule.name != called for rule in before):
-                raise Refusal(Kind.LIMIT, "no-room", f"There are {MOST_RULES} rules, which is the most.")
+            if len(before) >= MAX_RULES and all(rule.name != called for rule in before):
+                raise Refusal(Kind.LIMIT, "no-room", f"There are {MAX_RULES} rules, which is the most.")
             values = {
                 "workspace_id": actor.workspace_id,
                 "name": called,
@@ -410,11 +410,11 @@ def _rules(work: Work, server_id: int | None, tag: str | None, account: str) -> 
 
 
 def _refuse_many(work: Work, user_id: int) -> None:
-    if requests.count_pending(work.connection, user_id, MOST_PENDING) >= MOST_PENDING:
-        words = f"{MOST_PENDING} of your requests are pending, which is the most; cancel one first."
+    if requests.count_pending(work.connection, user_id, MAX_PENDING) >= MAX_PENDING:
+        words = f"{MAX_PENDING} of your requests are pending, which is the most; cancel one first."
         raise Refusal(Kind.LIMIT, "too-many-requests", words)
-    if requests.asked_since(work.connection, user_id, work.now - timedelta(days=1), MOST_A_DAY):
-        words = f"You asked {MOST_A_DAY} times within a day, which is the most; ask again tomorrow."
+    if requests.asked_since(work.connection, user_id, work.now - timedelta(days=1), MAX_PER_DAY):
+        words = f"You asked {MAX_PER_DAY} times within a day, which is the most; ask again tomorrow."
         raise Refusal(Kind.LIMIT, "too-many-requests", words)
 
 

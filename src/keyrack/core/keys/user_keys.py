@@ -24,7 +24,7 @@ ADD = "codeartsrepo::createUserSSHkey"
 READ = "codeartsrepo::getUserSetting"
 DELETE = "codeartsrepo::updateUserSetting"
 ENDED_LATELY = timedelta(days=30)
-MOST_ENDED = 20
+MAX_ENDED = 20
 
 
 def add(
@@ -201,7 +201,7 @@ def ended(instance: Instance, actor: Actor) -> tuple[EndedKey, ...]:
     """The actor's keys that ended within ENDED_LATELY, the last one first, also those registered again since."""
     with Attempt(instance, actor, READ, "see which SSH keys of their own ended", target_kind="user key") as attempt:
         owner, since = _owner_id(actor), instance.now() - ENDED_LATELY
-        return attempt.read(lambda connection: expired_keys.of_user(connection, owner, since, MOST_ENDED))
+        return attempt.read(lambda connection: expired_keys.of_user(connection, owner, since, MAX_ENDED))
 
 
 def delete(instance: Instance, actor: Actor, key_id: int, *, user_id: int | None = None) -> UserKey:

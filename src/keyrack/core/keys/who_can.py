@@ -27,7 +27,7 @@ from keyrack.store.people import users as user_rows
 from keyrack.store.per_server import batch
 
 PER_PAGE = 50
-MOST_NAMED = 10
+MAX_NAMED = 10
 _PLACE = (int, str, str, str, int)
 
 
@@ -300,7 +300,7 @@ def _why_nothing(
     names = sorted({one.name for one, reason in frozen if account in (None, reason.username)})
     if not names:
         return None
-    shown = ", ".join(names[:MOST_NAMED]) + (", …" if len(names) > MOST_NAMED else "")
+    shown = ", ".join(names[:MAX_NAMED]) + (", …" if len(names) > MAX_NAMED else "")
     return f"Keys of {person.name} are frozen on {shown}: they open no new session until somebody confirms them."
 
 
@@ -308,8 +308,8 @@ def _no_account(connection: Connection, server: Server | None, account: str) -> 
     """Words where the server has no such account; None where it has, or no server is named."""
     if server is None or servers.have_account(connection, (server.id,), account):
         return None
-    held = servers.find_system_users(connection, server.id, offset=0, limit=MOST_NAMED)
-    names = ", ".join(one.username for one in held.items) + (", …" if held.total > MOST_NAMED else "")
+    held = servers.find_system_users(connection, server.id, offset=0, limit=MAX_NAMED)
+    names = ", ".join(one.username for one in held.items) + (", …" if held.total > MAX_NAMED else "")
     return f"Host {server.name} has no account {account!r}; it has {names or 'none'}."
 
 

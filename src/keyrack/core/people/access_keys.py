@@ -27,11 +27,11 @@ from keyrack.store.people.access_keys import AccessKeyRow, Signer
 
 LONGEST = 128
 LONGEST_DESCRIPTION = 255
-MOST_PER_USER = 2
-MOST_TEMPORARY = 200
+MAX_PER_USER = 2
+MAX_TEMPORARY = 200
 DECLARED = "declared"
 """Is among the details of access keys that a workspace file made."""
-MOST_FAILURES = 5
+MAX_FAILURES = 5
 LOCKED_OUT_FOR = timedelta(minutes=5)
 SHORTEST_LIFE = 900
 LONGEST_LIFE = 86_400
@@ -79,7 +79,7 @@ def authenticate(
                 raise BadSignature("there is no such access key", "access-key-unknown", forged=True)
             locked_out = _is_locked_out(instance, signer)
             if locked_out and not trusted:  # 3
-                words = f"the access key was locked for 5 minutes after {MOST_FAILURES} failures in a row; try later"
+                words = f"the access key was locked for 5 minutes after {MAX_FAILURES} failures in a row; try later"
                 raise BadSignature(words, "access-key-locked-out")
             try:  # 4
                 request_signing.check(request, claim, _secret(instance, signer.key), instance.now())
@@ -111,7 +111,7 @@ def _secret(instance: Instance, key: AccessKeyRow) -> str:
 
 def _is_locked_out(instance: Instance, signer: Signer) -> bool:
     last = signer.last_failure_at
-    return signer.failures >= MOST_FAILURES and last is not None and last > instance.now() - LOCKED_OUT_FOR
+    return signer.failures >= MAX_FAILURES and last is not None and last > instance.now() - LOCKED_OUT_FOR
 
 
 def _check_security_token(instance: Instance, key: AccessKeyRow, request: SignedRequest) -> None:
@@ -136,7 +136,7 @@ def _count_failure(instance: Instance, signer: Signer, *, address: str, channel:
     count = instance.database.write(
         lambda connection: access_keys.count_failure(connection, signer.key.id, address, at, at - LOCKED_OUT_FOR)
     )
-    code = "access-key-locked-out" if count >= MOST_FAILURES else "signature-wrong"
+    code = "access-key-locked-out" if count >= MAX_FAILURES else "signature-wrong"
     actor = _actor(signer, address=address, channel=channel)
     refused = RefusedAttempt(actor, "iam:self", code, "sign a request", "access key", each=True)
     instance.refusals.record(instance.database, refused, at)
@@ -161,8 +161,8 @@ def create(instance: Instance, actor: Actor, *, user_uid: str | None = None, des
         def change(work: Work) -> AccessKey:
             _refuse_others(work, owner)
             refuse_disabled(users.user(work.connection, owner.id))
-            if len(access_keys.of_user(work.connection, owner.id)) >= MOST_PER_USER:
-                limit = f"A user has at most {MOST_PER_USER} access keys. Delete one of them first."
+            if len(access_keys.of_user(work.connection, owner.id)) >= MAX_PER_USER:
+                limit = f"A user has at most {MAX_PER_USER} access keys. Delete one of them first."
                 raise Refusal(Kind.LIMIT, "access-keys-exhausted", limit)
             access_keys.add(work.connection, _row(work, owner, key_id, secret, description=words))
             work.record(f"Created access key {key_id} of {owner.name}", target_id=owner.id, level="warning")
@@ -198,8 +198,8 @@ def issue_temporary(
         def change(work: Work) -> AccessKey:
             refuse_disabled(users.user(work.connection, owner.id))
             access_keys.remove_temporary(work.connection, owner.id, ended_by=work.now)
-            if access_keys.count_temporary(work.connection, owner.id) >= MOST_TEMPORARY:
-                words = f"You have {MOST_TEMPORARY} temporary access keys in force, which is the most; use them."
+            if access_keys.count_temporary(work.connection, owner.id) >= MAX_TEMPORARY:
+                words = f"You have {MAX_TEMPORARY} temporary access keys in force, which is the most; use them."
                 raise Refusal(Kind.LIMIT, "temporary-access-keys-exhausted", words)
             row = _row(work, owner, key_id, secret, description="", scopes=bounds)
             row["security_token_hash"] = instance.key.hash_token(security_token)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # What a token for one project may do: repositories (those of the project, see repositories.reach), the user's own keys,
 # and the user's own account.
 PROJECT_SCOPES = ("codeartsrepo:*", "git:*", "iam:self")
-MOST_KEPT = 5_000
+MAX_KEPT = 5_000
 
 
 def system_actor(workspace_id: int = 0, channel: str = "keyrack", *, like: Actor | None = None) -> Actor:
@@ -89,7 +89,7 @@ class TokenActors:
         kept = self._kept.get(place)
         if kept is not None:
             return kept[2]
-        if len(self._kept) >= MOST_KEPT:
+        if len(self._kept) >= MAX_KEPT:
             self._kept.clear()
         actor = of_token(user, token, address=address, channel=channel)
         self._kept[place] = user, token, actor

@@ -19,7 +19,7 @@ from keyrack.model import Actor, Role, Token, User, has_ended
 from keyrack.store.people import tokens
 from keyrack.store.people.tokens import Bearer
 
-MOST_TOKENS = 500
+MAX_TOKENS = 500
 """API tokens of one user that are not revoked; ended ones count until retention deletes them."""
 LONGEST_OVERLAP = timedelta(days=30)
 
@@ -208,8 +208,8 @@ def _add(
     details: dict[str, object],
 ) -> tuple[str, Bearer]:
     held = [one for one in tokens.find_tokens(work.connection, owner.id) if one.kind == "api" and not one.revoked_at]
-    if len(held) >= MOST_TOKENS:
-        words = f"{owner.name} has {MOST_TOKENS} tokens, which is the most; revoke some first."
+    if len(held) >= MAX_TOKENS:
+        words = f"{owner.name} has {MAX_TOKENS} tokens, which is the most; revoke some first."
         raise Refusal(Kind.LIMIT, "too-many-tokens", words)
     secret = f"kr_{secrets.token_urlsafe(32)}"
     number = tokens.add_token(

@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidTag
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.core.people import actors, throttle
-from keyrack.core.people.access_keys import LOCKED_OUT_FOR, MOST_FAILURES
+from keyrack.core.people.access_keys import LOCKED_OUT_FOR, MAX_FAILURES
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, has_ended
 from keyrack.store.people import access_keys
@@ -33,7 +33,7 @@ def authenticate(
         give_back = None
         if not (shared and instance.throttle.knows(throttle.BASIC, address, key_id)):
             give_back = instance.throttle.guard(
-                throttle.BASIC, key_id, address, most=MOST_FAILURES, seconds=LOCKED_OUT_FOR.total_seconds()
+                throttle.BASIC, key_id, address, most=MAX_FAILURES, seconds=LOCKED_OUT_FOR.total_seconds()
             )
         actor = _actor(instance, key_id, secret, address=address, channel=channel)
         if give_back is not None:

@@ -14,7 +14,7 @@ from keyrack.model import Actor
 from keyrack.store.keys import user_keys
 from keyrack.store.people import authenticators
 
-MOST_LINES = 5
+MAX_LINES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class FirstVisit:
     """What a user has by now.
 
     own_password: they chose the password themselves; keys: how many; places: logins that these open, at most
-    MOST_LINES.
+    MAX_LINES.
     """
 
     own_password: bool
@@ -57,7 +57,7 @@ def get(instance: Instance, actor: Actor) -> FirstVisit:
         applied = not way.server.is_behind
         login = FirstLogin(way.server.name, text, applied=applied, enforced=status.opens(way.server))
         lines.setdefault(text, login)
-    return FirstVisit(chose_own, key_count, tuple(lines.values())[:MOST_LINES])
+    return FirstVisit(chose_own, key_count, tuple(lines.values())[:MAX_LINES])
 
 
 def chose_password(instance: Instance, user_id: int) -> bool:

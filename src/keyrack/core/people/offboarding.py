@@ -245,7 +245,7 @@ def _plan(connection: Connection, user: User, at: datetime) -> OffboardingPlan:
     held = offboardings.held(connection, user.workspace_id, user.id, at)
     fingerprints = [key.fingerprint for key in held.keys if key.fingerprint]
     reached = set(grants.servers_of_user(connection, user.id))
-    reached |= {row.server_id for row in (*held.credentials, *held.sessions, *held.found)}
+    reached |= {row.server_id for row in (*held.credentials, *held.sessions, *held.unmanaged_keys)}
     # Servers that still have to refuse keys which the person lost earlier.
     reached |= offboardings.still_to_refuse(connection, user.workspace_id, fingerprints)
     places = offboardings.places(connection, user.workspace_id, reached)
@@ -290,7 +290,7 @@ def _shown(held: HeldAccess, places: Iterable[ReachedServer]) -> dict[str, Any]:
         ],
         "found": [
             {"server": row.server_name, "username": row.username, "path": row.path, "fingerprint": row.fingerprint}
-            for row in held.found
+            for row in held.unmanaged_keys
         ],
         "key_sources": [f"{row.account} at {row.url}" for row in held.key_sources],
         "requests": [

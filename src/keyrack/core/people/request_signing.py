@@ -14,7 +14,7 @@ SKEW = timedelta(minutes=15)
 DATE_HEADER = "x-sdk-date"
 HASH_HEADER = "x-sdk-content-sha256"
 UNSIGNED_BODY = "UNSIGNED-PAYLOAD"
-MOST_SIGNED_HEADERS = 100
+MAX_SIGNED_HEADERS = 100
 
 _AUTHORIZATION = re.compile(
     r"SDK-HMAC-SHA256\s+Access=([A-Za-z0-9_-]{1,128})\s*,\s*"
@@ -83,7 +83,7 @@ def read_claim(authorization: str) -> SignatureClaim:
     if match is None:
         raise BadSignature("the Authorization header is malformed")
     names = tuple(sorted(name.lower() for name in match[2].split(";")))
-    if "" in names or len(set(names)) != len(names) or len(names) > MOST_SIGNED_HEADERS:
+    if "" in names or len(set(names)) != len(names) or len(names) > MAX_SIGNED_HEADERS:
         raise BadSignature("the list of signed headers is malformed")
     if DATE_HEADER not in names:
         # Without it a captured request would stay good for ever.

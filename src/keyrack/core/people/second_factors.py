@@ -30,7 +30,7 @@ DIGITS = 6
 NEIGHBOURS = (0, -1, 1)
 """The clock of a phone may differ by these numbers of steps."""
 RECOVERY_CODES = 10
-MOST = 20
+MAX = 20
 ENROLMENT_LASTS = timedelta(minutes=15)
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
@@ -264,8 +264,8 @@ def add_passkey(work: Work, user: User, *, name: str, credential: bytes, public_
 def _add(
     work: Work, user: User, kind: str, name: str, secret: bytes, *, credential: bytes | None = None, step: int = 0
 ) -> int:
-    if sum(held.kind == kind for held in authenticators.of_user(work.connection, user.id)) >= MOST:
-        raise Refusal(Kind.LIMIT, "too-many-proofs", f"Nobody has more than {MOST} of these; take one away first.")
+    if sum(held.kind == kind for held in authenticators.of_user(work.connection, user.id)) >= MAX:
+        raise Refusal(Kind.LIMIT, "too-many-proofs", f"Nobody has more than {MAX} of these; take one away first.")
     values = {
         "user_id": user.id,
         "kind": kind,

@@ -44,8 +44,8 @@ ACCOUNT_PASSWORDS = 50
 FEW = 2
 WIDER = 16
 """Times as many tries as a /64 network has the /48 around it, whose owner has 65,536 of these."""
-MOST_BUCKETS = 50_000
-MOST_KNOWN = 100_000
+MAX_BUCKETS = 50_000
+MAX_KNOWN = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class Throttle:
     def _set(self, name: Hashable, level: float, now: float) -> None:
         self._buckets[name] = (level, now)
         self._buckets.move_to_end(name)
-        if len(self._buckets) > MOST_BUCKETS:
+        if len(self._buckets) > MAX_BUCKETS:
             self._buckets.popitem(last=False)
 
     def _give_back(self, spent: list[tuple[Hashable, _Allowance]]) -> None:
@@ -192,12 +192,12 @@ class Throttle:
         with self._lock:
             self._known[name] = None
             self._known.move_to_end(name)
-            if len(self._known) > MOST_KNOWN:
+            if len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)
             if name[0] == PASSWORD:
                 self._homes[name[2]] = None
                 self._homes.move_to_end(name[2])
-                if len(self._homes) > MOST_KNOWN:
+                if len(self._homes) > MAX_KNOWN:
                     self._homes.popitem(last=False)
 
 

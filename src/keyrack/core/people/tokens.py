@@ -34,7 +34,7 @@ LONGEST_TOKEN = 4096
 SHORTEST_CHOSEN = 12
 FEWEST_CHARACTERS = 6
 """A chosen token has at least SHORTEST_CHOSEN characters, so many of them different."""
-MOST_SIGNED_IN = 2000
+MAX_SIGNED_IN = 2000
 """IAM tokens of one user in force at once; the next sign-in is refused until one has ended."""
 USE_NOTED_EVERY = timedelta(hours=1)
 KEPT_AFTER_END = timedelta(days=1)
@@ -103,7 +103,7 @@ def _note_use(instance: Instance, token: Token) -> None:
     # A time in the future was noted before the clock was set back, and is replaced.
     if token.last_used_at is not None and timedelta(0) <= at - token.last_used_at < USE_NOTED_EVERY:
         return
-    if not instance.database.writes_at_once:
+    if not instance.database.can_write_now:
         return  # a read must not wait for writers
     try:
         instance.database.write(lambda connection: tokens.change_token(connection, token.id, {"last_used_at": at}))
@@ -205,8 +205,8 @@ def _by_password(
 
 def _issue_iam_token(work: Work, user: User, scope: Scope, *, second: bool) -> SignedIn:
     tokens.remove_dead_tokens(work.connection, work.now - KEPT_AFTER_END, user_id=user.id)
-    if tokens.count_iam_tokens(work.connection, user.id, work.now) >= MOST_SIGNED_IN:
-        words = f"This user has {MOST_SIGNED_IN} tokens in force, which is the most; revoke some, or use them."
+    if tokens.count_iam_tokens(work.connection, user.id, work.now) >= MAX_SIGNED_IN:
+        words = f"This user has {MAX_SIGNED_IN} tokens in force, which is the most; revoke some, or use them."
         raise Refusal(Kind.LIMIT, "too-many-tokens", words)
     secret = secrets.token_urlsafe(48)
     workspace = workspaces.workspace(work.connection, user.workspace_id)

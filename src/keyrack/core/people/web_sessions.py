@@ -32,7 +32,7 @@ LONGEST_USER_AGENT = 255
 SEEN_EVERY = timedelta(minutes=1)
 PROOF_HOLDS = timedelta(minutes=10)
 """For so long after a proof somebody may do what is dangerous."""
-MOST_SESSIONS = 100
+MAX_SESSIONS = 100
 """Of one user in force at once; beyond that the oldest one ends."""
 
 
@@ -68,7 +68,7 @@ def begin(
     now, settings = work.now, work.instance.settings
     web_sessions.remove_ended(work.connection, now, now - timedelta(minutes=settings.session_idle_minutes))
     sessions = web_sessions.of_user(work.connection, user.id, now)
-    for old in sessions[MOST_SESSIONS - 1 :]:
+    for old in sessions[MAX_SESSIONS - 1 :]:
         web_sessions.remove(work.connection, old.id)
     secret = secrets.token_urlsafe(32)
     session_id = web_sessions.add(
@@ -209,7 +209,7 @@ def _in_force(instance: Instance, visitor: Visitor) -> bool:
 def _note_seen(instance: Instance, session: WebSession) -> None:
     """Note that a session is in use, at most every SEEN_EVERY; if it fails now, a later use is noted."""
     at = instance.now()
-    if at - session.seen_at < SEEN_EVERY or not instance.database.writes_at_once:
+    if at - session.seen_at < SEEN_EVERY or not instance.database.can_write_now:
         return
     try:
         instance.database.write(lambda connection: web_sessions.change(connection, session.id, {"used_at": at}))

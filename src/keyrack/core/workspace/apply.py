@@ -23,8 +23,8 @@ from keyrack.store import workspace_state
 from keyrack.store.keys import grants
 from keyrack.store.workspace_state import State
 
-HASHED_AT_ONCE = 4
-MOST_COMPARED = 500
+HASH_THREADS = 4
+MAX_COMPARED = 500
 """Without reset_secrets at most so many passwords are compared with the file's: each takes a fortieth of a second."""
 
 
@@ -155,9 +155,9 @@ def _other_passwords(wanted: WorkspaceFile, state: State, *, everybody: bool) ->
         and user.name in state.users
         and state.passwords.get(state.users[user.name].id) is not None
     ]
-    if len(compared) > MOST_COMPARED and not everybody:
+    if len(compared) > MAX_COMPARED and not everybody:
         return frozenset()
-    with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
+    with ThreadPoolExecutor(HASH_THREADS) as pool:
         same = pool.map(lambda one: passwords.verify(one[2], one[1]), compared)
         return frozenset(
             (name, hashed) for (name, _, hashed), is_same in zip(compared, same, strict=True) if not is_same
@@ -176,7 +176,7 @@ def _due(wanted: WorkspaceFile, state: State, *, reset_secrets: bool) -> dict[st
 
 def _hashed(due: Mapping[str, str]) -> dict[str, str]:
     """The hashes of passwords by user, made before the transaction, which must not wait for them."""
-    with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
+    with ThreadPoolExecutor(HASH_THREADS) as pool:
         return dict(zip(due, map(passwords.Hashed, pool.map(passwords.hash_password, due.values())), strict=True))
 
 

@@ -23,7 +23,7 @@ from keyrack.store.tables import audit_checkpoints, audit_leaves, audit_nodes, e
 
 LEVELS = 8
 """Between two levels that are kept."""
-AT_ONCE = 2_000
+BATCH_SIZE = 2_000
 BACK_ON_POSTGRESQL = 10_000
 """So many ids before the last one a transaction may have taken one that commits only now."""
 
@@ -147,7 +147,7 @@ def _nodes(level: int, first: int, end: int) -> Select[Any]:
 
 
 def unchained(connection: Connection, *, everything: bool = False) -> list[Row]:
-    """Events that have no place yet, by id, at most AT_ONCE; everything: also those far before the last one."""
+    """Events that have no place yet, by id, at most BATCH_SIZE; everything: also those far before the last one."""
     last = int(_last_chained.value(connection) or 0)
     if everything:
         last = 0
@@ -164,7 +164,7 @@ def _last_chained() -> Select[Any]:
 @prepared
 def _unchained(after: int) -> Select[Any]:
     placed = select(audit_leaves.c.event_id).where(audit_leaves.c.event_id == events.c.id).exists()
-    return select(events).where(events.c.id > after, ~placed).order_by(events.c.id).limit(AT_ONCE)
+    return select(events).where(events.c.id > after, ~placed).order_by(events.c.id).limit(BATCH_SIZE)
 
 
 def chain(connection: Connection, tree: audit_tree.Frontier, read: Sequence[Row]) -> None:
@@ -256,7 +256,7 @@ def _place_of(event_id: int) -> Select[Any]:
 
 
 def places(connection: Connection, first: int) -> Iterator[ChainedEvent]:
-    """The places from one on, each with its event, at most AT_ONCE."""
+    """The places from one on, each with its event, at most BATCH_SIZE."""
     return _chained(connection, _places.rows(connection, first))
 
 
@@ -296,4 +296,4 @@ def _places_of(action: str) -> Select[Any]:
 
 @prepared
 def _places(first: int) -> Select[Any]:
-    return _with_events().where(audit_leaves.c.position >= first).order_by(audit_leaves.c.position).limit(AT_ONCE)
+    return _with_events().where(audit_leaves.c.position >= first).order_by(audit_leaves.c.position).limit(BATCH_SIZE)

@@ -64,7 +64,7 @@ class DatabaseFull(DatabaseUnavailable):
     """The database's disk takes nothing more; room there helps, and nothing else."""
 
 
-class DatabaseSpoilt(DatabaseUnavailable):
+class DatabaseUnusable(DatabaseUnavailable):
     """The database file is damaged, or no longer the one that was opened; waiting does not help."""
 
 
@@ -373,17 +373,17 @@ def unavailable(error: BaseException) -> DatabaseUnavailable:
     """The error for callers, with the driver's first line as the reason."""
     cause = getattr(error, "orig", None) or error
     if isinstance(cause, Unusable):
-        return DatabaseSpoilt(str(cause))
+        return DatabaseUnusable(str(cause))
     reason = str(cause).strip().partition("\n")[0]
     if is_damage(error):
-        return DatabaseSpoilt(f"The database file is damaged ({reason}). Stop Keyrack and restore a backup.")
+        return DatabaseUnusable(f"The database file is damaged ({reason}). Stop Keyrack and restore a backup.")
     if altered.is_altered(error):
         kind = TablesChanged if altered.is_lacking(error) else DatabaseAltered
         return kind(altered.words(error))
     if getattr(cause, "sqlstate", None) == _NO_SUCH_CHARACTER:
         return DatabaseRefused(f"The database cannot hold this text: {reason}. Copy it into one of the encoding UTF8.")
     if getattr(cause, "sqlstate", None) in _DAMAGED:
-        return DatabaseSpoilt(
+        return DatabaseUnusable(
             f"The database server says that its data are damaged: {reason}. Look into its log and at its disk; a "
             "damaged index is made anew by REINDEX, a damaged table comes from a backup."
         )

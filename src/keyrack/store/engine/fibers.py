@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MOST_FREE = 32
+MAX_FREE = 32
 """How many idle stacks a thread keeps for new fibers; each takes some 20 kB."""
 
 
@@ -121,7 +121,7 @@ def _run_fibers() -> None:
     # No local variable for the greenlet: it would keep itself alive.
     while getcurrent().fiber.work():
         getcurrent().fiber = getcurrent().gr_context = None
-        if len(_stacks.free) >= MOST_FREE:
+        if len(_stacks.free) >= MAX_FREE:
             return
         _stacks.free.append(getcurrent())
         getcurrent().parent.switch(None)

@@ -22,17 +22,17 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from keyrack.store import changes
 from keyrack.store.engine import fibers
 from keyrack.store.engine.altered import is_altered
-from keyrack.store.engine.at_once import keep_short
 from keyrack.store.engine.connect import CommitInDoubt, answer, is_unavailable
 from keyrack.store.engine.fibers import Fiber
+from keyrack.store.engine.nonblocking import keep_short
 from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.prepared import prepared, send, statements_that_write
 from keyrack.store.engine.quick import as_quick
 from keyrack.store.sealing import held_servers
 from keyrack.store.sealing.deferred_writes import DeferredWrites
 
-MOST_TOGETHER = 16
-MOST_SECONDS = 0.05
+MAX_COMMANDS = 16
+MAX_SECONDS = 0.05
 """After so long nobody joins any more, so that the last does not keep the first waiting. An exception is whose first
 question is answered already: only his command is left to be run.
 """
@@ -132,8 +132,8 @@ class GroupCommit:
 
     def _make_each(self, conn: Connection, deferred: DeferredWrites) -> set[int]:
         announced = self._make(conn, self.members[0], deferred)  # which may have waited long for the lock
-        until = time.monotonic() + MOST_SECONDS
-        while self._queue and len(self.members) < MOST_TOGETHER:
+        until = time.monotonic() + MAX_SECONDS
+        while self._queue and len(self.members) < MAX_COMMANDS:
             if time.monotonic() < until:
                 self._start_prefetches(conn)
             elif not self._prefetched.get(self._queue[0], False):
@@ -146,7 +146,7 @@ class GroupCommit:
 
     def _start_prefetches(self, conn: Connection) -> None:
         """Ask the first questions of those that may still join."""
-        for queued in islice(self._queue, MOST_TOGETHER - len(self.members)):
+        for queued in islice(self._queue, MAX_COMMANDS - len(self.members)):
             if queued.prefetch is not None and queued not in self._prefetched:
                 held_servers.write(conn)  # or the answer would be older than what it follows
                 queued.prefetch.start(conn)

@@ -48,15 +48,14 @@ class Notifier:
         self._wanted = threading.Event()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        self._outage = Outage("Other processes are woken")
+        self._outage = Outage("Other processes are notified")
 
     def notify(self) -> None:
-        """Have all listening processes read the changes; returns at once."""
+        """Have all listening processes read the changes; returns at once. Raises nothing, as they are committed."""
         if self._thread is None:
             with self._gate:
                 if self._thread is None and not self._closing.is_set():
-                    self._thread = threading.Thread(target=self._work, name="keyrack-notifier", daemon=True)
-                    self._thread.start()
+                    self._start()
         self._wanted.set()
 
     def close(self) -> None:
@@ -66,6 +65,15 @@ class Notifier:
         self._wanted.set()
         if self._thread is not None:
             self._thread.join()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._work, name="keyrack-notifier", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no thread left; the next change tries again
+            self._outage.failed(f"Other processes could not be notified; they poll for changes: {error}")
+        else:
+            self._thread = thread
 
     def _work(self) -> None:
         raw: psycopg.Connection[Any] | None = None
@@ -82,7 +90,7 @@ class Notifier:
                 raw.execute(f"NOTIFY {CHANNEL}")
                 self._outage.answered()
             except psycopg.Error as error:
-                self._outage.failed(f"Other processes could not be woken, they look by themselves: {error}")
+                self._outage.failed(f"Other processes could not be notified; they poll for changes: {error}")
                 self.process = 0
                 if raw is not None:
                     raw.close()

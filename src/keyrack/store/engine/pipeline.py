@@ -29,11 +29,11 @@ from keyrack.store.engine import fibers, silence
 from keyrack.store.engine.fibers import Fiber
 from keyrack.store.engine.silence import BoundedConnection
 
-MOST_AHEAD = 256
+MAX_UNREAD = 256
 """So many statements at most are sent before their answers are read, which wait in memory here or there."""
 FULL_SECONDS = 0.001
 """How long a fiber waits for a server that takes no more at the moment."""
-MOST_PREPARED = 400
+MAX_PREPARED = 400
 """Statements that a connection keeps prepared; a server process keeps some ten kilobytes for each."""
 
 # feature_not_supported, invalid_sql_statement_name
@@ -174,7 +174,7 @@ class _Pipeline:
 
     def enqueue(self, sql: str, values: Mapping[str, Any]) -> PendingResult:
         answer = self._send(sql, values)
-        if len(self._sent) >= MOST_AHEAD:
+        if len(self._sent) >= MAX_UNREAD:
             self.read()
         return answer
 
@@ -295,7 +295,7 @@ class _Pipeline:
         return answer
 
     def _prepare(self, sql: str, text: bytes) -> bytes:
-        if len(self._prepared) >= MOST_PREPARED:
+        if len(self._prepared) >= MAX_PREPARED:
             _, oldest = self._prepared.popitem(last=False)
             self._word(b"DEALLOCATE " + oldest)
         self._number += 1

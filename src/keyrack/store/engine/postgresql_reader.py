@@ -19,7 +19,7 @@ from keyrack.store.sealing.seals import Seals, attach_to_engine
 
 T = TypeVar("T")
 
-MOST_PASSED = 256
+MAX_SKIPPED = 256
 """So often at most a question is asked in a transaction at once, before it is tried again without one."""
 
 
@@ -80,7 +80,7 @@ class PostgresqlReader:
 
     def _pass_over(self, code: CodeType) -> None:
         _, most = self._passed.get(code, (0, 2))
-        self._passed[code] = (most, min(2 * most, MOST_PASSED))
+        self._passed[code] = (most, min(2 * most, MAX_SKIPPED))
 
     def _ask_one(self, conn: Connection, question: Callable[[Connection], T]) -> T:
         with conn.begin(), conn.connection.driver_connection.lone():  # type: ignore[union-attr]

@@ -13,7 +13,6 @@ from sqlalchemy.engine import URL
 
 from keyrack.store import changes
 from keyrack.store.engine import fibers
-from keyrack.store.engine.at_once import keep_short
 from keyrack.store.engine.connect import (
     DatabaseUnavailable,
     answer,
@@ -23,6 +22,7 @@ from keyrack.store.engine.connect import (
 )
 from keyrack.store.engine.group_commit import GroupCommit, Prefetch, QueuedCommand, committed, lock_workspace
 from keyrack.store.engine.listen import ChangeListener, Notifier
+from keyrack.store.engine.nonblocking import keep_short
 from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.table_statistics import TableStatistics
 from keyrack.store.sealing import sums

@@ -46,7 +46,7 @@ from keyrack.store.tables.columns import Json
 P = ParamSpec("P")
 Process = Callable[[Any], Any]
 
-MOST_USUAL = 1000
+MAX_USUAL_TYPES = 1000
 _PREFIX = "given_"  # or a placeholder could bear the name of one that SQLAlchemy makes itself
 
 
@@ -193,7 +193,7 @@ class CompiledStatement:
             if at < len(checked):
                 checked[at] = process(checked[at])
         if all(now is was for now, was in zip(checked, values, strict=True)):
-            if len(self.usual) >= MOST_USUAL:
+            if len(self.usual) >= MAX_USUAL_TYPES:
                 self.usual.clear()
             self.usual.add(types)
         return checked

@@ -17,8 +17,8 @@ from sqlalchemy import Connection
 from keyrack.store import changes
 from keyrack.store.changes import driver_connection
 from keyrack.store.engine.altered import is_altered
-from keyrack.store.engine.at_once import MOST_CHECKS, STEPS, NotAtOnce, TookLonger, keep_short
 from keyrack.store.engine.connect import is_damage, is_no_text
+from keyrack.store.engine.nonblocking import MAX_CHECKS, STEPS, TookLonger, WouldBlock, keep_short
 from keyrack.store.engine.quick import as_quick
 from keyrack.store.sealing import held_servers, sums
 from keyrack.store.sealing.deferred_writes import Deferred, DeferredWrites
@@ -58,7 +58,7 @@ class WaitingCommand:
             self.error = None  # its traceback leads back here; the circle would live until the collector comes
 
 
-class TransactionLost(NotAtOnce):
+class TransactionLost(WouldBlock):
     """A lent transaction ended under its commands: none of them is on the disk, nor will be."""
 
 
@@ -146,7 +146,7 @@ class LentTransaction:
             return result
         try:
             if is_no_text(failed) or is_altered(failed):
-                raise NotAtOnce("there are words for that") from failed
+                raise WouldBlock("there are words for that") from failed
             cause = getattr(failed, "orig", failed)
             if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
                 raise TookLonger from failed
@@ -190,7 +190,7 @@ class LentTransaction:
 
     def _count_steps(self) -> int:
         self._checks += 1
-        return int(self._checks > MOST_CHECKS)
+        return int(self._checks > MAX_CHECKS)
 
     # By the writer's thread --------------------------------------------------------------------------
 
@@ -224,7 +224,7 @@ class LentTransaction:
         try:
             self._deferred_writes.write()
             if len(unreported) > before:
-                raise NotAtOnce("an alarm is to be written")
+                raise WouldBlock("an alarm is to be written")
         except BaseException as error:
             self._lost = error
             raise

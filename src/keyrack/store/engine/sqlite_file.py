@@ -126,7 +126,7 @@ class SqliteFile:
         if self._identity is None:
             self._identity = after
         if before != after or after != self._identity:
-            self.spoilt("was replaced by another file")
+            self.mark_unusable("was replaced by another file")
         if self.problem is not None:
             raise sqlite3.OperationalError(self.problem)
         return raw
@@ -185,9 +185,9 @@ class SqliteFile:
             return False
         for part, known in self._beside.items():
             if known is not None and _identity_of(f"{self.path}{part}") != known:
-                return self.spoilt(f"has lost its {_PARTS[part]} ({part}), which was removed or replaced")
+                return self.mark_unusable(f"has lost its {_PARTS[part]} ({part}), which was removed or replaced")
         if not self._has_log():
-            return self.spoilt("has lost the beginning of its log (-wal), which was overwritten")
+            return self.mark_unusable("has lost the beginning of its log (-wal), which was overwritten")
         stamp = (now.st_mtime_ns, now.st_size)
         if stamp == self._stamp:
             return True
@@ -199,9 +199,9 @@ class SqliteFile:
                 self._stamp = stamp
                 return True
             time.sleep(RETRY_PAUSE_SECONDS)
-        return self.spoilt(words or "")
+        return self.mark_unusable(words or "")
 
-    def spoilt(self, words: str) -> bool:
+    def mark_unusable(self, words: str) -> bool:
         """From now on nothing is read or written; says so in the log, once. Always False."""
         if self.problem is None:
             self.problem = (
@@ -215,9 +215,9 @@ class SqliteFile:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(raw))
         return False
 
-    def damaged(self, error: BaseException) -> None:
+    def mark_damaged(self, error: BaseException) -> None:
         """SQLite itself said that the file is no database, or a broken one."""
-        self.spoilt(f"turned out to be damaged ({error})")
+        self.mark_unusable(f"turned out to be damaged ({error})")
 
     def _make(self) -> None:
         """Make the file where there is none, for its owner only: it holds secrets. SQLite gives -wal and -shm the same
@@ -244,7 +244,7 @@ class SqliteFile:
         """How many commits the database counts, as raw sees it; 0 where they became fewer, which spoils the file."""
         commits = int(raw.execute("PRAGMA user_version").fetchone()[0])
         if commits < self._commits:
-            self.spoilt("went back to what it was before")
+            self.mark_unusable("went back to what it was before")
             return 0
         return commits
 
@@ -256,10 +256,10 @@ class SqliteFile:
         try:
             now = os.stat(self._named)
         except FileNotFoundError:
-            self.spoilt("was removed")
+            self.mark_unusable("was removed")
             return None
         if self._identity not in (None, (now.st_dev, now.st_ino)):
-            self.spoilt("was replaced by another file")
+            self.mark_unusable("was replaced by another file")
         return now
 
     def _stat(self) -> _Identity:
@@ -271,7 +271,7 @@ class SqliteFile:
             return os.stat(self.path)
         except OSError as error:
             if self._identity is not None and isinstance(error, FileNotFoundError):
-                self.spoilt("was removed")
+                self.mark_unusable("was removed")
             raise sqlite3.OperationalError(f"cannot open {self.path}: {error.strerror}") from error
 
     def _read_header(self, raw: sqlite3.Connection) -> str | None:

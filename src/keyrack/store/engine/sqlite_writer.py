@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from keyrack.store import changes
 from keyrack.store.changes import driver_connection
 from keyrack.store.engine.altered import is_altered
-from keyrack.store.engine.connect import DatabaseSpoilt, DatabaseUnavailable, is_damage, is_locked, unavailable
+from keyrack.store.engine.connect import DatabaseUnavailable, DatabaseUnusable, is_damage, is_locked, unavailable
 from keyrack.store.engine.sqlite_commands import Command, LentTransaction, WaitingCommand, run_in_savepoint
 from keyrack.store.engine.sqlite_file import SqliteFile, count_commit
 
@@ -83,8 +83,9 @@ class SqliteWriter:
             if self._closed:
                 raise RuntimeError("The database is closed.")
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="keyrack-sqlite-writer", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name="keyrack-sqlite-writer", daemon=True)
+                thread.start()  # where the system has no thread left this raises, and the next write tries again
+                self._thread = thread
             self._queue.put(waiting)
 
     def watch(self) -> None:
@@ -251,19 +252,19 @@ class SqliteWriter:
 
     def _check_file(self, conn: Connection) -> None:
         if not self._file.check(driver_connection(conn)):
-            raise DatabaseSpoilt(self._file.problem)
+            raise DatabaseUnusable(self._file.problem)
 
     def _count(self, raw: sqlite3.Connection) -> int:
-        """How many commits the database counts. Raises DatabaseSpoilt where they were more before."""
+        """How many commits the database counts. Raises DatabaseUnusable where they were more before."""
         commits = self._file.count(raw)
         if self._file.problem is not None:
-            raise DatabaseSpoilt(self._file.problem)
+            raise DatabaseUnusable(self._file.problem)
         return commits
 
     def _note_damage(self, error: Exception) -> None:
         """Before any connection is closed, which may write."""
         if is_damage(error):
-            self._file.damaged(getattr(error, "orig", error))
+            self._file.mark_damaged(getattr(error, "orig", error))
 
     def _drop_connection(self) -> None:
         """Let go of a connection whose state is in doubt; the next batch opens another."""

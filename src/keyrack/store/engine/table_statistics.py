@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 FIRST_CHECK = 256
 """So many changes of this process come before the first check, twice as many before the second, and so on."""
-MOST_APART = 1024
+MAX_BETWEEN_CHECKS = 1024
 """But never more from one check to the next: a table may begin to grow late, when others have grown for long, and until
 it is analyzed, reading a page of its rows sorts all rows that a user has.
 """
@@ -48,17 +48,14 @@ class TableStatistics:
         self._thread: threading.Thread | None = None
 
     def changed(self, count: int) -> None:
-        """Count so many committed changes; returns at once."""
+        """Count so many committed changes; returns at once. Raises nothing, as they are committed."""
         self._changes += count  # threads may overwrite each other's: an estimate is enough
         if self._changes < self._next:
             return
         with self._gate:
             if self._changes >= self._next and not self._closing.is_set() and not self._is_running():
-                self._next = self._changes + min(self._changes, MOST_APART)
-                self._thread = threading.Thread(
-                    target=self._analyze_grown_tables, name="keyrack-statistics", daemon=True
-                )
-                self._thread.start()
+                self._next = self._changes + min(self._changes, MAX_BETWEEN_CHECKS)
+                self._start()
 
     def close(self) -> None:
         """Check no more; waits for a running check."""
@@ -66,6 +63,15 @@ class TableStatistics:
             self._closing.set()
         if self._thread is not None:
             self._thread.join()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._analyze_grown_tables, name="keyrack-statistics", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no thread left; a later change tries again
+            log.info("Tables that grew could not be analyzed: %s", error)
+        else:
+            self._thread = thread
 
     def _is_running(self) -> bool:
         return self._thread is not None and self._thread.is_alive()

@@ -14,7 +14,7 @@ from keyrack.store.chunks import chunks
 from keyrack.store.engine.prepared import Prepared, among, prepared
 from keyrack.store.sealing import receipts, sealed, sealed_sets
 from keyrack.store.sealing.seals import VOLATILE, seals_of
-from keyrack.store.sealing.sums import AT_ONCE
+from keyrack.store.sealing.sums import BATCH_SIZE
 from keyrack.store.tables import offboarding_hosts, revocations, servers
 
 
@@ -35,7 +35,7 @@ class Applied:
 def of(connection: Connection, server_ids: Iterable[int]) -> dict[int, Applied]:
     """By id what the hosts of these servers applied; those that are gone are missing."""
     applied = {}
-    for some in chunks(sorted(set(server_ids)), AT_ONCE):
+    for some in chunks(sorted(set(server_ids)), BATCH_SIZE):
         for row in _rows.rows(connection, some):
             # Which machine a receipt is of stands in the row, under its seal.
             proved = seals_of(connection).holds(servers, row) and receipts.server_holds(connection, row)

@@ -15,7 +15,7 @@ from keyrack.store.per_server import per_server
 from keyrack.store.sealing import sealed
 from keyrack.store.tables import credentials, key_uses, offboarding_hosts, revocations, servers, sessions, user_keys
 
-AT_ONCE = 500
+BATCH_SIZE = 500
 
 
 def session_names(connection: Connection, server_id: int) -> frozenset[str]:
@@ -78,7 +78,7 @@ def _awaited(server_ids: Iterable[int]) -> CompoundSelect[Any]:
 def known_fingerprints(connection: Connection, workspace_id: int, fingerprints: Iterable[str]) -> frozenset[str]:
     """Those of these keys that the workspace has, on a server or with a user."""
     known: set[str] = set()
-    for wanted in chunks(sorted(set(fingerprints)), AT_ONCE):
+    for wanted in chunks(sorted(set(fingerprints)), BATCH_SIZE):
         on_servers = (
             select(credentials.c.fingerprint)
             .join(servers, servers.c.id == credentials.c.server_id)

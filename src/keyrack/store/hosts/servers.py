@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Select, or_, select
 from keyrack.model import Page, Place, Server, SystemUser, Window
 from keyrack.ssh.names import spellings
 from keyrack.store.database import announce
-from keyrack.store.engine.at_once import expect
+from keyrack.store.engine.nonblocking import expect
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.hosts import lineage, reported_facts, server_states
 from keyrack.store.per_server import per_server
@@ -22,7 +22,7 @@ from keyrack.store.sealing import held_servers, receipts, sealed, sealed_sets, s
 from keyrack.store.tables import enrolments, removed_accounts, server_tags, servers, system_users
 from keyrack.store.tables.hosts import REPORTED_LINEAGE, ROLLED_BACK_AT
 
-MOST_KEPT = 10_000
+MAX_KEPT = 10_000
 # What of a record the table calls otherwise.
 _STORED_AS = {"reported_lineage": REPORTED_LINEAGE, "rolled_back_at": ROLLED_BACK_AT}
 
@@ -581,12 +581,12 @@ def _with_tags(server: Server, tags: Mapping[int, list[str]]) -> Server:
 
 
 # A host's row is read for its document, for the proof of its agent and for its report, and changes with that alone.
-_servers = Records(_server, keep=lambda server: server.sound, most=MOST_KEPT, table=servers)
+_servers = Records(_server, keep=lambda server: server.sound, most=MAX_KEPT, table=servers)
 _tags_held = Records(
     lambda connection, row: (row.server_id, row.tag, sealed.sound(connection, server_tags, row)),
     named=("server_id", "tag"),
     keep=lambda held: held[2],
-    most=MOST_KEPT,
+    most=MAX_KEPT,
     table=server_tags,
 )
 

@@ -16,7 +16,7 @@ from keyrack.store.per_server import per_server
 from keyrack.store.rows import page, piece_after
 from keyrack.store.tables import credentials, servers, system_users, unmanaged_keys, user_keys, users
 
-AT_ONCE = 500
+BATCH_SIZE = 500
 LIMITLESS = 1_000_000
 """SQLite takes an offset only beside a limit."""
 
@@ -98,7 +98,7 @@ def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def change(connection: Connection, key_ids: Sequence[int], values: Mapping[str, Any]) -> None:
     """Set columns of some."""
-    for some in chunks(key_ids, AT_ONCE):
+    for some in chunks(key_ids, BATCH_SIZE):
         connection.execute(update(unmanaged_keys).where(unmanaged_keys.c.id.in_(some)).values(**values))
 
 

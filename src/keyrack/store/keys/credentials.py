@@ -23,7 +23,7 @@ from keyrack.store.tables import (
 from keyrack.store.unchanged import kept
 
 _ACKNOWLEDGED = "acknowledged"
-MOST_CHECKED = 60_000
+MAX_CHECKED = 60_000
 """Credentials whose records are kept in memory with their seals checked; some 2 kB each."""
 
 
@@ -259,6 +259,6 @@ _checked_credentials = Records(
         sealed.holds(connection, credentials, row),
     ),
     keep=lambda checked: checked.holds,
-    most=MOST_CHECKED,
+    most=MAX_CHECKED,
     table=credentials,
 )

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Select, insert, select, update
 from keyrack.store.chunks import chunks
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.sealing import sealed_sets
-from keyrack.store.sealing.sums import AT_ONCE
+from keyrack.store.sealing.sums import BATCH_SIZE
 from keyrack.store.tables import credentials, freezes, servers, system_users, user_keys, users
 
 
@@ -116,7 +116,7 @@ def _credentials_of_keys(workspace_id: int, fingerprints: Sequence[str]) -> Sele
 def credentials_of_keys(connection: Connection, workspace_id: int, fingerprints: Iterable[str]) -> list[Row]:
     """The rows of a workspace's credentials with one of these keys."""
     rows: list[Row] = []
-    for some in chunks(fingerprints, AT_ONCE):
+    for some in chunks(fingerprints, BATCH_SIZE):
         rows += _credentials_of_keys.rows(connection, workspace_id, some)
     return rows
 

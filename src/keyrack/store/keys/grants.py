@@ -21,7 +21,7 @@ from keyrack.store.tables import (
     users,
 )
 
-MOST_ALIKE = 100
+MAX_ALIKE = 100
 GrantPlace = tuple[int | None, int | None, int | None, str | None]
 
 
@@ -58,7 +58,7 @@ def _grants_like(
     for column, value in ((grants.c.user_id, user_id), (grants.c.group_id, group_id), (grants.c.server_id, server_id)):
         same.append(column.is_(None) if value is None else column == value)
     same.append(grants.c.tag.is_(None) if tag is None else grants.c.tag == tag)
-    return select(grants).where(*same).order_by(grants.c.id).limit(MOST_ALIKE)
+    return select(grants).where(*same).order_by(grants.c.id).limit(MAX_ALIKE)
 
 
 def grants_like(

@@ -1,6 +1,6 @@
 """Questions about keys on many servers at once, and their writing; must decide nothing.
 
-No question here is asked once a server: what is asked of ten thousand servers takes a few, see AT_ONCE.
+No question here is asked once a server: what is asked of ten thousand servers takes a few, see BATCH_SIZE.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.keys.grants import begun
 from keyrack.store.keys.terms import in_force
 from keyrack.store.sealing import sealed, sealed_sets
-from keyrack.store.sealing.sums import AT_ONCE
+from keyrack.store.sealing.sums import BATCH_SIZE
 from keyrack.store.tables import (
     credentials,
     grants,
@@ -98,7 +98,7 @@ def _tagged(workspace_id: int, tag: str) -> Select[Any]:
 def accounts_named(connection: Connection, server_ids: Iterable[int], username: str) -> dict[int, int]:
     """Where there is a system user of this name: server to the system user's id."""
     user_ids: dict[int, int] = {}
-    for some in chunks(server_ids, AT_ONCE):
+    for some in chunks(server_ids, BATCH_SIZE):
         user_ids.update(_accounts.raw(connection, some, username)[1])
     return user_ids
 
@@ -112,7 +112,7 @@ def _accounts(server_ids: Sequence[int], username: str) -> Select[Any]:
 def credentials_labelled(connection: Connection, server_ids: Iterable[int], label: str) -> list[HeldCredential]:
     """The credentials with a label on these servers, ended or not, by server."""
     held: list[HeldCredential] = []
-    for some in chunks(server_ids, AT_ONCE):
+    for some in chunks(server_ids, BATCH_SIZE):
         held += _held(connection, _labelled.rows(connection, some, label))
     return held
 
@@ -165,13 +165,13 @@ def change_credentials(
 
 def remove_credentials(connection: Connection, ids: Iterable[int]) -> None:
     """Delete credentials."""
-    for some in chunks(ids, AT_ONCE):
+    for some in chunks(ids, BATCH_SIZE):
         sealed_sets.remove_among(connection, credentials, id=some)
 
 
 def remove_held(connection: Connection, held: Iterable[HeldCredential]) -> None:
     """Delete credentials that were read in this transaction."""
-    for some in chunks(held, AT_ONCE):
+    for some in chunks(held, BATCH_SIZE):
         sound = {one.row.id: one.row for one in some if one.holds}
         sealed_sets.remove_among(connection, credentials, sound, id=[one.row.id for one in some])
 
@@ -184,7 +184,7 @@ def unrevoke(connection: Connection, server_ids: Iterable[int], fingerprints: It
         return
     noted = set(_revoked_everywhere.values(connection, ids, prints))
     free = [one for one in prints if one not in noted]
-    for some in chunks(ids, AT_ONCE) if free else ():
+    for some in chunks(ids, BATCH_SIZE) if free else ():
         sealed_sets.remove_among(connection, revocations, server_id=some, fingerprint=free)
 
 

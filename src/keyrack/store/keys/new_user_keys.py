@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, case, exists, func, select
 
 from keyrack.model import Actor
-from keyrack.store.engine.group_commit import MOST_TOGETHER
+from keyrack.store.engine.group_commit import MAX_COMMANDS
 from keyrack.store.engine.prepared import PendingRows, Row, prepared
 from keyrack.store.keys import ended_keys, grants
 from keyrack.store.keys.key_prefetch import KeyPrefetch
@@ -64,7 +64,7 @@ class UserKeyPlacePrefetch(KeyPrefetch):
     def start(self, connection: Connection) -> None:
         """Have it asked in this transaction, without waiting."""
         self.discard()
-        few = self._most - MOST_TOGETHER
+        few = self._most - MAX_COMMANDS
         if few > 0:  # else each is asked for when it comes
             place_rows = _place.enqueue(connection, *self._question(connection, few))
             self._pending = place_rows, grants.enqueue_servers_of_user(connection, self._user_id)

@@ -22,7 +22,7 @@ from keyrack.store.tables import (
     users,
 )
 
-MOST = 20
+MAX = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Opening:
 def of_account(
     connection: Connection, *, workspace_id: int, server_id: int, username: str, fingerprint: str, at: datetime
 ) -> tuple[Opening, ...]:
-    """What lets a key into an account of a server, at most MOST of each kind."""
+    """What lets a key into an account of a server, at most MAX of each kind."""
     openings = [*_entries(connection, workspace_id, fingerprint, at, server_id, username)]
     granted = _grants_for.rows(connection, workspace_id, server_id, username, fingerprint, at)
     openings += [Opening("grant", row.id, row.owner, server_id, row.server_name, username) for row in granted]
@@ -58,12 +58,12 @@ def files_of_accounts(
     for row in _files_of_many.rows(connection, server_ids, username, fingerprints):
         place = (row.server_id, row.fingerprint)
         opening = Opening("file", row.id, row.path, row.server_id, row.server_name, row.username)
-        openings[place] = (*openings.get(place, ()), opening)[:MOST]
+        openings[place] = (*openings.get(place, ()), opening)[:MAX]
     return openings
 
 
 def of_workspace(connection: Connection, *, workspace_id: int, fingerprint: str, at: datetime) -> tuple[Opening, ...]:
-    """Where a key is let in as itself, whoever's it is: credentials and files, at most MOST of each kind."""
+    """Where a key is let in as itself, whoever's it is: credentials and files, at most MAX of each kind."""
     return tuple(_entries(connection, workspace_id, fingerprint, at))
 
 
@@ -101,7 +101,7 @@ def _grants_for(workspace_id: int, server_id: int, username: str, fingerprint: s
             applies(server_id, workspace_id, at),
         )
         .order_by(grants.c.id)
-        .limit(MOST)
+        .limit(MAX)
     )
 
 
@@ -125,7 +125,7 @@ def _credentials_for(
             in_force(credentials.c.expires_at, at),
         )
         .order_by(credentials.c.id)
-        .limit(MOST)
+        .limit(MAX)
     )
     if server_id is not None:
         # See _credential_lets_in.
@@ -151,7 +151,7 @@ def _files_for(workspace_id: int, fingerprint: str, server_id: int | None, usern
             unmanaged_keys.c.state != "gone",
         )
         .order_by(unmanaged_keys.c.id)
-        .limit(MOST)
+        .limit(MAX)
     )
     if server_id is not None:
         whose = or_(unmanaged_keys.c.username == username, unmanaged_keys.c.username == "*")

@@ -15,7 +15,7 @@ from keyrack.store.hosts import applied as applied_revisions
 from keyrack.store.hosts.applied import Applied
 from keyrack.store.per_server import per_server
 from keyrack.store.sealing import receipts, sealed, sealed_sets
-from keyrack.store.sealing.sums import AT_ONCE
+from keyrack.store.sealing.sums import BATCH_SIZE
 from keyrack.store.tables import (
     credentials,
     deleted_server_keys,
@@ -63,7 +63,7 @@ def add_many(
     entries: server, fingerprint and the key's line; revisions: by server the one that tells it so.
     """
     added: list[tuple[int, str]] = []
-    for some in chunks(entries, AT_ONCE):
+    for some in chunks(entries, BATCH_SIZE):
         known = _known.rows(connection, sorted({one[0] for one in some}), sorted({one[1] for one in some}))
         held = {(row.server_id, row.fingerprint) for row in known}
         new = [entry for entry in some if entry[:2] not in held]

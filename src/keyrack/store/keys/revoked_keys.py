@@ -16,7 +16,7 @@ from keyrack.store.rows import page, piece_after
 from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import revoked_keys
 
-AT_ONCE = 500
+BATCH_SIZE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def _get(workspace_id: int, fingerprint: str) -> Select[Any]:
 def among(connection: Connection, workspace_id: int, fingerprints: Sequence[str]) -> frozenset[str]:
     """Those of these keys that are revoked everywhere."""
     revoked: set[str] = set()
-    for some in chunks(fingerprints, AT_ONCE):
+    for some in chunks(fingerprints, BATCH_SIZE):
         which = (revoked_keys.c.workspace_id == workspace_id, revoked_keys.c.fingerprint.in_(some))
         statement = select(revoked_keys.c.fingerprint).where(*which)
         revoked.update(connection.execute(statement).scalars())

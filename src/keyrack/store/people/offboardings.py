@@ -22,7 +22,7 @@ from keyrack.store.keys import revocations as revoked
 from keyrack.store.keys.terms import token_in_force
 from keyrack.store.rows import inserted, paged
 from keyrack.store.sealing import receipts, sealed, sealed_sets, seals
-from keyrack.store.sealing.sums import AT_ONCE
+from keyrack.store.sealing.sums import BATCH_SIZE
 from keyrack.store.tables import (
     access_keys,
     credentials,
@@ -63,7 +63,7 @@ KINDS = [
 ]
 
 _GONE = "gone_"
-MOST_NAMED = 1000
+MAX_NAMED = 1000
 """Values that one statement names."""
 
 
@@ -211,7 +211,7 @@ class HeldAccess:
     tokens: Sequence[Row]
     access_keys: Sequence[Row]
     sessions: Sequence[Row]
-    found: Sequence[Row]
+    unmanaged_keys: Sequence[Row]
     key_sources: Sequence[Row]
     requests: Sequence[Row]
 
@@ -229,7 +229,7 @@ def held(connection: Connection, workspace_id: int, user_id: int, at: datetime) 
         tokens=_tokens.rows(connection, user_id, at),
         access_keys=_access_keys.rows(connection, user_id),
         sessions=_sessions.rows(connection, workspace_id, fingerprints),
-        found=_unmanaged.rows(connection, workspace_id, fingerprints),
+        unmanaged_keys=_unmanaged.rows(connection, workspace_id, fingerprints),
         key_sources=sources.rows_of_user(connection, user_id),
         requests=asked.pending_rows(connection, user_id),
     )
@@ -335,7 +335,7 @@ def refuse(
 
 def accept(connection: Connection, server_ids: Sequence[int], fingerprints: Sequence[str]) -> None:
     """Let keys be given to hosts again; none that is revoked everywhere may be among them."""
-    for some in chunks(server_ids, MOST_NAMED):
+    for some in chunks(server_ids, MAX_NAMED):
         which = (revocations.c.server_id.in_(some), revocations.c.fingerprint.in_(fingerprints))
         sealed.remove(connection, revocations, *which)
 
@@ -355,7 +355,7 @@ def revoked_everywhere(connection: Connection, workspace_id: int, fingerprints: 
 def present(connection: Connection, table: Table, column: str, values: Iterable[Any]) -> frozenset[Any]:
     """Those of these values that a row of a table has in a column, such as ids of servers that are still there."""
     existing: set[Any] = set()
-    for some in chunks(sorted(set(values)), MOST_NAMED):
+    for some in chunks(sorted(set(values)), MAX_NAMED):
         question = select(table.c[column]).where(table.c[column].in_(some))
         existing |= set(connection.execute(question).scalars())
     return frozenset(existing)
@@ -396,7 +396,7 @@ def add_hosts(connection: Connection, offboarding_id: int, hosts: Iterable[tuple
         {"offboarding_id": offboarding_id, "server_id": server_id, "name": name, "revision": revision}
         for server_id, name, revision in hosts
     ]
-    for some in chunks(rows, AT_ONCE):
+    for some in chunks(rows, BATCH_SIZE):
         sealed_sets.insert_many(connection, offboarding_hosts, some)
 
 

@@ -67,13 +67,13 @@ NOT_AT_EACH_READ = frozenset(("expired_keys", "revoked_keys", "servers"))
 """Tables whose rows are not checked against the tree at each read: rows that only refuse count even where they do not
 fit, and a server is checked where its document is made. The scan of the tree (sealed_tables.scan_nodes) finds both."""
 
-_MOST_FITTING = 50_000
+_MAX_FITTING = 50_000
 _PENDING = "keyrack tree changes"
 _ROOT_READ = "keyrack tree root"
 _BEGAN = "keyrack tree began"
 READS = "keyrack tree reads"
 _PLACES = "keyrack tree places"
-AT_ONCE = 5_000
+BATCH_SIZE = 5_000
 
 
 def begin(connection: Connection, *, reads: bool) -> None:
@@ -169,7 +169,7 @@ def _fits(connection: Connection, table: Table, row: Mapping[str, Any], place: P
         shares = _fitting(connection, table, row, place, total)
         kept = (slot, shares)
         if noted is None and shares:  # that nothing fits may change with the rows alone: somebody puts them right
-            if len(seals.seen.fitting) >= _MOST_FITTING:
+            if len(seals.seen.fitting) >= _MAX_FITTING:
                 seals.seen.fitting.clear()
             seals.seen.fitting[place] = kept
     if (row["id"] if table.name == "servers" else row[SEAL]) not in kept[1]:
@@ -354,7 +354,7 @@ def settle(connection: Connection) -> None:
         _locking_root.enqueue(connection)  # in a statement of its own: what others add meanwhile must be seen after it
     wanted = sorted({ROOT}.union(*(tree_nodes.path_to(place) for place in noted)))
     read: dict[int, bytes] = {}
-    for some in chunks(wanted, AT_ONCE):
+    for some in chunks(wanted, BATCH_SIZE):
         read.update((row["id"], bytes(row["content"])) for row in _nodes.rows(connection, some))
     root = _checked(connection, read.pop(ROOT, None))
     if root is not None:

@@ -51,7 +51,7 @@ def _cascaded() -> dict[str, tuple[tuple[Table, Any, Any], ...]]:
 
 
 _HANGING = _cascaded()
-MOST_DELETES = 3
+MAX_DELETES = 3
 """So often rows are deleted by a condition on PostgreSQL, before one that is there still was kept by others."""
 
 
@@ -225,7 +225,7 @@ def _removed(connection: Connection, table: Table, where: Sequence[Any]) -> list
     On PostgreSQL it may also have been entered by others since the statement began: such a one goes the next time.
     """
     gone: list[Mapping[str, Any]] = []
-    for _ in range(1 if connection.dialect.name == "sqlite" else MOST_DELETES):
+    for _ in range(1 if connection.dialect.name == "sqlite" else MAX_DELETES):
         deleted = connection.execute(delete(table).where(*where).returning(*table.c))
         gone += [dict(row) for row in deleted.mappings()]
         if connection.execute(select(1).select_from(table).where(*where).limit(1)).first() is None:

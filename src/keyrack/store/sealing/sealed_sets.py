@@ -31,7 +31,7 @@ from keyrack.store.chunks import chunks
 from keyrack.store.engine.prepared import Prepared, Row, Statement, among, placeholder, prepared, write_lost
 from keyrack.store.sealing import sealed, sums
 from keyrack.store.sealing.seals import SEAL, VOLATILE, seals_of
-from keyrack.store.sealing.sums import AT_ONCE
+from keyrack.store.sealing.sums import BATCH_SIZE
 from keyrack.store.tables import servers
 
 Ids = Sequence[int]
@@ -186,7 +186,7 @@ def change_many(
 def locked_servers(connection: Connection, server_ids: Iterable[int]) -> list[Row]:
     """What is sealed of these servers, by id; nobody else changes them until the end."""
     rows: list[Row] = []
-    for some in chunks(sorted(set(server_ids)), AT_ONCE):
+    for some in chunks(sorted(set(server_ids)), BATCH_SIZE):
         rows += _locking_servers().rows(connection, some)
     return rows
 

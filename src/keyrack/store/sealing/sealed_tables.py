@@ -16,8 +16,8 @@ from keyrack.store.tables import access_tree as tree
 from keyrack.store.tables import offboarding_git, offboarding_hosts, revocations, servers
 from keyrack.store.tables.columns import Flag, Json, Moment, as_bytes, as_flag, as_json, as_moment, as_number, as_text
 
-AT_ONCE = 10_000
-MOST_NAMED = 500
+BATCH_SIZE = 10_000
+MAX_NAMED = 500
 
 
 def every(connection: Connection, table: Table, *where: Any) -> Iterator[Mapping[str, Any]]:
@@ -27,16 +27,16 @@ def every(connection: Connection, table: Table, *where: Any) -> Iterator[Mapping
 
 
 def pieces(
-    connection: Connection, table: Table, *where: Any, after: Sequence[Any] = (), at_once: int = AT_ONCE
+    connection: Connection, table: Table, *where: Any, after: Sequence[Any] = (), batch_size: int = BATCH_SIZE
 ) -> Iterator[Sequence[Mapping[str, Any]]]:
     """The same, piece by piece; after: the key of a row, there or not, behind which to begin."""
     named, last = list(table.primary_key), list(after)
     while True:
         further = [tuple_(*named) > tuple_(*last) if len(named) > 1 else named[0] > last[0]] if last else []
-        statement = select(table).where(*where, *further).order_by(*named).limit(at_once)
+        statement = select(table).where(*where, *further).order_by(*named).limit(batch_size)
         rows = [dict(row) for row in connection.execute(statement).mappings()]
         yield rows
-        if len(rows) < at_once:
+        if len(rows) < batch_size:
             return
         last = [rows[-1][column.name] for column in named]
 
@@ -58,7 +58,7 @@ def seal_all(
                     done.append({**row, SEAL: seals.of(table, row)})
             except NO_VALUES_OF_OURS:
                 continue
-            if len(done) == AT_ONCE:
+            if len(done) == BATCH_SIZE:
                 sealed.set_seals(connection, table, done, there=False)
                 of_table += len(done)
                 done = []
@@ -106,7 +106,7 @@ def count_all(connection: Connection, *, since: int = 0) -> int:
             if table.name == "servers" or seals.holds(table, row):
                 access_tree.note(connection, table, None, row)
                 rows += 1
-            if rows % AT_ONCE == 0:
+            if rows % BATCH_SIZE == 0:
                 access_tree.settle(connection)
         access_tree.settle(connection)
     return rows
@@ -118,7 +118,7 @@ def counted(connection: Connection, table: Table, after: int = -1) -> Iterator[t
     """
     column = table.c[access_tree.TREES[table.name][1]]
     held = [index for index in access_tree.places_held(connection, table) if index > after]
-    for some in chunks(held, MOST_NAMED):
+    for some in chunks(held, MAX_NAMED):
         there = set(connection.execute(select(column).where(column.in_(some))).scalars())
         yield from ((index, index in there and not _lacks_some(connection, table, index)) for index in some)
 

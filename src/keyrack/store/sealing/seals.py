@@ -95,8 +95,8 @@ OF_SERVER = frozenset(
 _NAMES: Mapping[str, tuple[str, ...]] = {name: tuple(metadata.tables[name].c.keys()) for name in VOLATILE}
 SEALED_TABLES: tuple[Table, ...] = tuple(metadata.tables[name] for name in VOLATILE)
 _KEY = "keyrack seals"
-MOST_NODES = 8_192
-MOST_FOUND = 1000
+MAX_NODES = 8_192
+MAX_FOUND = 1000
 NO_VALUES_OF_OURS = (TypeError, ValueError, OverflowError, AttributeError)
 """What is raised where a row is written out, to be sealed, whose values no column of ours can hold."""
 
@@ -142,7 +142,7 @@ class Seen:
 
     def keep(self, nodes: Mapping[int, tuple[bytes, bytes]]) -> None:
         """Keep nodes, each with the link that was computed of it."""
-        if len(self.nodes) >= MOST_NODES:
+        if len(self.nodes) >= MAX_NODES:
             self.nodes.clear()
         self.nodes.update(nodes)
 
@@ -212,7 +212,7 @@ class Seals:
     def note_altered(self, altered: AlteredRow) -> None:
         """Remember an altered row until somebody takes it."""
         with self._lock:
-            if len(self.unreported) < MOST_FOUND:
+            if len(self.unreported) < MAX_FOUND:
                 self.unreported[altered.name] = altered
 
     def take_unreported(self) -> tuple[AlteredRow, ...]:

@@ -28,8 +28,8 @@ NOTHING = bytes(32)
 """The sum of a server of which nothing was counted yet."""
 _NONCE = 16
 _WIDTH = _NONCE + 32
-_MOST_SUMMANDS = 100_000  # some 230 bytes each
-AT_ONCE = 5_000  # rows read by one question, so that what is held in memory is bounded
+_MAX_SUMMANDS = 100_000  # some 230 bytes each
+BATCH_SIZE = 5_000  # rows read by one question, so that what is held in memory is bounded
 _MODULUS = 2**256
 _PENDING = "keyrack sums"
 _WRITTEN = "keyrack written servers"
@@ -74,7 +74,7 @@ def settle_servers(connection: Connection) -> None:
     concerned = [server_id for server_id, delta in sorted(pending.items()) if delta % _MODULUS]
     table, seals = metadata.tables["servers"], seals_of(connection)
     given: list[dict[str, Any]] = []
-    for some in chunks(concerned, AT_ONCE):
+    for some in chunks(concerned, BATCH_SIZE):
         rows = {number: written[number] for number in some if number in written}
         if unread := [number for number in some if number not in written]:
             rows |= {row["id"]: row for row in _locking_servers.rows(connection, unread)}
@@ -276,7 +276,7 @@ def _summand(seals: Seals, seal: Any, *, keep: bool = True) -> int:
     if (known := seals.summands.get(seal)) is None:
         known = int.from_bytes(seals.mac(b"what a server's row adds " + seal), "big")
         if keep:
-            if len(seals.summands) >= _MOST_SUMMANDS:
+            if len(seals.summands) >= _MAX_SUMMANDS:
                 seals.summands.clear()
             seals.summands[seal] = known
     return known

@@ -10,7 +10,7 @@ from keyrack.errors import Refusal, invalid
 from keyrack.web.api import Call
 from keyrack.web.codearts import parameters
 
-MOST = 100
+MAX = 100
 
 
 def let_in(call: Call, repository: int | str, *, user: str, role: str) -> Iterator[tuple[Mapping[str, Any], str]]:
@@ -20,8 +20,8 @@ def let_in(call: Call, repository: int | str, *, user: str, role: str) -> Iterat
     """
     repositories.may_add_members(call.instance, call.actor, repository)
     wanted = call.body.get("users")
-    if not isinstance(wanted, list) or not 0 < len(wanted) <= MOST:
-        raise invalid("users", f"users takes a list of 1 to {MOST} users.")
+    if not isinstance(wanted, list) or not 0 < len(wanted) <= MAX:
+        raise invalid("users", f"users takes a list of 1 to {MAX} users.")
     for item in wanted:
         sent: Mapping[str, Any] = item if isinstance(item, dict) else {}
         message = ""

@@ -47,7 +47,7 @@ def delete_ssh_key(call: Call) -> Response:
 
 
 ENDPOINTS = (
-    Endpoint("POST", "/user/keys", add_ssh_key, at_once=True),
-    Endpoint("GET", "/user/keys", list_user_keys, at_once=True),
+    Endpoint("POST", "/user/keys", add_ssh_key, on_event_loop=True),
+    Endpoint("GET", "/user/keys", list_user_keys, on_event_loop=True),
     Endpoint("DELETE", "/user/keys/{key_id}", delete_ssh_key),
 )

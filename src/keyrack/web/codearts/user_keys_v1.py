@@ -10,7 +10,7 @@ from keyrack.web.api import Call, Endpoint
 from keyrack.web.codearts import parameters, shapes
 
 LONGEST_TITLE = 255
-MOST_LISTED = 100_000
+MAX_LISTED = 100_000
 
 
 def add_ssh_key(call: Call) -> Response:
@@ -28,7 +28,7 @@ def add_ssh_key(call: Call) -> Response:
 
 def list_ssh_keys(call: Call) -> Response:
     """List all of your own SSH keys (v1), which has no pages"""
-    page = user_keys.find(call.instance, call.actor, limit=MOST_LISTED)
+    page = user_keys.find(call.instance, call.actor, limit=MAX_LISTED)
     return shapes.succeeded({"total": page.total, "sshkey": [shapes.user_key_v1(key) for key in page.items]})
 
 
@@ -45,7 +45,7 @@ def refuse_private_key(call: Call) -> Response:
 
 ENDPOINTS = (
     Endpoint("POST", "/users/sshkey", add_ssh_key),
-    Endpoint("GET", "/users/sshkey", list_ssh_keys, at_once=True),
+    Endpoint("GET", "/users/sshkey", list_ssh_keys, on_event_loop=True),
     Endpoint("DELETE", "/users/sshkey/{id}", delete_ssh_key),
     Endpoint("POST", "/users/sshkey/privatekey/verify", refuse_private_key, open=True),
 )

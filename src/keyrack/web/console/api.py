@@ -112,7 +112,7 @@ def read_form(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool
         raise bodies.malformed("The console takes forms.", "content-type")
     try:
         pairs = parse_qsl(
-            content.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=bodies.MOST_FIELDS
+            content.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=bodies.MAX_FIELDS
         )
     except (UnicodeError, ValueError):
         raise bodies.malformed("The body is not a valid form.") from None
@@ -227,6 +227,8 @@ def _answer(page: ConsolePage, call: Call) -> Response:
             kept = [pair for pair in visit.form.pairs() if pair[0] not in (safety.FIELD, *first.fixed)]
             hidden = [*kept, *first.fixed.items(), (CONFIRMED, "yes")]
             return visit.show("confirm.html", asked=first, hidden=hidden)
+        if page.typed is not None:
+            page.typed(visit)
         if page.dangerous:
             proven = reauthentication.demand(visit)
             if isinstance(proven, Response):

@@ -33,8 +33,8 @@ POLL_SECONDS = 1.0
 SESSIONS_EACH = 3
 """After how many polls it is asked again which sessions have ended."""
 BEAT_SECONDS = 10.0
-MOST_OF_SESSION = 8
-MOST = 2000
+MAX_PER_SESSION = 8
+MAX = 2000
 BUSY_SECONDS = 5
 log = logger("keyrack.web")
 
@@ -107,8 +107,8 @@ class Live:
 
     def is_full_for(self, listener: _Listener) -> bool:
         """Whether this stream would be one too many."""
-        full = len(self._listeners) >= MOST
-        return self._closing or full or self._of_session[listener.visitor.session.id] >= MOST_OF_SESSION
+        full = len(self._listeners) >= MAX
+        return self._closing or full or self._of_session[listener.visitor.session.id] >= MAX_PER_SESSION
 
     def enter(self, listener: _Listener) -> None:
         """Tell a stream what moves from now on."""

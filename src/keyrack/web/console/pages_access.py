@@ -40,8 +40,8 @@ from keyrack.web.console.visits import (
 
 HOSTS, PEOPLE, PEOPLE_LISTED = 40, 50, 30
 """How many are on one page: hosts, people on the map, and people in the list, where each may have many lines."""
-MOST = 1000
-MOST_LINES = 20
+MAX = 1000
+MAX_LINES = 20
 """Of one person on one host in the list: keys that are entered on an account are a line each."""
 # Some spreadsheets take the wide forms of these signs for the narrow ones.
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -130,7 +130,7 @@ def access(visit: Visit) -> Response:
         "access.html",
         map=shown,
         nobody=NOBODY,
-        most_lines=MOST_LINES,
+        most_lines=MAX_LINES,
         people=shown.people,
         rows=() if listed else shown.rows(),
         filters=filters,
@@ -144,7 +144,7 @@ def access(visit: Visit) -> Response:
 def _own(visit: Visit) -> Response:
     """Where somebody can log in themselves."""
     cursor = cursor_of(visit)
-    ways = who_can.find(visit.instance, visit.actor, user=visit.actor.name, cursor=cursor, limit=MOST)
+    ways = who_can.find(visit.instance, visit.actor, user=visit.actor.name, cursor=cursor, limit=MAX)
     first, onward = "/access" if cursor else "", _address({AFTER: ways.next}) if ways.next else ""
     return visit.show("my_access.html", ways=ways.items, unknown=ways.unknown, first=first, next=onward)
 
@@ -155,7 +155,7 @@ def _address(query: Mapping[str, str]) -> str:
 
 def _why(visit: Visit) -> Response:
     server, user = visit.query["server"], visit.query.get("user", "")
-    page = who_can.find(visit.instance, visit.actor, server=server, user=user or None, limit=MOST)
+    page = who_can.find(visit.instance, visit.actor, server=server, user=user or None, limit=MAX)
     host = servers.named(visit.instance, visit.actor, server)
     return visit.show("why.html", ways=page.items, host=host, user=user, more=page.next is not None)
 

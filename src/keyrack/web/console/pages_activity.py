@@ -117,7 +117,7 @@ def event(visit: Visit) -> Response:
 
 def export(visit: Visit) -> Response:
     """All that the filters leave, one JSON object a line, the newest first."""
-    pages = _events(visit, None, events.AT_ONCE)
+    pages = _events(visit, None, events.PAGE_SIZE)
     first = next(pages)  # asked before anything is sent, so that a refusal can still be answered
 
     def lines() -> Iterator[str]:

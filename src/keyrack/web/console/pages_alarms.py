@@ -15,7 +15,7 @@ from keyrack.core.keys import damaged_rows, key_sources
 from keyrack.errors import missing
 from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, rehearsed
 
-MOST = 200
+MAX = 200
 """How many alarms one page shows of each kind."""
 KINDS = {
     "line": "a way in that the database has, held back",
@@ -39,7 +39,7 @@ def place_of(alarm: Alarm) -> str:
 def alarms(visit: Visit) -> Response:
     """All alarms that stand, and those that were settled within a day."""
     shown = standing.find(visit.instance, visit.actor)
-    return visit.show("alarms.html", alarms=shown, place_of=place_of, most=MOST)
+    return visit.show("alarms.html", alarms=shown, place_of=place_of, most=MAX)
 
 
 def alarm(visit: Visit) -> Response:

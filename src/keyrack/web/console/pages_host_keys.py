@@ -26,7 +26,7 @@ from keyrack.web.console.visits import (
     unless_changed,
 )
 
-MOST = 200
+MAX = 200
 
 
 def _server(visit: Visit) -> Server:
@@ -38,7 +38,7 @@ def adding(visit: Visit) -> Response:
     server = _server(visit)
     known: tuple[str, ...] = ()
     if visit.may("systemusers:read"):
-        piece = system_users.find(visit.instance, visit.actor, server.id, limit=MOST)
+        piece = system_users.find(visit.instance, visit.actor, server.id, limit=MAX)
         known = tuple(one.username for one in piece.items)
     accounts = [("", "choose one"), *((one, one) for one in known)] if known else []
     return visit.show(

@@ -38,7 +38,7 @@ from keyrack.web import bodies
 from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged, rehearsed, unless_changed
 
 PER_PAGE = 100
-MOST = 200
+MAX = 200
 REMOVED = "removed"
 """In the address of a host's page: the unmanaged key whose removal was asked for last."""
 SPANS = (
@@ -209,7 +209,7 @@ def _ways(visit: Visit, server: Server) -> tuple[tuple[who_can.Way, ...], bool, 
     if not visit.may("access:read"):
         return (), False, ""
     try:
-        ways = who_can.find(visit.instance, visit.actor, server=str(server.id), limit=MOST)
+        ways = who_can.find(visit.instance, visit.actor, server=str(server.id), limit=MAX)
     except Refusal as refusal:
         return (), False, refusal.message
     return ways.items, ways.next is not None, ""
@@ -220,14 +220,14 @@ def _unmanaged(visit: Visit, server: Server) -> dict[str, Any]:
     looked = report_events.KEYS_DIGEST in server.facts
     if not visit.may("credentials:read"):
         return {"unmanaged": None, "looked": looked}
-    return {"unmanaged": unmanaged_keys.find(visit.instance, visit.actor, server.id, limit=MOST), "looked": looked}
+    return {"unmanaged": unmanaged_keys.find(visit.instance, visit.actor, server.id, limit=MAX), "looked": looked}
 
 
 def _accounts(visit: Visit, server: Server) -> tuple[str, ...]:
     """The accounts of a host that grants and keys may name."""
     if not visit.may("systemusers:read"):
         return ()
-    return tuple(one.username for one in system_users.find(visit.instance, visit.actor, server.id, limit=MOST).items)
+    return tuple(one.username for one in system_users.find(visit.instance, visit.actor, server.id, limit=MAX).items)
 
 
 def _add_account(visit: Visit, instance: Instance) -> SystemUser:
@@ -259,7 +259,7 @@ def add_account(visit: Visit) -> Response:
 def _sessions(visit: Visit, server: Server) -> Piece[Session] | None:
     if not visit.may("sessions:read"):
         return None
-    return sessions.find(visit.instance, visit.actor, server.id, limit=MOST)
+    return sessions.find(visit.instance, visit.actor, server.id, limit=MAX)
 
 
 def _happened(visit: Visit, server: Server) -> tuple[Event, ...]:
@@ -335,7 +335,7 @@ def enforcing(visit: Visit) -> Response:
     """What enforcing would do on a host: who stays, and whose way in ends."""
     server = servers.get(visit.instance, visit.actor, visit.number("server"))
     ways, cut, unknown = _ways(visit, server)
-    keys = unmanaged_keys.find(visit.instance, visit.actor, server.id, limit=MOST)
+    keys = unmanaged_keys.find(visit.instance, visit.actor, server.id, limit=MAX)
     managed = [(way.reason.username, way.reason.fingerprint) for way in ways]
     loses = unmanaged_keys.losing(keys.items, managed)
     gained = unmanaged_keys.gaining(keys.items, managed)
@@ -349,7 +349,7 @@ def enforcing(visit: Visit) -> Response:
         stays=[way for way in ways if way not in gains],
         unknown=unknown,
         loses=loses,
-        more=cut or keys.total > MOST,
+        more=cut or keys.total > MAX,
         plan=facts.plan_of(server),
     )
 

@@ -42,9 +42,9 @@ from keyrack.web.console.pages_live import hosts_awaited
 from keyrack.web.console.visits import Asked, Visit, change, cursor_of, page, paged, rehearsed, unless_changed
 
 PER_PAGE = 50
-MOST_WAYS = 200
-MOST_REPOSITORIES = 20
-MOST_NAMED = 10
+MAX_WAYS = 200
+MAX_REPOSITORIES = 20
+MAX_NAMED = 10
 OPENS_NOTHING = "It opens no host at this moment."
 
 
@@ -102,7 +102,7 @@ def _shown(key: UserKey, ways: who_can.Ways | None, used: Mapping[str, datetime]
 def _card(visit: Visit, key: UserKey, whose: User | None) -> KeyCard:
     """One key with where it opens; whose: None for one of the visitor's."""
     user = whose.name if whose else visit.actor.name
-    ways = who_can.find(visit.instance, visit.actor, user=user, fingerprint=key.fingerprint, limit=MOST_WAYS)
+    ways = who_can.find(visit.instance, visit.actor, user=user, fingerprint=key.fingerprint, limit=MAX_WAYS)
     return _shown(key, ways, last_uses.newest(visit.instance, visit.actor, [key]))
 
 
@@ -131,7 +131,7 @@ def _own(visit: Visit, keys: Sequence[UserKey]) -> list[KeyCard]:
     if not keys:
         return []
     asked = visit.instance, visit.actor
-    ways = who_can.find(*asked, user=visit.actor.name, limit=MOST_WAYS * len(keys))
+    ways = who_can.find(*asked, user=visit.actor.name, limit=MAX_WAYS * len(keys))
     used = last_uses.newest(*asked, keys)
     return [_shown(key, ways, used) for key in keys]
 
@@ -216,11 +216,11 @@ def key(visit: Visit) -> Response:
 
 
 def _repositories(visit: Visit, whose: User | None) -> list[str]:
-    """The paths of repositories that a person's keys open, the first MOST_REPOSITORIES of them."""
+    """The paths of repositories that a person's keys open, the first MAX_REPOSITORIES of them."""
     if whose is not None:
         memberships = offboarding.holds(visit.instance, visit.actor, whose.name)["repositories"]
-        return [one["path"] for one in memberships[:MOST_REPOSITORIES]]
-    return [one.path for one in repositories.find(visit.instance, visit.actor, limit=MOST_REPOSITORIES).items]
+        return [one["path"] for one in memberships[:MAX_REPOSITORIES]]
+    return [one.path for one in repositories.find(visit.instance, visit.actor, limit=MAX_REPOSITORIES).items]
 
 
 def _of_nobody(visit: Visit, refusal: Refusal) -> Response:
@@ -288,7 +288,7 @@ def confirming(visit: Visit) -> Asked:
         raise missing("SSH key")
     frozen = _card(visit, own, None).frozen
     words = [
-        f"It opens sessions again on {templates.few(frozen, MOST_NAMED)}."
+        f"It opens sessions again on {templates.few(frozen, MAX_NAMED)}."
         if frozen
         else ("It opens repositories again." if own.frozen else "It is no longer frozen anywhere."),
         f"Whoever holds it gets in: compare {own.fingerprint} with the fingerprint of the key that you have.",
@@ -313,7 +313,7 @@ def removing(visit: Visit) -> Asked:
         raise missing("SSH key")
     card = _card(visit, own, None)
     hosts = sorted({way.server.name for way in card.ways})
-    opened = f"It opens {card.hosts} for you: {templates.few(hosts, MOST_NAMED)}." if hosts else OPENS_NOTHING
+    opened = f"It opens {card.hosts} for you: {templates.few(hosts, MAX_NAMED)}." if hosts else OPENS_NOTHING
     words = "Every host and repository is told at once, and sessions that it opened end. You may register it again."
     button = f"Remove this key from {card.hosts}" if hosts else "Remove this key"
     title = f"Remove your key {own.title or templates.short_fingerprint(own.fingerprint or '')}?"

@@ -27,7 +27,7 @@ class HostAnswer(Protocol):
 
 def hosts_awaited(receipts: Iterable[HostAnswer]) -> str:
     """What a page with receipts watches: the hosts whose receipts are still to come; "" for none."""
-    waiting = [str(one.server_id) for one in receipts if not one.done][: watching.MOST_SERVERS]
+    waiting = [str(one.server_id) for one in receipts if not one.done][: watching.MAX_SERVERS]
     return f"host={','.join(waiting)}" if waiting else ""
 
 

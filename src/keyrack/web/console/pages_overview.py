@@ -14,7 +14,7 @@ from keyrack.web.console import charts
 from keyrack.web.console.pages_alarms import place_of
 from keyrack.web.console.visits import Visit, page
 
-MOST_WAYS = 1000
+MAX_WAYS = 1000
 Drawn = tuple[str, tuple[str, ...], charts.Numbers, Markup]
 """A chart: its title, the heads of the table beside it, the rows of both, and the drawing."""
 
@@ -22,7 +22,7 @@ Drawn = tuple[str, tuple[str, ...], charts.Numbers, Markup]
 def overview(visit: Visit) -> Response:
     """The first page."""
     if not visit.may("access:read"):
-        ways = who_can.find(visit.instance, visit.actor, user=visit.actor.name, limit=MOST_WAYS)
+        ways = who_can.find(visit.instance, visit.actor, user=visit.actor.name, limit=MAX_WAYS)
         own = visit.may(user_keys.READ)
         keys = user_keys.find(visit.instance, visit.actor, limit=200).items if own else ()
         return visit.show("my_overview.html", ways=ways.items, more=ways.next is not None, keys=keys, own=own)

@@ -31,9 +31,9 @@ from keyrack.web.console.visits import (
 )
 
 PER_PAGE = 100
-MOST = 200
-MOST_WAYS = 80
-MOST_ACTIONS = 12
+MAX = 200
+MAX_WAYS = 80
+MAX_ACTIONS = 12
 CONFIRM = "confirm"
 OWN_KEYS = (user_keys.ADD, user_keys.READ, user_keys.DELETE)
 """What somebody needs to register public keys of their own, and to take them away."""
@@ -74,11 +74,11 @@ def add(visit: Visit) -> Response:
 def person(visit: Visit) -> Response:
     """One person: keys, where they can log in, what they hold."""
     user = named_people.get(visit.instance, visit.actor, visit.path["name"])
-    keys, _, used = last_uses.user_keys(visit.instance, visit.actor, user=user.name, offset=0, limit=MOST)
+    keys, _, used = last_uses.user_keys(visit.instance, visit.actor, user=user.name, offset=0, limit=MAX)
     ways: tuple[who_can.Way, ...] = ()
     more, nothing = False, None
     if visit.may("access:read"):
-        page = who_can.find(visit.instance, visit.actor, user=user.name, limit=MOST_WAYS)
+        page = who_can.find(visit.instance, visit.actor, user=user.name, limit=MAX_WAYS)
         ways, more, nothing = page.items, page.next is not None, page.note
     others = user.disabled_at is None and visit.actor.user_id != user.id
     return visit.show(
@@ -150,7 +150,7 @@ def setting_rights(visit: Visit) -> Asked:
     words = [stays if role is user.role else f"{user.name} is {user.role.value} and becomes {role.value}."]
     for title, some in (("They may from then on", after - before), ("They may no longer", before - after)):
         if some:
-            words.append(f"{title}: {templates.few(sorted(some), MOST_ACTIONS)}.")
+            words.append(f"{title}: {templates.few(sorted(some), MAX_ACTIONS)}.")
     if before == after:
         words.append("What they may do stays the same.")
     back, takes = f"/people/{quote(user.name)}", bool(before - after)
@@ -204,11 +204,16 @@ def going(visit: Visit) -> Response:
     return visit.show("offboard.html", preview=preview, counted=offboarding.counted(preview.gone))
 
 
-def offboard(visit: Visit) -> Response:
-    """Take a person out everywhere, once their name was typed."""
+def typed_name(visit: Visit) -> None:
+    """Refuse to take a person out whose name was not typed."""
     name = visit.path["name"]
     if visit.form.text(CONFIRM).strip() != name:
         raise invalid(CONFIRM, f"Type {name} to confirm; nothing was changed.")
+
+
+def offboard(visit: Visit) -> Response:
+    """Take a person out everywhere, once their name was typed."""
+    name = visit.path["name"]
     made = offboarding.offboard(visit.instance, visit.actor, name, reason=visit.form.text("reason"))
     return visit.go(f"/offboardings/{made.id}", f"{name} is offboarded; hosts confirm it one by one.")
 
@@ -233,7 +238,7 @@ def undo(visit: Visit) -> Response:
 def group(visit: Visit) -> Response:
     """One group and who is in it."""
     shown = groups.get(visit.instance, visit.actor, visit.path["name"])
-    known = named_people.find(visit.instance, visit.actor, limit=MOST).items if visit.may("people:write") else ()
+    known = named_people.find(visit.instance, visit.actor, limit=MAX).items if visit.may("people:write") else ()
     others = [user.name for user in known if user.name not in shown.members]
     return visit.show("group.html", group=shown, others=others, joins=visit.form.text("member"))
 
@@ -308,7 +313,7 @@ PAGES = (
         asks=resetting_second_factors,
     ),
     page(_OFFBOARD, going, offboarding.OFFBOARD),
-    change(_OFFBOARD, offboard, offboarding.OFFBOARD, again=going, dangerous=True, preview=_OFFBOARD),
+    change(_OFFBOARD, offboard, offboarding.OFFBOARD, again=going, dangerous=True, preview=_OFFBOARD, typed=typed_name),
     page("/offboardings/{id}", receipt, "people:read"),
     change("/offboardings/{id}/undo", undo, offboarding.OFFBOARD, again=receipt, dangerous=True, undo=_OFFBOARD),
     change("/groups", add_group, "people:write", again=people, undo=_DELETE_GROUP),

@@ -11,7 +11,7 @@ from keyrack.core.keys import requests, who_can
 from keyrack.store.keys.requests import PENDING
 from keyrack.web.console.visits import Visit, change, cursor_of, page, paged
 
-PER_PAGE, MOST_OFFERED = 50, 200
+PER_PAGE, MAX_OFFERED = 50, 200
 ASK = "requests:ask"
 
 
@@ -35,7 +35,7 @@ def listed(visit: Visit) -> Response:
 def _known(visit: Visit) -> list[str]:
     """The hosts that the form offers: all that the visitor may see; to members those that they reach already."""
     if visit.may("servers:read"):
-        return [one.name for one in server_list.find(visit.instance, visit.actor, limit=MOST_OFFERED).items]
+        return [one.name for one in server_list.find(visit.instance, visit.actor, limit=MAX_OFFERED).items]
     if visit.actor.user_id is None:
         return []
     ways = who_can.find(visit.instance, visit.actor, user=visit.actor.name).items

@@ -19,7 +19,7 @@ from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.web.console.key_places import places_of
 from keyrack.web.console.visits import Visit, page
 
-MOST, MOST_OFFERED = 20, 5
+MAX, MAX_OFFERED = 20, 5
 """How many hits of each kind are shown: on the page, and while somebody types. More are behind a link."""
 # Tasks that the search finds by their words: the words, where it is done, and the action that it takes.
 TASKS = (
@@ -44,7 +44,7 @@ Hits = dict[str, list[tuple[str, str]]]
 def search(visit: Visit) -> Response:
     """Show what has the text in its name; while somebody types, only the first hits, as a list to choose from."""
     text = visit.query.get("q", "").strip()
-    most = MOST_OFFERED if visit.is_part else MOST
+    most = MAX_OFFERED if visit.is_part else MAX
     hits = {"Go to": _places(visit, text), **(_named(visit, text, most) if text else {})}
     shown = {kind: items for kind, items in hits.items() if items}
     if visit.is_part:
@@ -114,14 +114,14 @@ def _words_of(visit: Visit, fingerprint: str) -> str:
     places = places_of(visit, fingerprint)
     if places is None:
         return ""
-    if places.openings:
-        first = places.openings[0]
-        account = "every account" if first.username == "*" else first.username
-        words = f"{first.name}: {account} on {first.server_name}"
+    if places.accounts:
+        first = places.accounts[0]
+        account = "every account" if first.system_user == "*" else first.system_user
+        words = f"{first.name}: {account} on {first.server}"
     else:
-        repository, deploy_key = places.deploy_keys[0]
-        words = f"{deploy_key.title}: deploy key of {repository.path}"
-    return words + (" and more" if len(places.openings) + len(places.deploy_keys) > 1 else "")
+        deploy_key = places.deploy_keys[0]
+        words = f"{deploy_key.name}: deploy key of {deploy_key.repository}"
+    return words + (" and more" if len(places.accounts) + len(places.deploy_keys) > 1 else "")
 
 
 PAGES = (page("/search", search),)

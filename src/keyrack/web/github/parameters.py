@@ -20,7 +20,7 @@ def window(call: Call) -> tuple[int, int]:
     """The page and how many are on one; what is no number from 1 on counts as not sent, as with GitHub."""
     page = bodies.number(call.query.get("page", "")) or 1
     size = bodies.number(call.query.get("per_page", "")) or A_PAGE
-    return min(page, bodies.LARGEST_ID // forges.MOST_A_PAGE), min(size, forges.MOST_A_PAGE)
+    return min(page, bodies.LARGEST_ID // forges.MAX_PER_PAGE), min(size, forges.MAX_PER_PAGE)
 
 
 def paged(call: Call, items: list[dict[str, Any]], total: int) -> Response:

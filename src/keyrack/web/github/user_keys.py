@@ -46,8 +46,8 @@ def delete_own_key(call: Call) -> Response:
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/user/keys", list_own_keys, at_once=True),
-    Endpoint("GET", "/user/keys/{key_id}", show_own_key, at_once=True),
+    Endpoint("GET", "/user/keys", list_own_keys, on_event_loop=True),
+    Endpoint("GET", "/user/keys/{key_id}", show_own_key, on_event_loop=True),
     Endpoint("POST", "/user/keys", add_own_key),
     Endpoint("DELETE", "/user/keys/{key_id}", delete_own_key),
 )

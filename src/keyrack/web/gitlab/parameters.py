@@ -19,8 +19,8 @@ from keyrack.web.api import Call
 HEADER = "private-token"
 SUDO = "sudo"
 USAGES = ("auth", "auth_and_signing")
-MOST_COUNTED = 10_000
-"""Beyond so many rows GitLab says no totals."""
+MAX_COUNTED = 10_000
+"""For more rows GitLab gives no totals."""
 
 
 class Lacking(Refusal):
@@ -31,8 +31,8 @@ class Lacking(Refusal):
 
 
 def authenticate(instance: Instance, request: Request) -> Actor:
-    """The user of the token. Raises Refusal, also where an administrator would act as somebody else: nobody does so
-    here, and the key would become the administrator's.
+    """The user of the token. Raises Refusal, also for GitLab's sudo, with which an administrator acts as another user:
+    if it were ignored, the other user's key would become the administrator's.
     """
     if SUDO in request.headers or SUDO in request.query_params:
         raise _as_nobody_else()
@@ -40,10 +40,13 @@ def authenticate(instance: Instance, request: Request) -> Actor:
 
 
 def fields(request: Request, content: bytes) -> tuple[dict[str, Any], bool]:
-    """The fields of a body, and whether it was a form. Raises Refusal, also for whom authenticate refuses so: GitLab
-    takes the name of the other user in a body, too.
+    """The fields of a body, and whether it was a form, also one in parts, as curl --form sends it and GitLab's own
+    examples do. Raises Refusal, also for sudo, which GitLab accepts in a body too.
     """
-    sent, strings = forges.fields(request, content)
+    if bodies.media_type(request) == bodies.PARTS:
+        sent, strings = bodies.parts(request, content), True
+    else:
+        sent, strings = forges.fields(request, content)
     if SUDO in sent:
         raise _as_nobody_else()
     return sent, strings
@@ -55,7 +58,7 @@ def _as_nobody_else() -> Refusal:
 
 
 class NewKey(NamedTuple):
-    """What a new key is made of."""
+    """The fields of a new key."""
 
     title: Any
     key: Any
@@ -98,7 +101,7 @@ def window(call: Call) -> tuple[int, int]:
             raise Lacking(f"{name} does not have a valid value")
         numbers.append(value)
     page, size = numbers
-    return min(page, bodies.LARGEST_ID // forges.MOST_A_PAGE), min(size, forges.MOST_A_PAGE)
+    return min(page, bodies.LARGEST_ID // forges.MAX_PER_PAGE), min(size, forges.MAX_PER_PAGE)
 
 
 def paged(call: Call, items: list[dict[str, Any]], total: int) -> Response:
@@ -110,7 +113,7 @@ def paged(call: Call, items: list[dict[str, Any]], total: int) -> Response:
         del relations["prev"]
     if page >= last:
         del relations["next"]
-    if total > MOST_COUNTED:
+    if total > MAX_COUNTED:
         del relations["last"]
     headers = {
         "Link": forges.link(call, relations.items(), size),
@@ -119,7 +122,7 @@ def paged(call: Call, items: list[dict[str, Any]], total: int) -> Response:
         "X-Next-Page": str(relations.get("next", "")),
         "X-Prev-Page": str(relations.get("prev", "")),
     }
-    if total <= MOST_COUNTED:
+    if total <= MAX_COUNTED:
         headers |= {"X-Total": str(total), "X-Total-Pages": str(last)}
     return forges.answered(call, items, headers=headers)
 

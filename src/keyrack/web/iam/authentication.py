@@ -27,7 +27,7 @@ SIGNATURE_REASONS = {
     "signature-wrong": "verify aksk signature fail",
     "access-key-unknown": "ak {key} not exist",
     "access-key-locked-out": (
-        f"the ak was locked for 5 minutes after {access_keys.MOST_FAILURES} failures in a row; try later"
+        f"the ak was locked for 5 minutes after {access_keys.MAX_FAILURES} failures in a row; try later"
     ),
     "access-key-inactive": "the ak is not active",
     "security-token-unexpected": "this ak is permanent and takes no X-Security-Token",

@@ -74,7 +74,7 @@ ENDPOINTS = (
         "credentials:read",
         asks=Search,
         answers=shapes.ListedCredentialPage,
-        at_once=True,
+        on_event_loop=True,
     ),
     endpoint(
         "POST",
@@ -85,7 +85,7 @@ ENDPOINTS = (
         answers=shapes.ListedCredential,
         shown_at="/servers/{server_id}/credentials/{id}",
         status=201,
-        at_once=True,
+        on_event_loop=True,
     ),
     endpoint(
         "GET",
@@ -93,9 +93,9 @@ ENDPOINTS = (
         show_credential,
         "credentials:read",
         answers=shapes.ListedCredential,
-        at_once=True,
+        on_event_loop=True,
     ),
-    endpoint("DELETE", PATH + "/{credential}", delete_credential, "credentials:write", at_once=True),
+    endpoint("DELETE", PATH + "/{credential}", delete_credential, "credentials:write", on_event_loop=True),
     endpoint(
         "PUT",
         "/credentials/{credential}/restrictions",

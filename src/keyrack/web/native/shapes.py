@@ -27,7 +27,7 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 PER_PAGE = 50
-MOST_PER_PAGE = 200
+MAX_PER_PAGE = 200
 _END = "2026-11-22T16:00:00Z"
 
 
@@ -115,9 +115,9 @@ def _from_1_to(most: int) -> Any:
 
 
 PageNumber = Annotated[int, _whole(bodies.LARGEST_ID, default=1), _from_1_to(bodies.LARGEST_ID)]
-PerPage = Annotated[int, _whole(MOST_PER_PAGE, default=PER_PAGE), _from_1_to(MOST_PER_PAGE)]
-MOST_DAYS = 36_500
-Days = Annotated[int, _whole(MOST_DAYS, default=1), _from_1_to(MOST_DAYS)]
+PerPage = Annotated[int, _whole(MAX_PER_PAGE, default=PER_PAGE), _from_1_to(MAX_PER_PAGE)]
+MAX_DAYS = 36_500
+Days = Annotated[int, _whole(MAX_DAYS, default=1), _from_1_to(MAX_DAYS)]
 """Days in a query."""
 IdAsked = Annotated[int | None, _whole(bodies.LARGEST_ID, default=None), _from_1_to(bodies.LARGEST_ID)]
 """An id in a query, or none."""

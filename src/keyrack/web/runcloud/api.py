@@ -78,7 +78,7 @@ def _is_there(call: Call) -> bool:
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/ping", ping, at_once=True),
+    Endpoint("GET", "/ping", ping, on_event_loop=True),
     *(
         _in_order(one)
         for one in (*servers.ENDPOINTS, *system_users.ENDPOINTS, *credentials.ENDPOINTS, *ssh_config.ENDPOINTS)

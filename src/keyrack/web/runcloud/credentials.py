@@ -56,10 +56,10 @@ def delete_credential(call: Call) -> Response:
 def _endpoints(path: str) -> tuple[Endpoint, ...]:
     one = path + "/{sshId}"
     return (
-        Endpoint("GET", path, list_credentials, "credentials:read", at_once=True),
-        Endpoint("POST", path, add_credential, "credentials:write", at_once=True),
-        Endpoint("GET", one, show_credential, "credentials:read", at_once=True),
-        Endpoint("DELETE", one, delete_credential, "credentials:write", at_once=True),
+        Endpoint("GET", path, list_credentials, "credentials:read", on_event_loop=True),
+        Endpoint("POST", path, add_credential, "credentials:write", on_event_loop=True),
+        Endpoint("GET", one, show_credential, "credentials:read", on_event_loop=True),
+        Endpoint("DELETE", one, delete_credential, "credentials:write", on_event_loop=True),
     )
 
 

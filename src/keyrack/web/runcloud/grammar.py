@@ -22,7 +22,7 @@ T = TypeVar("T")
 _PLAIN = re.compile(r"[A-Za-z0-9_-]*")
 _INTEGER = re.compile(r"-?[0-9]+")
 PER_PAGE = 15
-MOST_PER_PAGE = 40
+MAX_PER_PAGE = 40
 
 # The core's names of arguments that are spelled otherwise on this API.
 SPELLINGS = {
@@ -154,7 +154,7 @@ def is_alpha_dash(text: str) -> bool:
 def window(call: Call) -> dict[str, Any]:
     """Offset and limit of the page that is asked for; RunCloud clamps `perPage` to 40."""
     number = _whole(call.query, "page", 1)
-    per_page = min(_whole(call.query, "perPage", PER_PAGE), MOST_PER_PAGE)
+    per_page = min(_whole(call.query, "perPage", PER_PAGE), MAX_PER_PAGE)
     return {"offset": (number - 1) * per_page, "limit": per_page}
 
 

@@ -108,11 +108,11 @@ def list_nothing(call: Call) -> Response:
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/servers", list_servers, "servers:read", at_once=True),
+    Endpoint("GET", "/servers", list_servers, "servers:read", on_event_loop=True),
     Endpoint("POST", "/servers", create_server, "servers:write"),
     # Before the path with an id, which would take "shared" for one.
     Endpoint("GET", "/servers/shared", list_shared_servers, "servers:read"),
-    Endpoint("GET", "/servers/{serverId}", show_server, "servers:read", at_once=True),
+    Endpoint("GET", "/servers/{serverId}", show_server, "servers:read", on_event_loop=True),
     Endpoint("DELETE", "/servers/{serverId}", delete_server, "servers:write"),
     Endpoint("PATCH", "/servers/{serverId}/settings/meta", rename_server, "servers:write"),
     Endpoint("GET", "/servers/{serverId}/installationscript", show_installation_script, "servers:write"),

@@ -67,9 +67,9 @@ def delete_system_user(call: Call) -> Response:
 
 PATH = "/servers/{serverId}/users"
 ENDPOINTS = (
-    Endpoint("GET", PATH, list_system_users, "systemusers:read", at_once=True),
+    Endpoint("GET", PATH, list_system_users, "systemusers:read", on_event_loop=True),
     Endpoint("POST", PATH, create_system_user, "systemusers:write", hashes=True),
-    Endpoint("GET", PATH + "/{userId}", show_system_user, "systemusers:read", at_once=True),
+    Endpoint("GET", PATH + "/{userId}", show_system_user, "systemusers:read", on_event_loop=True),
     Endpoint("PATCH", PATH + "/{userId}/password", set_password, "systemusers:write", hashes=True),
     Endpoint("PATCH", PATH + "/{userId}/deploymentkey", make_deployment_key, "systemusers:write"),
     Endpoint("DELETE", PATH + "/{userId}", delete_system_user, "systemusers:write"),

@@ -19,9 +19,9 @@ from keyrack import app
 from keyrack.core.keys import credentials
 from keyrack.core.people.actors import system_actor
 from keyrack.store import tables, unchanged
-from keyrack.store.database import Database, NotAtOnce, TookLonger
+from keyrack.store.database import Database, TookLonger, WouldBlock
 from keyrack.store.engine import prepared
-from keyrack.store.engine.at_once import unchanged_answers
+from keyrack.store.engine.nonblocking import unchanged_answers
 from keyrack.store.keys import credential_lists
 from keyrack.store.keys import credentials as credential_rows
 from keyrack.store.people import tokens
@@ -36,12 +36,12 @@ LONG = text("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHE
 
 
 @contextmanager
-def at_once(database: Database) -> Iterator[None]:
+def nonblocking(database: Database) -> Iterator[None]:
     """As the database has it, once the service's event loop has let go of what it read last."""
 
     def entered() -> bool:
-        with suppress(NotAtOnce):
-            stack.enter_context(database.at_once())
+        with suppress(WouldBlock):
+            stack.enter_context(database.nonblocking())
             return True
         return False
 
@@ -170,7 +170,7 @@ def test_what_was_answered_ends_with_the_key_though_nothing_was_written(team: Se
     database, at = team.instance.database, team.instance.now()
 
     def seen(at: datetime) -> tuple[bool, int]:
-        with at_once(database):
+        with nonblocking(database):
             page = database.read(lambda c: credential_lists.find_credentials(c, 1, 1, at=at, offset=0, limit=15))
             one = database.read(lambda c: credential_rows.own_credential(c, 1, 1, 2, at))
         assert page is not None
@@ -182,7 +182,7 @@ def test_what_was_answered_ends_with_the_key_though_nothing_was_written(team: Se
 
 
 def test_what_is_kept_has_a_bound(team: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unchanged, "MOST", 5)
+    monkeypatch.setattr(unchanged, "MAX", 5)
     database, at = team.instance.database, team.instance.now()
 
     def ask(limit: int, connection: Connection) -> int:
@@ -191,13 +191,13 @@ def test_what_is_kept_has_a_bound(team: Service, monkeypatch: pytest.MonkeyPatch
         assert kept is not None
         return kept.records
 
-    with at_once(database):
+    with nonblocking(database):
         records = [database.read(partial(ask, limit)) for limit in range(1, 9)]
     assert 2 <= max(records) <= 5
 
 
 def test_who_asks_first_is_answered_at_once_too(tmp_path: Path) -> None:
-    with running(settings_for(tmp_path / "data", "")) as service, service.instance.database.at_once():
+    with running(settings_for(tmp_path / "data", "")) as service, service.instance.database.nonblocking():
         assert service.instance.database.read(lambda connection: connection.execute(text("SELECT 1")).scalar()) == 1
 
 
@@ -244,24 +244,24 @@ def test_it_is_neither_kept_waiting_nor_made_to_write(team: Service) -> None:
     def alter(connection: Connection) -> None:
         connection.execute(text("DELETE FROM credentials"))
 
-    with at_once(database):
+    with nonblocking(database):
         with pytest.raises(TookLonger):
             database.read(lambda connection: connection.execute(LONG).scalar())
-        with pytest.raises(NotAtOnce):
+        with pytest.raises(WouldBlock):
             database.write(alter)
-        with pytest.raises(NotAtOnce):
+        with pytest.raises(WouldBlock):
             database.read(alter)
     assert database.read(lambda connection: connection.execute(LONG).scalar()) == 200_000
     assert team.call("GET", f"{KEYS}/1", token="token-of-olga").status_code == 200
 
 
-def test_all_that_is_asked_at_once_is_of_one_instant(team: Service) -> None:
+def test_all_that_is_ask_nonblocking_is_of_one_instant(team: Service) -> None:
     database = team.instance.database
 
     def count(connection: Connection) -> int:
         return int(connection.execute(text("SELECT COUNT(*) FROM credentials")).scalar_one())
 
-    with at_once(database):
+    with nonblocking(database):
         first = database.read(count)
         writing = threading.Thread(target=lambda: add_credential(team, label="meanwhile"))
         writing.start()
@@ -273,7 +273,7 @@ def test_all_that_is_asked_at_once_is_of_one_instant(team: Service) -> None:
 def test_elsewhere_nothing_is_answered_at_once(tmp_path: Path) -> None:
     database = Database.open("postgresql://nobody@127.0.0.1/nothing")
     try:
-        with pytest.raises(NotAtOnce), database.at_once():
+        with pytest.raises(WouldBlock), database.nonblocking():
             pass
     finally:
         database.close()

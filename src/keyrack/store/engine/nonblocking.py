@@ -1,8 +1,8 @@
-"""Short questions to SQLite by a thread that must not be kept waiting, such as an event loop's; must know no table.
+"""Non-blocking reads of SQLite, for a thread that must never wait, such as an event loop's; must know no table.
 
 To hand a question over to another thread and its answer back takes ten times as long as SQLite takes to answer it. Here
-it is answered at once or not at all: on a connection that nobody else has, within a bounded number of SQLite's steps,
-waiting for no lock. Whoever is told NotAtOnce asks the same again on a thread that may wait.
+the calling thread asks by itself: on a connection that nobody else uses, within a bounded number of SQLite's steps, and
+without waiting for any lock. Where that is not enough it gets WouldBlock, and a thread that may wait asks again.
 """
 
 from __future__ import annotations
@@ -22,58 +22,56 @@ from keyrack.store.engine.quick import as_quick
 T = TypeVar("T")
 
 STEPS = 10_000
-"""SQLite calls back after so many of its steps (instructions of its virtual machine), to check for too many."""
-MOST_CHECKS = 20
-"""So many checks at most within one block; all its steps together take a few milliseconds."""
-
-
-MOST_ROWS = 50
-"""So many rows at most are written by a command that runs at once: each takes some time besides SQLite's steps."""
+"""After so many of its steps (instructions of its virtual machine) SQLite calls back, so that they are counted."""
+MAX_CHECKS = 20
+"""Calls back within one block, after which SQLite stops; all these steps together take a few milliseconds."""
+MAX_ROWS = 50
+"""Rows that a command on an event loop may write: each takes some time besides SQLite's steps."""
 _SHORT = "keyrack short"
 _UNCHANGED = "keyrack unchanged answers"
 
 
-class NotAtOnce(Exception):
-    """It may take longer, or needs more than reading: nothing was changed, ask again on a thread that may wait."""
+class WouldBlock(Exception):
+    """It may take too long, or has to wait or write: nothing was changed; run it again on a thread that may wait."""
 
 
-class TookLonger(NotAtOnce):
-    """It was tried, and took more than is done at once: it will again."""
+class TookLonger(WouldBlock):
+    """It was tried and took too long for an event loop, and will again."""
 
 
 def keep_short(connection: Connection, short: bool) -> None:
-    """Have commands on this connection be stopped where they are about to write many rows, or no more."""
+    """Set whether commands on this connection are stopped (see expect) before they write many rows."""
     connection.info[_SHORT] = short
 
 
 def expect(connection: Connection, rows: int) -> None:
-    """Called before so many rows are written together. Raises TookLonger where a command must be short."""
-    if rows > MOST_ROWS and connection.info.get(_SHORT):
+    """To be called before so many rows are written together. Raises TookLonger where a command must be short."""
+    if rows > MAX_ROWS and connection.info.get(_SHORT):
         raise TookLonger
 
 
 class Answers:
-    """What is kept until anybody writes to the database; records: of how many it consists, all together."""
+    """A cache that is emptied when anybody writes to the database; records: how many it holds, all together."""
 
     def __init__(self) -> None:
         self.held: dict[Any, Any] = {}
         self.records = 0
 
     def clear(self) -> None:
-        """Keep nothing of it."""
+        """Empty the cache."""
         self.held.clear()
         self.records = 0
 
 
 def unchanged_answers(connection: Connection) -> Answers | None:
-    """The answers kept on this connection until anybody writes to the database; None on one that does not check."""
+    """The cache of this connection; None on a connection that does not notice when others write."""
     answers: Answers | None = connection.info.get(_UNCHANGED)
     return answers
 
 
-class AtOnce:
-    """One connection for one thread at a time, which reads one snapshot from a block's first question to its last, or
-    to the end of the event loop's round.
+class NonblockingReader:
+    """One connection for one thread at a time. All questions of a block see one snapshot; so do all blocks of one round
+    of an event loop.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -96,23 +94,23 @@ class AtOnce:
         return self._thread == threading.get_ident()
 
     def begin(self, *, anew: bool = False) -> None:
-        """Begin a block, which end() ends, and within which the calling thread asks by read(). anew: what it sees is an
-        instant of its own. Raises NotAtOnce, and then there is none to be ended.
+        """Begin a block, inside which the calling thread asks by read(), and which end() ends. anew: with a new
+        snapshot. Raises WouldBlock; then no block has begun.
         """
         if not self._used.acquire(blocking=False):
-            raise NotAtOnce("another thread asks")
+            raise WouldBlock("another thread asks")
         if self._conn is None or self._closed:
             self._wanted = not self._closed
             self._used.release()
-            raise NotAtOnce("there is no connection yet")
+            raise WouldBlock("there is no connection yet")
         self._thread = threading.get_ident()
         self._checks = 0
         if anew:
             self._end()
 
     def end(self, later: Callable[[Callable[[], None]], object] | None = None) -> None:
-        """End a block. later: has a function called once the event loop's round is over; the blocks of that round see
-        the same instant.
+        """End a block. later: an event loop's call_soon; then the snapshot stays open for the other blocks of the
+        loop's round, and is ended after it.
         """
         self._thread = 0
         try:
@@ -125,9 +123,9 @@ class AtOnce:
             self._used.release()
 
     def end_round(self) -> None:
-        """Let go of the instant that blocks saw: whatever is asked from now on sees what was committed until then."""
+        """End the snapshot, so that later questions see what was committed meanwhile."""
         self._ends_later = False
-        # Who else is within a block ends what it sees itself; the loop waits for nobody.
+        # Another thread that is inside a block ends the snapshot itself; the loop waits for nobody.
         if self._used.acquire(blocking=False):
             try:
                 self._end()
@@ -135,16 +133,16 @@ class AtOnce:
                 self._used.release()
 
     def read(self, question: Callable[[Connection], T]) -> T:
-        """Ask within a block. Raises NotAtOnce for whatever is the matter with the database."""
+        """Ask inside a block. Raises WouldBlock for every error of the database."""
         conn, raw = self._conn, self._raw
         if conn is None or raw is None:
-            raise NotAtOnce("the connection was given up")
+            raise WouldBlock("the connection was given up")
         try:
             if not self._in_snapshot:
                 raw.execute("BEGIN")
                 self._in_snapshot = True
-                # It is another one after each commit of another connection, and this one never writes. As the first
-                # thing that is read it makes the snapshot.
+                # The number changes with each commit of another connection, and this one never writes. Being the first
+                # read, it also fixes the snapshot.
                 version = raw.execute("PRAGMA data_version").fetchone()[0]
                 if version != self._version:
                     self._answers.clear()
@@ -153,29 +151,29 @@ class AtOnce:
         except (SQLAlchemyError, sqlite3.Error) as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
             if is_damage(cause):
-                self._closed = True  # and the connection stays as it is: to close one may write
+                self._closed = True  # the connection stays open: to close it may write
             elif getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_INTERRUPT:
                 self._drop()
             else:
                 raise TookLonger from error
-            # Asked again, with patience, whoever may wait finds the words for it.
-            raise NotAtOnce(str(cause)) from error
+            # A thread that may wait asks again, and raises the error in words.
+            raise WouldBlock(str(cause)) from error
 
     def prepare(self) -> None:
-        """Open the connection where one was wanted; to be called by a thread that may wait."""
+        """Open the connection if begin() wanted it and there was none; called by a thread that may wait."""
         if self._wanted:
             self.open()
 
     def open(self) -> None:
-        """Open the connection, where there is none and nobody asks; to be called by a thread that may wait."""
+        """Open the connection if there is none and no block is open; called by a thread that may wait."""
         if not self._used.acquire(blocking=False):
             return
         try:
             if self._conn is not None or self._closed:
                 return
             conn = self._engine.connect()
-            # SQLAlchemy's transaction stays open for good; SQLite's own begin and end here, beside it, for a tenth of
-            # the time.
+            # SQLAlchemy's transaction stays open for good; SQLite's own transactions are begun and ended here, past
+            # SQLAlchemy, in a tenth of the time.
             conn.begin()
             raw = cast(sqlite3.Connection, conn.connection.driver_connection)
             raw.execute("COMMIT")
@@ -188,14 +186,14 @@ class AtOnce:
             self._used.release()
 
     def close(self) -> None:
-        """Let go of the connection, after the block that may be under way."""
+        """Wait for an open block to end, and close the connection."""
         with self._used:
             self._closed = True
             self._drop()
 
     def _count_steps(self) -> int:
         self._checks += 1
-        return int(self._checks > MOST_CHECKS)
+        return int(self._checks > MAX_CHECKS)
 
     def _end(self) -> None:
         if not self._in_snapshot:
