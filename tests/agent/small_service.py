@@ -26,6 +26,8 @@ class SmallService:
         self.url = ""
         self.refusal: int | None = None
         self.refusal_words = "no such host"
+        self.page = b""  # in the place of refusal_words, as a proxy has one
+        self.connections = 0
         self.waits: list[float] = []  # seconds that each question allowed it to take
         self.enrolments: list[dict[str, Any]] = []
         self.clock_ahead = 0.0  # seconds, of its Date header
@@ -69,6 +71,11 @@ def small_service(tls: ssl.SSLContext | None = None) -> Iterator[SmallService]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            """Count connections."""
+            super().setup()
+            service.connections += 1
 
         def log_message(self, *arguments: object) -> None:
             """Say nothing."""
@@ -128,6 +135,7 @@ def small_service(tls: ssl.SSLContext | None = None) -> Iterator[SmallService]:
 
         def _answer(self, status: int, fields: dict[str, Any] | None) -> None:
             body = b"" if fields is None else json.dumps(fields).encode()
+            body = service.page if service.page and status == service.refusal else body
             head = f"HTTP/1.1 {status} x\r\nContent-Length: {len(body)}\r\nDate: {self.date_time_string()}\r\n\r\n"
             self.wfile.write(head.encode() + body)
 

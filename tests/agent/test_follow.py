@@ -238,6 +238,34 @@ def test_no_answer_and_a_no_change_nothing(host: EnrolledHost, service: SmallSer
     assert pause >= 10 if status < 500 else pause <= 5
 
 
+def test_a_service_that_answered_a_moment_ago_is_asked_again_sooner(
+    host: EnrolledHost, service: SmallService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
+    follower = host.follower()
+    follower.step(0)
+    follower.step(0)
+    service.refusal = 503
+    # Who adds a key after an upgrade waits for this pause, however long the upgrade took.
+    assert max(follower.step(0) for _ in range(20)) <= 1.5
+    monkeypatch.setattr(follow, "RESTART_SECONDS", 0)
+    assert 2.5 <= follower.step(0) <= 5
+
+
+def test_a_proxy_whose_service_is_away_is_asked_over_the_same_connection(
+    host: EnrolledHost, service: SmallService
+) -> None:
+    publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
+    follower = host.follower()
+    follower.step(0)
+    service.refusal, service.page = 502, b"<html>502 Bad Gateway</html>"
+    before = service.connections
+    for _ in range(5):
+        follower.step(0)
+    assert "a proxy, whose service is away?" in " ".join(follower.wrong)
+    assert service.connections == before
+
+
 def test_a_file_changed_by_hand_is_put_back_and_told(host: EnrolledHost, service: SmallService) -> None:
     publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
     follower = host.follower()

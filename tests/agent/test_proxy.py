@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +19,14 @@ from tests.agent.signed_documents import document
 from tests.agent.small_service import SmallService
 
 HTTPS = "https://keys.example.org"
+RESET = b"reset"
 
 
 @contextmanager
 def tunnels(answer: bytes = b"") -> Iterator[tuple[int, list[bytes]]]:
-    """A proxy that answers this, or makes tunnels to loopback whatever name it is asked for; what it was asked."""
+    """A proxy that answers this (RESET: it resets the connection), or makes tunnels to loopback whatever name it is
+    asked for; what it was asked.
+    """
     asked: list[bytes] = []
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -32,6 +36,9 @@ def tunnels(answer: bytes = b"") -> Iterator[tuple[int, list[bytes]]]:
             while b"\r\n\r\n" not in head:
                 head += connection.recv(1)
             asked.append(head)
+            if answer == RESET:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                return
             if answer:
                 connection.sendall(answer)
                 return
@@ -100,6 +107,7 @@ def test_a_host_enrols_and_obeys_through_a_proxy(folder: Path, service: SmallSer
         (b"HTTP/1.0 403 Forbidden\r\n\r\nno", "makes no connection to keys.invalid:443: status 403"),
         (b"SSH-2.0-x\r\n\r\n", "makes no connection"),
         (b"HTTP/1.1 200 OK\r\n", "the connection ended"),
+        (RESET, "makes no connection: Connection reset by peer"),
     ],
 )
 def test_a_proxy_that_makes_no_tunnel_is_named(answer: bytes, words: str) -> None:

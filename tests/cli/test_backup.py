@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,39 @@ def test_a_restore_beside_what_is_in_its_way_says_so(data: Path, tmp_path: Path)
     assert (ended.exit_code, "File exists" in ended.output) == (1, True), ended.output
     (data / ".keyrack.db.restoring").rmdir()
     assert content(data / "keyrack.db") == before
+
+
+def times_of_the_next_minute() -> list[str]:
+    """The times in the names of what a restore within it puts aside."""
+    return [f"{datetime.now(UTC) + timedelta(seconds=second):%Y%m%dT%H%M%SZ}" for second in range(60)]
+
+
+def test_a_second_restore_of_the_same_second_keeps_what_the_first_put_aside(data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    assert run("backup", str(copy), data=data).exit_code == 0
+    earlier = [data / f"keyrack.db.before-{time}" for time in times_of_the_next_minute()]
+    for path in earlier:
+        path.write_text("of another restore")
+    done = run("restore", str(copy), "--yes", data=data)
+    assert done.exit_code == 0, done.output
+    (aside,) = set(data.glob("keyrack.db.before-*")) - set(earlier)
+    assert content(aside)
+    assert {path.read_text() for path in earlier} == {"of another restore"}
+
+
+def test_a_restore_that_fails_at_the_end_leaves_the_checkpoint(data: Path, tmp_path: Path) -> None:
+    """Else nobody hears of it when this database is later put back to an older state."""
+    copy = tmp_path / "copy.db"
+    assert run("backup", str(copy), data=data).exit_code == 0
+    (data / "audit.checkpoint").write_text("of the database that stays")
+    (data / "keyrack.db").write_bytes(b"damaged")  # its log is moved away, where something is in the way
+    (data / "keyrack.db-wal").write_bytes(b"")
+    for time in times_of_the_next_minute():
+        (data / f"keyrack.db.before-{time}-wal").mkdir()
+    ended = run("restore", str(copy), "--yes", data=data)
+    assert ended.exit_code == 1, ended.output
+    assert (data / "keyrack.db").read_bytes() == b"damaged"
+    assert (data / "audit.checkpoint").exists()
 
 
 @pytest.mark.parametrize("bring_back", [False, True])

@@ -369,6 +369,7 @@ def test_each_command_that_changes_a_login_has_a_dry_run() -> None:
         "mine list",
         "rules list",
         "find",
+        "where",
         "sessions",
         "receipts",
         "revoked",

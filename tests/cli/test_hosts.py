@@ -120,6 +120,10 @@ def test_revoke_waits_until_all_hosts_obey(team: Service) -> None:
     assert "done on 1 of 1 server" in good(team, "receipts", parse(line).fingerprint)
     event = next(row for row in good(team, "events").splitlines() if "everywhere:" in row).split()[0]
     assert "web-1" in good(team, "receipts", event)
+    assert "or earlier" not in good(team, "receipts", event)
+    put(team, fresh_line())
+    tell(team)
+    assert "Z or earlier" in good(team, "receipts", event)
 
 
 def test_revoke_says_so_when_a_host_stays_silent(team: Service) -> None:

@@ -59,3 +59,29 @@ def test_a_key_is_read_from_standard_input_too(folder: Path) -> None:
     ]
     without = subprocess.run([*closed, str(folder)], capture_output=True, text=True, check=False)
     assert (without.returncode, without.stderr) == (1, "Error: Standard input is closed; name a file.\n")
+
+
+def test_a_key_is_found_wherever_it_stands(folder: Path, tmp_path: Path) -> None:
+    line = fresh_line()
+    file = tmp_path / "robot.pub"
+    file.write_text(line + "\n", "ascii")
+    missing = run(folder, "keys", "where", str(file), status=1)
+    assert "`keyrack keys list` shows the keys of users" in missing
+    run(folder, "keys", "add", str(file), "--label", "bot", "--as", "deploy", "--for", "1h", "--tag", "web")
+    for named in (fingerprint_of(line), str(file), line):
+        shown = run(folder, "keys", "where", named)
+        assert "credential" in shown
+        assert "not delivered yet" in shown
+    told = json.loads(run(folder, "keys", "where", line, "--json"))
+    assert told.keys() == {"fingerprint", "revoked_at", "ended_at", "items"}
+    (place,) = told["items"]
+    assert (place["server"], place["system_user"], place["name"], place["delivered"]) == (
+        "web-1",
+        "deploy",
+        "bot",
+        False,
+    )
+    run(folder, "hosts", "revoke", fingerprint_of(line))
+    assert "revoked everywhere" in run(folder, "keys", "where", line)
+    for wrong in ("no-such-file", "SHA256:short", "ssh-rsa not-a-key", "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Blb\n"):
+        run(folder, "keys", "where", wrong, status=2 if wrong[0] in "n-" else 1)

@@ -84,7 +84,7 @@ def test_what_is_taken_away_and_lets_in_all_the_same_is_said(folder: Path, tmp_p
     still = f"still let in by: credential {added} (server web-1)"
     assert run(folder, "groups", "remove", "ops", "alice") == f"alice is not in group ops any more; {still}.\n"
     run(folder, "groups", "add", "ops", "alice")
-    told = f"Deleted SSH key {added} from web-1; still let in by: group 1 (server web-1).\n"
+    told = f"Deleted SSH key {added} from web-1; still let in by: grant 1 (server web-1).\n"
     assert run(folder, "servers", "delete-key", "web-1", str(added)) == told
     added = json.loads(run(folder, "servers", "add-key", "web-1", str(public), *where, "--json"))["id"]
     still = f"still let in by: credential {added} (server web-1)"

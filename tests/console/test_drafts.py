@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 from keyrack.core.hosts import server_changes, servers
 from keyrack.core.keys import grants, requests
 from keyrack.core.people import actors, users, web_sessions
+from keyrack.model import Role
 from tests.console.conftest import COOKIE, SignedIn, session_of
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
@@ -236,3 +237,34 @@ def test_a_form_that_was_refused_is_there_again_where_it_stands(page: Page, sign
     page.reload()
     expect(page.locator("#messages")).to_contain_text(BACK)
     expect(page.get_by_role("textbox", name="Title")).to_have_value("half a key")
+
+
+def test_whoever_may_no_longer_send_a_form_is_led_nowhere_they_may_not_be(
+    page: Page, console: Service, signed_in: SignedIn
+) -> None:
+    rita = users.create_user(console.instance, KEYRACK, name="rita", role=Role.ADMIN, password="rita's password")
+    signed_in(page, "rita").goto("/access/grant")
+    page.get_by_label("Their name").fill("bob")
+    page.get_by_label("Host or tag").fill("web-1")
+    page.get_by_label("Account").fill("deploy")
+    page.get_by_label("Why").fill("a long reason")
+    users.change_rights(console.instance, KEYRACK, rita.id, role=Role.MEMBER, policies=())
+    page.get_by_role("button", name="See what it does").click()
+    expect(page.get_by_role("heading", name="Not yours to do")).to_be_visible()
+    expect(page.get_by_text("is back in its form once you may do this")).to_be_visible()
+    expect(page.get_by_role("link", name="Back to the form")).to_have_count(0)
+    page.get_by_role("link", name="To the overview").click()
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    users.change_rights(console.instance, KEYRACK, rita.id, role=Role.ADMIN, policies=())
+    page.goto("/access/grant")
+    expect(page.get_by_label("Why")).to_have_value("a long reason")
+
+
+def test_no_way_leads_back_to_a_form_of_what_is_gone(page: Page, console: Service, signed_in: SignedIn) -> None:
+    made = servers.create(console.instance, KEYRACK, name="short-lived", address="192.0.2.61")
+    signed_in(page, "olga").goto(f"/hosts/{made.id}/change")
+    page.get_by_label("Name", exact=True).fill("renamed")
+    servers.delete(console.instance, KEYRACK, made.id)
+    page.get_by_role("button", name="Change it").click()
+    expect(page.get_by_role("heading", name="Not there")).to_be_visible()
+    expect(page.get_by_role("link", name="Back to the form")).to_have_count(0)

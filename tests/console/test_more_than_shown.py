@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 from playwright.sync_api import Page, expect
+from sqlalchemy import update
 
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.keys import credentials, grants, user_keys
@@ -15,7 +16,7 @@ from keyrack.core.people import actors, groups, users
 from keyrack.model import Role
 from keyrack.store import tables
 from keyrack.store.audit import events
-from keyrack.store.overview import MAX_BEHIND, NEWEST
+from keyrack.store.overview import MAX_ALARMS, MAX_BEHIND, NEWEST
 from keyrack.store.sealing import sealed
 from keyrack.web.console.pages_access import MAX, MAX_LINES
 from keyrack.web.console.pages_keys import MAX_WAYS
@@ -60,6 +61,51 @@ def test_the_overview_says_of_how_many_events_its_days_are(page: Page, console: 
     expect(page.get_by_role("figure").filter(has_text="Changes a day")).to_contain_text(
         "Changes a day, of the newest 20,000 events"
     )
+
+
+def test_it_is_said_that_not_all_hosts_and_alarms_were_looked_at(
+    page: Page, console: Service, signed_in: SignedIn
+) -> None:
+    lines = signed_in(page, "olga").get_by_role("main").get_by_role("listitem")
+    page.goto("/alarms")
+    expect(lines.filter(has_text="Not all")).to_have_count(0)
+    told = {"facts": {"problems": ["the disk is full"]}}
+    of_crowd = tables.servers.c.name.like("crowd-%")
+    console.instance.database.write(
+        lambda connection: connection.execute(update(tables.servers).where(of_crowd).values(told))
+    )
+    common = {"at": console.instance.now(), "action": "servers:write", "outcome": "alarm", "reason": "odd"}
+    common |= {"level": "alarm", "target_kind": "server", "target_id": 1, "server_id": None, "details": {}}
+    raised = [{"summary": f"Alarm: odd {number}"} for number in range(MAX_ALARMS + 1)]
+    console.instance.database.write(lambda connection: events.add_many(connection, KEYRACK, common, raised))
+    for path in ("/", "/alarms"):
+        page.goto(path)
+        alarms, hosts = lines.filter(has_text="Not all alarms are here"), lines.filter(has_text="Not all hosts")
+        expect(alarms).to_contain_text("More than 1,000 alarms were raised within a week")
+        expect(hosts).to_contain_text("More than 1,000 hosts may have something wrong")
+    hosts.get_by_role("link").click()
+    expect(page).to_have_url(re.compile(r"/hosts\?state=problems$"))
+
+
+def test_the_tags_of_a_host_and_how_many_more_there_are_fit_the_page(
+    page: Page, console: Service, signed_in: SignedIn
+) -> None:
+    tags = ("cache", "customer-facing", "frankfurt", "reviewed-each-quarter")
+    for name in ("a-host-tagged-by-many", "a-host-with-a-name-as-long-as-few-have-in-a-list"):
+        servers.create(console.instance, KEYRACK, name=name, address="192.0.2.200", tags=tags)
+    signed_in(page, "olga").goto("/hosts?q=a-host")
+    more = page.locator("td .tags > .muted").first
+    for width in (1280, 1366, 1500, 1920):
+        page.set_viewport_size({"width": width, "height": 800})
+        right = "element => element.getBoundingClientRect().right"
+        page.evaluate("""() => { for (const mark of document.querySelectorAll("td > .mark")) {
+            mark.className = "mark mark-attention"
+            mark.textContent = "▲ not up to date yet"
+        } }""")
+        page.evaluate("""() => { for (const at of document.querySelectorAll("td[data-word=seen]")) {
+            at.textContent = "59 minutes ago"
+        } }""")
+        assert more.evaluate(right) <= page.locator(".table").first.evaluate(right), width
 
 
 def test_the_search_leads_to_all_that_it_found(page: Page, signed_in: SignedIn) -> None:

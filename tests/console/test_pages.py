@@ -459,6 +459,8 @@ def test_activity_is_filtered_by_kind(people: dict[str, Person], laptop: str) ->
     people["alice"].send("/settings/webhooks", 403, url="https://example.org", level="alarm", actions="*")
     refused = olga.see("/activity?kind=refused").partition("<h2>")[2]
     assert refused.count("<li>") == refused.count(" refused</span>") > 0
+    assert "(not allowed)" in refused
+    assert "not-allowed" not in refused
     assert "SSH key" in olga.see("/activity?kind=keys")
     assert "pipeline" not in olga.see("/activity?kind=people").partition("<h2>")[2]
     assert "kind takes one of refused, alarm" in olga.see("/activity?kind=nothing")

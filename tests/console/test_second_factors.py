@@ -116,6 +116,16 @@ def test_dangerous_changes_ask_again(console: Service, later: list[timedelta]) -
         assert post(client, f"{HERE}/app").status_code == 200, "that holds for ten minutes"
 
 
+def test_a_name_typed_wrong_is_told_before_a_password_is_asked_for(console: Service, later: list[timedelta]) -> None:
+    with browser(console, "olga") as client:
+        later[0] = timedelta(minutes=11)
+        wrong = post(client, "/offboard/mallory", confirm="malory", reason="left")
+        assert wrong.status_code == 422
+        assert "Type mallory to confirm; nothing was changed." in wrong.text
+        assert 'value="left"' in wrong.text
+        assert "Is it you?" in post(client, "/offboard/mallory", confirm="mallory", reason="left").text
+
+
 def test_a_session_is_listed_and_ended(console: Service) -> None:
     with browser(console, "audrey") as client, browser(console, "audrey") as other:
         page = client.get(HERE).text

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from keyrack import app
 from keyrack.core.audit import events
+from keyrack.core.hosts import servers, system_users
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, damaged_rows, kept_policies, key_policy, standing_user_keys, user_keys
 from keyrack.errors import Kind, Refusal
@@ -62,6 +63,38 @@ def test_a_stricter_policy_holds_for_new_keys_and_leaves_those_that_are_there(te
     key_policy.put(instance, owner, types=None, rsa_minimum_bits=None)
     user_keys.delete(instance, team.member, kept.id)
     assert refused(instance, team.member, RSA) == ""
+
+
+def test_whom_a_policy_would_hit_is_told_on_pages_of_any_size(team: Team) -> None:
+    instance, owner = team.instance, team.owner
+    other = servers.create(instance, owner, name="a first by name", address="192.0.2.11")
+    system_users.create(instance, owner, other.id, username="deploy")
+    for number in range(3):
+        for who in (team.member, owner):
+            user_keys.add(instance, who, title=f"{who.name} {number}", public_key=fresh_line())
+        for server in (other, team.server):
+            credentials.add(instance, owner, server.id, label=f"{number}", username="deploy", public_key=fresh_line())
+    tried: dict[str, Any] = {"types": ["ssh-rsa"], "rsa_minimum_bits": 2048}
+    whole = key_policy.hits(instance, owner, **tried)
+    assert whole.next is None
+    assert [one.title for one in whole.items[:6]] == [
+        f"{who} {number}" for who in ("alice", "olga") for number in range(3)
+    ]
+    by_server = [f"deploy on {server}" for server in ("web-1", "a first by name") for _ in range(3)]
+    assert [one.place for one in whole.items[6:]] == by_server
+    for limit in (1, 2, 5, 6, 7, 12, 13):
+        items: list[key_policy.Hit] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            page = key_policy.hits(instance, owner, **tried, cursor=cursor, limit=limit)
+            assert len(page.items) <= limit
+            items += page.items
+            cursor = page.next
+        assert tuple(items) == whole.items, limit
+    for wrong in ("x", "WzEsMiwzXQ", "WyIiLDEsMiwzXQ"):
+        with pytest.raises(Refusal) as no:
+            key_policy.hits(instance, owner, **tried, cursor=wrong)
+        assert no.value.field == "cursor"
 
 
 @pytest.mark.parametrize(

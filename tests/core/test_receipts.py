@@ -102,13 +102,18 @@ def test_receipts_tell_from_which_servers_a_key_is_gone(team: Team) -> None:
     found = receipts.of_key(team.instance, team.owner, fingerprint)
     assert found.words == "done on 2 of 5 servers; not yet on more-1, more-2, more-3"
     event = events.find(team.instance, team.owner, EventFilter(search="everywhere:"), limit=1).items[0]
-    assert receipts.of_event(team.instance, team.owner, event.id).words == found.words
+    of_event = receipts.of_event(team.instance, team.owner, event.id)
+    assert of_event.words == found.words
+    assert not any(receipt.at_latest for receipt in of_event.of)
     at = {receipt.server_id: receipt.acknowledged_at for receipt in found.of}
     for server in everywhere:
         put(team, server, "b", fresh_line())
         obey(team, server)
+    # An event's time is that of the newest revision, and is told as the latest that it can be.
+    assert all(receipt.at_latest for receipt in receipts.of_event(team.instance, team.owner, event.id).of)
     later = receipts.of_key(team.instance, team.owner, fingerprint)
     assert later.done
+    assert not any(receipt.at_latest for receipt in later.of)
     assert later.words == "done on 5 of 5 servers"
     # The time is that of the first word, not of the last.
     assert {receipt.server_id: receipt.acknowledged_at for receipt in later.of}[team.server.id] == at[team.server.id]

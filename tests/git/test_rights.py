@@ -150,7 +150,9 @@ def test_deploy_keys_open_their_one_repository(site: Site) -> None:
     assert push(writer, "acme/site").code == 0
     refused(push(reader, "acme/site"), "This deploy key may read this repository, but not push to it.")
     for machine in (reader, writer):
-        refused(clone(machine, other.path)[0], NO_SUCH)
+        # A submodule that the key was not added to, and one that is not there: in the same words.
+        for path in (other.path, "acme/none"):
+            refused(clone(machine, path)[0], f"{NO_SUCH} You are here with a deploy key, which opens only")
 
 
 def test_a_deploy_key_of_two_workspaces_tells_neither_of_the_other(site: Site) -> None:

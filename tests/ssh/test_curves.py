@@ -74,7 +74,7 @@ def of_order_eight() -> Point:
 def reckoned(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """By one multiplication, or by halvings where OpenSSL cannot be had."""
     if request.param == "without it":
-        monkeypatch.setattr(curves, "_to_opposite", SimpleNamespace(times=lambda u: None))
+        monkeypatch.setattr(curves, "_times_5l_minus_1", SimpleNamespace(times=lambda u: None))
 
 
 @pytest.mark.usefixtures("reckoned")
@@ -119,7 +119,7 @@ def test_numbers_of_the_twist_are_no_points_with_openssl_either() -> None:
     for _ in range(200):
         y = chance.randrange(P)
         if square_root((y * y - 1) * pow(D * y * y + 1, -1, P)) is None:
-            assert not curves._is_its_own_opposite(y)
+            assert not curves._is_in_prime_order_group(y)
 
 
 def test_a_multiplication_is_that_of_rfc_7748() -> None:

@@ -18,7 +18,17 @@ from keyrack.model import Window
 from keyrack.store import per_server, tables
 from keyrack.store.database import Database
 from keyrack.store.hosts import host_reports, servers, sessions
-from keyrack.store.keys import credential_lists, credentials, findings, key_owners, openings, revocations, user_keys
+from keyrack.store.keys import (
+    credential_lists,
+    credentials,
+    findings,
+    key_owners,
+    key_places,
+    key_policy,
+    openings,
+    revocations,
+    user_keys,
+)
 from keyrack.store.people import offboardings, tokens, web_sessions
 from keyrack.store.sealing import sealed_tables, sums
 from keyrack.store.tables.columns import EPOCH, Flag, Json
@@ -43,7 +53,7 @@ FILLED: tuple[tuple[Table, int], ...] = (
     (tables.web_sessions, ROWS),
 )
 # Empty in some rows; here in none, as in most of a table that has grown.
-TOLD = ("fingerprint", "public_key", "acknowledged_at", "user_key_id", "used_at")
+TOLD = ("fingerprint", "key_type", "public_key", "acknowledged_at", "user_key_id", "used_at")
 HOSTS = tuple(range(1, 11))
 
 
@@ -65,6 +75,7 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "one credential": lambda c: credentials.get_credential(c, 1, 1, NOW),
     "a page of credentials": lambda c: credential_lists.find_credentials(c, 1, 1, at=NOW, offset=0, limit=15),
     "does anything let the key in": lambda c: openings.still_opens(c, 1, 1, FINGERPRINT, NOW),
+    "places of a key": lambda c: key_places.credentials_after(c, 1, FINGERPRINT, NOW, after=0, limit=51),
     "whose key": lambda c: key_owners.owner_of(c, FINGERPRINT),
     "delete a user key": lambda c: user_keys.remove_user_key(c, 1),
     "delete a credential": lambda c: credentials.remove_credential(c, 1),
@@ -182,7 +193,7 @@ def test_a_page_is_not_planned_at_each_call(database: Database, limit: int) -> N
 
 
 @pytest.mark.parametrize("name", ["credentials", "user_keys", "revocations", "system_users", "server_tags"])
-def test_a_look_through_all_rows_sorts_none_of_them(database: Database, name: str) -> None:
+def test_a_check_of_all_rows_sorts_none_of_them(database: Database, name: str) -> None:
     table = tables.metadata.tables[name]
     after = [1 if isinstance(column.type, Integer) else "x" for column in table.primary_key]
 
@@ -201,6 +212,18 @@ def test_a_piece_of_all_keys_on_servers_sorts_none_of_the_others(database: Datab
     (shown, *_) = explained(database, lambda c: findings.credentials_after(c, 1, 5, 5, 500))
     # PostgreSQL sorts the keys of each server by themselves.
     assert not re.search(r"TEMP B-TREE|(?<!Incremental )Sort  ", shown), shown
+
+
+def test_a_page_of_keys_that_a_policy_would_hit_sorts_none_of_the_others(database: Database) -> None:
+    tried = (1, ["ssh-ed25519"], 400)
+
+    def pages(connection: Connection) -> None:
+        key_policy.suspects(connection, *tried, after=("x", 5), limit=201)
+        key_policy.suspects_on_servers(connection, *tried, after=(5, 5), limit=201)
+
+    for shown in explained(database, pages):
+        # PostgreSQL sorts the keys of each user, and of each server, by themselves.
+        assert not re.search(r"TEMP B-TREE|(?<!Incremental )Sort  ", shown), shown
 
 
 def test_a_key_is_looked_for_by_its_fingerprint_not_through_its_server(database: Database) -> None:

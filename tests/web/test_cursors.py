@@ -94,11 +94,14 @@ def test_what_is_no_cursor_is_refused(team: Service, cursor: str) -> None:
             assert (error["field"], error["code"]) == ("cursor", "cursor-unknown")
 
 
+PLACES = f"/keys/places?fingerprint={parse(fresh_line()).fingerprint}"
+
+
 def test_a_cursor_of_another_list_is_refused(team: Service) -> None:
     """It would name a place in this list too, and leave out what stands before that."""
     of_people = call(team, "GET", "/people?per_page=2&cursor=")["next"]
     assert call(team, "GET", f"/people?cursor={of_people}")["items"]
-    for path in ("/grants", "/servers", "/groups", "/access?user=alice", "/keys/findings", "/instance/tokens"):
+    for path in ("/grants", "/servers", "/groups", "/access?user=alice", PLACES, "/keys/findings", "/instance/tokens"):
         mark = "&" if "?" in path else "?"
         assert call(team, "GET", f"{path}{mark}cursor={of_people}", status=422)["error"]["code"] == "cursor-unknown"
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -167,12 +170,73 @@ def test_pages_have_gitlabs_headers_and_python_gitlab_follows_them(team: Service
         {"PRIVATE-TOKEN": "wrong"},
         {"Authorization": "Bearer wrong"},
         {"Authorization": "Basic eDp5"},
-        {"PRIVATE-TOKEN": "token-of-alice", "Authorization": "Bearer token-of-bob"},
+        {"PRIVATE-TOKEN": "wrong", "Authorization": "Bearer token-of-alice"},
+        {"PRIVATE-TOKEN": ""},
     ],
 )
 def test_without_a_token_that_holds_nothing_is_shown(team: Service, headers: dict[str, str]) -> None:
     answer = team.call("GET", "/api/v4/user", headers=headers)
     assert (answer.status_code, answer.json()["message"]) == (401, "401 Unauthorized")
+
+
+@pytest.mark.parametrize("other", ["Bearer token-of-bob", "Bearer wrong", "Basic eDp5"])
+def test_of_two_tokens_the_private_one_counts(team: Service, other: str) -> None:
+    """As GitLab has it; a client behind a proxy with a password of its own was locked out."""
+    headers = {"PRIVATE-TOKEN": "token-of-alice", "Authorization": other}
+    assert team.call("GET", "/api/v4/user", headers=headers).json()["username"] == "alice"
+    headers = {"PRIVATE-TOKEN": "", "Authorization": "Bearer token-of-bob"}
+    assert team.call("GET", "/api/v4/user", headers=headers).json()["username"] == "bob"
+    two = [("PRIVATE-TOKEN", "token-of-alice"), ("PRIVATE-TOKEN", "token-of-bob")]
+    assert httpx2.get(f"{team.url}/api/v4/user", headers=two).status_code == 401
+
+
+def curl(team: Service, *words: str) -> tuple[int, Any]:
+    """What alice is answered to a form that curl sends."""
+    asked = ["curl", "-s", "-w", "\n%{http_code}", "-H", "PRIVATE-TOKEN: token-of-alice", *words]
+    done = subprocess.run([*asked, f"{team.url}/api/v4/user/keys"], capture_output=True, text=True, check=True)
+    body, _, status = done.stdout.rpartition("\n")
+    return int(status), json.loads(body)
+
+
+def test_a_form_in_parts_is_taken_as_curl_sends_it(team: Service, tmp_path: Path) -> None:
+    """GitLab's own examples use --form; each such call was refused, as no form."""
+    line, file = fresh_line("büro"), tmp_path / "key.pub"
+    file.write_text(line + "\n", "utf-8")
+    title = 'Büro "laptop" = 1'
+    status, made = curl(team, "--form", f"title={title}", "--form", f"key=<{file}", "--form", "expires_at=2099-01-02")
+    assert (status, made["title"], made["expires_at"][:10]) == (201, title, "2099-01-02")
+    assert made["key"].split(" ")[:2] == line.split(" ")[:2]
+    status, told = curl(team, "--form", "title=x", "--form", f"key=@{file}")
+    assert status == 400
+    assert "--form 'key=<FILE'" in told["detail"]
+    assert curl(team, "--form", "title=x") == (400, {"error": "key is missing"})
+    assert curl(team, "--form", "title=x", "--form", "title=y")[0] == 400
+    assert curl(team, "--form", "title=x", "--form", "sudo=bob")[0] == 403
+
+
+PART = b'--b\r\nContent-Disposition: form-data; name="title"\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("multipart/form-data", PART + b"x\r\n--b--\r\n"),
+        ("multipart/form-data; boundary=", PART + b"x\r\n--b--\r\n"),
+        ("multipart/form-data; boundary=b", b""),
+        ("multipart/form-data; boundary=b", b"title=x"),
+        ("multipart/form-data; boundary=b", PART + b"x"),
+        ("multipart/form-data; boundary=b", b"before\r\n" + PART + b"x\r\n--b--\r\n"),
+        ("multipart/form-data; boundary=b", b"--b\r\n\r\nx\r\n--b--\r\n"),
+        ("multipart/form-data; boundary=b", PART + b"B\xfcro\r\n--b--\r\n"),
+        ("multipart/form-data; boundary=b", PART + b"B\0ro\r\n--b--\r\n"),
+        ("multipart/form-data; boundary=b", (PART + b"x\r\n") * 1001 + b"--b--\r\n"),
+    ],
+)
+def test_what_is_no_form_in_parts_is_refused(unchanged_team: Service, kind: str, content: bytes) -> None:
+    answer = unchanged_team.call(
+        "POST", "/api/v4/user/keys", token="token-of-alice", content=content, headers={"Content-Type": kind}
+    )
+    assert answer.status_code == 400
 
 
 def test_keys_of_users_are_public_by_name_or_id_and_only_as_the_setting_says(team: Service) -> None:
@@ -273,8 +337,17 @@ def test_when_a_key_was_last_used_is_told_to_its_owner_and_administrators(team: 
     assert {key.id: key.last_used_at for key in user.keys.list(get_all=True)} == {used.id: told, unused.id: None}
     with gitlab.Gitlab(team.url, private_token="token-of-olga") as olga:
         assert olga.keys.get(fingerprint=fingerprint).last_used_at == told
-    public = httpx2.get(f"{team.url}/api/v4/users/alice/keys").json()
-    assert [key["last_used_at"] for key in public] == [None, None]
+    expected = {"": None, "token-of-bob": None, "token-of-alice": told, "token-of-olga": told}
+    for token, seen in expected.items():
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        for path, name in (("v4", "last_used_at"), ("v3", "last_used")):
+            listed = httpx2.get(f"{team.url}/api/{path}/users/alice/keys", headers=headers).json()
+            times = {key["id"]: key[name] for key in listed}
+            short = None if seen is None else seen[:19]
+            assert (times[used.id] or "")[:19] == (short or ""), (token, path)
+            assert times[unused.id] is None
+        one = httpx2.get(f"{team.url}/api/v4/users/alice/keys/{used.id}", headers=headers).json()
+        assert one["last_used_at"] == seen, token
     own = httpx2.get(f"{team.url}/api/v3/user/keys", headers={"Authorization": "token token-of-alice"}).json()
     assert {key["id"]: key["last_used"] for key in own} == {used.id: "2026-03-04T05:06:07Z", unused.id: None}
     shown = httpx2.get(own[-1]["url"], headers={"Authorization": "token token-of-alice"}).json()

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import text
 
@@ -179,3 +180,37 @@ def test_one_asks_about_oneself_by_any_token(team: Service) -> None:
     assert [one["user"] for one in mine["items"]] == ["alice"]
     assert mine == call(team, "GET", "/access?user=alice", token="token-of-alice")
     assert call(team, "GET", "/access?user=me", token="token-of-bob")["items"] == []
+
+
+def test_the_places_of_a_key_are_told_by_its_fingerprint(team: Service) -> None:
+    line = next(one for one in iter(fresh_line, "") if "+" in parse(one).fingerprint)
+    print_ = parse(line).fingerprint
+    call(team, "GET", f"/keys/places?fingerprint={quote(print_, safe='')}", status=404)
+    call(team, "POST", "/people/me/keys", {"title": "laptop", "public_key": line}, token="token-of-alice", status=201)
+    call(team, "POST", "/grants", {"user": "alice", "all": True, "system_user": "root"}, status=201)
+    entered = {"label": "spare", "username": "deploy", "public_key": line, "duration": "1h"}
+    added = call(team, "POST", "/servers/web-1/credentials", entered, status=201)
+    told = call(team, "GET", f"/keys/places?fingerprint={quote(print_, safe='')}")
+    assert told == call(team, "GET", f"/keys/places?fingerprint={print_}"), "a + counts as it is written"
+    assert [(one["kind"], one["server"], one["system_user"]) for one in told["items"]] == [
+        ("user key", None, None),
+        ("grant", "web-1", "root"),
+        ("credential", "web-1", "deploy"),
+    ]
+    spare = told["items"][2]
+    assert (spare["id"], spare["delivered"], spare["expires_at"]) == (added["id"], False, added["expires_at"])
+    first = call(team, "GET", f"/keys/places?fingerprint={print_}&per_page=2")
+    second = call(team, "GET", f"/keys/places?fingerprint={print_}&per_page=2&cursor={first['next']}")
+    assert (first["items"] + second["items"], second["next"]) == (told["items"], None)
+    own = call(team, "GET", f"/keys/places?fingerprint={print_}", token="token-of-alice")
+    assert {one["kind"] for one in own["items"]} == {"user key", "grant", "credential"}, (
+        "what alice's ways in tell, too"
+    )
+    call(team, "GET", f"/keys/places?fingerprint={print_}", token="token-of-victor", status=404)
+    for wrong in ("", "SHA256:x", "x"):
+        refused = call(team, "GET", f"/keys/places?fingerprint={wrong}", status=422)["error"]
+        assert refused["field"] == "fingerprint"
+    call(team, "POST", "/keys/revoke", {"fingerprint": print_})
+    gone = call(team, "GET", f"/keys/places?fingerprint={print_}")
+    assert (gone["items"], gone["next"]) == ([], None)
+    assert gone["revoked_at"] is not None

@@ -128,11 +128,13 @@ def list_alarms(json_wanted: bool, **given: Any) -> None:
     ]
     if json_wanted or not rows:
         table(("EVENT", "SINCE", "STATE", "WORDS", "WAY OUT"), rows, json_wanted)
-        return
-    for event, since, state, words, way_out in rows:
-        say(f"{event:>8}  {since}  {state}: {words}")
-        if state == "stands":
-            say(f"          {way_out}")
+    else:
+        for event, since, state, words, way_out in rows:
+            say(f"{event:>8}  {since}  {state}: {words}")
+            if state == "stands":
+                say(f"          {way_out}")
+    for words in answer["bounds"]:
+        click.echo(words, err=True)
 
 
 def _standing(one: dict[str, Any]) -> str:

@@ -51,6 +51,7 @@ EXAMPLES = {
     "keys list": "--user alice",
     "keys mine delete": "7 --dry-run",
     "keys mine list": "",
+    "keys where": "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",
     "sessions end": "web-1 4211",
     "sessions list": "web-1",
     "policy show": "",

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from keyrack.cli.changes import tell
-from keyrack.cli.connection.calls import Calls, connected, connection_options
+from keyrack.cli.connection.calls import PAGE_SIZE, Calls, connected, connection_options
 from keyrack.cli.output.shown import say
 from keyrack.cli.output.tables import as_json_object, dash, show_json, table
 
@@ -71,17 +71,20 @@ def _preview(calls: Calls, wanted: dict[str, Any], json_wanted: bool) -> None:
     query = {name: AS_STARTED if value is None else value for name, value in wanted.items()}
     if isinstance(types := query.get("key_types"), list):
         query["key_types"] = ",".join(types)
-    hits = calls.ask("GET", "/key-policy/hits", query=query)
+    query["per_page"] = PAGE_SIZE
+    items: list[dict[str, Any]] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = calls.ask("GET", "/key-policy/hits", query={**query, "cursor": cursor})
+        items += page["items"]
+        cursor = page["next"]
     if json_wanted:
-        show_json(hits)
+        show_json({"items": items})
         return
     rows = [
-        (dash(hit["user"]), dash(hit["place"]), dash(hit["title"]), hit["fingerprint"], hit["words"])
-        for hit in hits["items"]
+        (dash(hit["user"]), dash(hit["place"]), dash(hit["title"]), hit["fingerprint"], hit["words"]) for hit in items
     ]
     table(("USER", "ON", "NAME", "FINGERPRINT", "WHY"), rows)
-    if hits["more"]:
-        say("There are more; these are the first.")
 
 
 def _number(text: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli import keys_found, keys_on_many, still_let_in
+from keyrack.cli import key_places, keys_found, keys_on_many, still_let_in
 from keyrack.cli.changes import changed, changing, lasting, renewed
 from keyrack.cli.connection.calls import ID, connected, connection_options, if_missing, path_to
 from keyrack.cli.keys_on_many import KEY_FILE, line_of
@@ -32,6 +32,7 @@ command.add_command(keys_on_many.revoke)
 command.add_command(keys_on_many.replace)
 command.add_command(keys_found.find)
 command.add_command(keys_found.confirm)
+command.add_command(key_places.where)
 
 
 @command.command(name="list")
@@ -103,7 +104,7 @@ def delete_mine(key_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> 
     """Delete a key of your own; it no longer opens anything by your grants."""
     with connected(given) as calls, if_missing("`keyrack keys mine list` shows which there are."):
         path = path_to("people", "me", "keys", key_id)
-        words = f"Deleted key {key_id}{still_let_in.of_key(calls, 'me', calls.ask('GET', path))}."
+        words = f"Deleted key {key_id}{still_let_in.of_key(calls, calls.ask('GET', path))}."
         changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)
 
 

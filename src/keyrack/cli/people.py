@@ -151,7 +151,7 @@ def delete_key(user: str, key_id: int, dry_run: bool, json_wanted: bool, **given
     """Delete a key of a user; it no longer opens anything by the user's grants."""
     with connected(given) as calls, if_missing(f"`keyrack people keys {user}` shows which there are."):
         key = next((one for one in calls.every(path_to("people", user, "keys")) if one["id"] == key_id), None)
-        words = f"Deleted key {key_id} of {user}{still_let_in.of_key(calls, user, key) if key else ''}."
+        words = f"Deleted key {key_id} of {user}{still_let_in.of_key(calls, key) if key else ''}."
         path = path_to("people", user, "keys", key_id)
         changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)
 

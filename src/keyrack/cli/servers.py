@@ -313,9 +313,7 @@ def delete_key(server: str, key_id: int, dry_run: bool, json_wanted: bool, **giv
         gone = calls.ask("GET", path)
 
         def words(_: object) -> str:
-            there = still_let_in.ways(calls, server=gone["server_id"], system_user=gone["username"])
-            still = still_let_in.words(one for one in there if one["fingerprint"] == gone["fingerprint"])
-            return f"Deleted SSH key {key_id} from {server}{still}."
+            return f"Deleted SSH key {key_id} from {server}{still_let_in.of_account(calls, gone)}."
 
         changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=words)
 

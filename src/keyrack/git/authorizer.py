@@ -67,7 +67,7 @@ class Programs:
 
 @dataclass(eq=False, slots=True)
 class _Running:
-    """An operation under way and the connection that can stop it."""
+    """An operation under way, and the connection by which it can be stopped."""
 
     access: GitAccess
     writer: asyncio.StreamWriter
@@ -78,11 +78,11 @@ class _Running:
     refs: PushedRefs = field(default_factory=PushedRefs)
     was_cut: bool = False
     only_deletes: bool = False
-    """It began where there was no room, so that it makes nothing larger, however long it takes."""
+    """It began when its repository was full, so it may only delete, and is not measured."""
 
     @property
     def pushes(self) -> bool:
-        """Whether it writes."""
+        """Whether it is a push."""
         return self.access.verb == git_access.PUSH
 
 
@@ -103,11 +103,11 @@ class Authorizer:
         self._ended: OrderedDict[str, tuple[GitAccess, PushedRefs]] = OrderedDict()
         # Permitted pushes that may only delete, as there is no room, until they run.
         self._deleting: set[str] = set()
-        # Permitted, and not yet told to start.
+        # Permitted, and their programs not yet answered.
         self._starting: list[GitAccess] = []
         self._upkeep: Upkeep | None = None
         self._endpoint = GitEndpoint(instance, name or instance.settings.git_listen)
-        # How many transfers of whom were stopped, by user, until it is said.
+        # How many transfers were stopped, by user, until that is recorded.
         self._stopped: Counter[int] = Counter()
         self._started = threading.Event()
         self._failure: BaseException | None = None
@@ -123,7 +123,7 @@ class Authorizer:
             raise self._failure
 
     def stop(self) -> None:
-        """Stop listening, let go of the operations under way, write the last events."""
+        """Stop listening, close the connections of the operations under way, write the last events."""
         if self._loop is not None and self._stopping is not None and self._thread.is_alive():
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._stopping.set)
@@ -140,7 +140,7 @@ class Authorizer:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as error:  # a thread has nobody to raise to: whoever waits for the start does
+        except BaseException as error:  # nothing catches what a thread raises; start() raises it
             self._failure = error
             if self._started.is_set():
                 log.exception("the Git authorizer ended")
@@ -184,7 +184,7 @@ class Authorizer:
             if running is not None:
                 await reader.read(1)  # until the operation ends, or we do
         except (OSError, EOFError, TimeoutError, ValueError):
-            pass  # the program went away, or was none of ours
+            pass  # the program ended, or sent something else
         finally:
             if running is not None:
                 self._running.discard(running)
@@ -192,14 +192,14 @@ class Authorizer:
             writer.close()
 
     def _have_ended(self, running: _Running) -> None:
-        """An operation has ended, of itself or because it had to."""
+        """Note that an operation has ended, by itself or because it was stopped."""
         if not running.pushes:
             return
         self._pushes.pop(running.operation, None)
         self._ended[running.operation] = running.access, running.refs
         if len(self._ended) > MAX_ENDED:
             self._ended.popitem(last=False)
-        # That it was cut is in the log; what it changed before that must be, too. When we stop, it goes on.
+        # Also of one that was stopped, the changes until then go into the log. When the authorizer stops, git goes on.
         goes_on = self._stopping is not None and self._stopping.is_set()
         if running.refs.changed or not (running.was_cut or goes_on):
             self.log.pushed(running.access, running.refs)
@@ -212,13 +212,13 @@ class Authorizer:
         self._note_refs(operation, state, count, lines)
         pushed = self._pushes.get(operation)
         if state == "changed" and pushed is not None:
-            # Before git ends the push, so that it is kept, and a clone right after it has something to check out.
+            # Before the push ends, so that it is on the disk by then, and HEAD names a branch for the next clone.
             await asyncio.to_thread(self._keep, pushed.access, lines)
             await asyncio.to_thread(self._take_first_branch, pushed.access, lines)
         await _send(writer, b"noted")
 
     def _note_refs(self, operation: str, state: str, count: str, lines: str) -> None:
-        """What a hook of git says about a push under way."""
+        """Note what a hook of git reports about a push under way."""
         running, ended = self._pushes.get(operation), self._ended.get(operation)
         push = (running.access, running.refs) if running is not None else ended
         if push is None or not count.isdecimal():
@@ -228,7 +228,7 @@ class Authorizer:
             refs.wanted = int(count)
         elif state == "changed":
             refs.changed, refs.lines = int(count), lines
-            if ended is not None:  # whoever watched it for us was killed, and git went on
+            if ended is not None:  # its session program was killed, and git went on
                 self.log.pushed(access, refs)
 
     def _keep(self, access: GitAccess, lines: str) -> None:
@@ -301,7 +301,7 @@ class Authorizer:
             only_deletes=operation in self._deleting,
         )
         self._deleting.discard(operation)
-        # Known before it starts, so that there is no moment at which a revocation would miss it.
+        # Added before it starts, so that a revocation in between stops it.
         self._running.add(running)
         if running.pushes:
             self._pushes[operation] = running
@@ -314,18 +314,18 @@ class Authorizer:
         return running
 
     async def _permitted(self, fingerprint: str, address: str, command: bytes, *, quiet: bool) -> GitAccess:
-        """What policy permits; raises Refusal, also to greet somebody who asked for no command."""
+        """The access that policy permits; raises Refusal, also for the greeting where no command was sent."""
         verb = path = None
-        with contextlib.suppress(Refusal):  # said below, once it is known to whom
+        with contextlib.suppress(Refusal):  # refused below, once the holder is known for the log
             verb, path = git_access.read_command(command)
         holder = await self._cache.ask(
             ("holder", fingerprint, address, path),
             lambda: git_access.holder_of(self._instance, fingerprint, address=address, path=path),
         )
-        # An answer of a moment ago does not know what the clock has done since.
+        # The answer may be an older one from the cache, and the key have expired since.
         if holder is None or git_access.has_expired(self._instance, holder):
             raise git_access.key_removed()
-        frozen = holder.frozen and not quiet  # what goes on may go on
+        frozen = holder.frozen and not quiet  # a freeze stops no operation that runs already
         if not command and not frozen:
             self.log.used(holder)
             raise _greeting(holder)
@@ -346,7 +346,7 @@ class Authorizer:
         return answer
 
     async def _admitted(self, access: GitAccess, protocol: bytes, operation: str) -> list[bytes]:
-        """The instructions for one more operation; raises Refusal when there are as many as there may be."""
+        """The instructions for an operation; raises Refusal when too many are under way."""
         under_way = [*(running.access for running in self._running), *self._starting]
         refusal = bounds.too_many(self._instance.settings, access, under_way)
         if refusal is not None:
@@ -362,7 +362,7 @@ class Authorizer:
         return storage.folder_of(self._programs.repositories, access.repository)
 
     async def _instructions(self, access: GitAccess, protocol: bytes, operation: str) -> list[bytes]:
-        """What the session program is to do for a permitted operation, once its event is kept."""
+        """The answer to the session program for a permitted operation, once its event is recorded."""
         programs, settings, push = self._programs, self._instance.settings, access.verb == git_access.PUSH
         folder = self._folder(access)
         if not (folder / "HEAD").exists():
@@ -371,7 +371,7 @@ class Authorizer:
         most_input, words = 0, ""
         if push:
             most_input, words = await asyncio.to_thread(bounds.most_input, settings, folder)
-            # A push begins only after its event is on the disk; of fetches the last half second may be lost.
+            # A push begins only after its event is on the disk; events of fetches are written every half second.
             await asyncio.to_thread(self.log.write)
         hooks = str(programs.hooks["protected" if access.protected else "every"]) if push else os.devnull
         given = bounds.settings_of_git(push=push, hooks=hooks, most_input=most_input)
@@ -398,7 +398,7 @@ class Authorizer:
         if GIT_PROTOCOL.fullmatch(protocol.decode("ascii", "replace")):
             environment["GIT_PROTOCOL"] = protocol.decode("ascii")
         if access.verb == git_access.PUSH:
-            # What git takes into memory at once: an object, written out. It refuses a larger one.
+            # The largest object that git unpacks in memory; it refuses a larger one.
             environment["GIT_ALLOC_LIMIT"] = str(self._instance.settings.git_max_file_bytes)
             environment |= {"KEYRACK_SOCKET": str(self._socket), "KEYRACK_OPERATION": operation}
             environment["KEYRACK_MAX_REFS"] = str(bounds.MAX_REFS_PER_PUSH)
@@ -410,10 +410,10 @@ class Authorizer:
         """Stop operations that would not be permitted any more, within a second of the change."""
         while True:
             await asyncio.sleep(CHECK_EVERY_SECONDS)
-            # Asked before the rights are: what is asked here is then seen by those.
+            # Read before the rights, so that these include the changes for which transfers must end.
             asked = await self._asked()
             if asked is not None and not asked:
-                # Before anything is cut in this round: it may be of somebody who is named by the next one.
+                # Before transfers are stopped in this round: they may be of users whom only the next round names.
                 self._stopped.clear()
             running = list(self._running)
             if not running:
@@ -440,24 +440,24 @@ class Authorizer:
             await self._say_ended(asked)
 
     def _send_heartbeats(self, running: list[_Running], now: float) -> None:
-        """Say now and then that we are here: a program stops git once it hears nothing for longer than its bound."""
+        """Send a heartbeat: a session program stops git when it receives nothing for longer than its bound."""
         for each in running:
             if now - each.heartbeat_at >= HEARTBEAT_SECONDS and not each.writer.is_closing():
                 each.heartbeat_at = now
-                each.writer.write(_frame(b"go"))  # which is not waited for: a program may stand still itself
+                each.writer.write(_frame(b"go"))  # without drain(): the program itself may hang
 
     async def _asked(self) -> Mapping[int, int] | None:
-        """Whose transfers must end here (see core/git/endpoints.py), None where the database cannot be asked."""
+        """Whose transfers must end here (see core/git/endpoints.py), None where the database does not answer."""
         try:
             return await self._cache.ask_now(self._endpoint.to_end)
         except Away:
             return None
         except Exception:  # the next round asks again, and transfers go on
-            log.exception("whose transfers must end was not asked")
+            log.exception("whose transfers must end could not be read")
             return None
 
     async def _say_ended(self, asked: Mapping[int, int] | None) -> None:
-        """Say of those whose transfers were to end, and have, that they have."""
+        """Record which of the users whose transfers had to end have none any more."""
         if not asked:
             return
         running = {each.access.holder.actor.user_id for each in self._running}
@@ -466,8 +466,8 @@ class Authorizer:
             await self._cache.ask_now(lambda: self._endpoint.ended(stopped))
         except Away:
             pass
-        except Exception:  # the next round says it again
-            log.exception("that transfers ended was not said")
+        except Exception:  # the next round tries again
+            log.exception("that transfers ended was not recorded")
 
     async def _measure(self) -> None:
         """Stop pushes that together would fill their repository, or the disk."""

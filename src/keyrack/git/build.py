@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 NAMES = ("lookup", "session", "refs", "branch")
+HEADER = "service.h"
 COMPILE_SECONDS = 60
 # Static where the C library allows it: it starts a third faster, and each login starts three programs.
 FLAGS = (("-O2", "-static"), ("-O2",))
@@ -30,12 +31,13 @@ def build(folder: Path, *, compiler: str | None = None) -> dict[str, list[str]]:
 def _compiled(folder: Path, name: str, compiler: str | None) -> list[str] | None:
     if not compiler:
         return None
-    source = (resources.files("keyrack.git") / "programs" / f"{name}.c").read_bytes()
-    program = folder / f"{name}-{hashlib.sha256(source).hexdigest()[:16]}"
+    source, header = _source(f"{name}.c"), _source(HEADER)
+    program = folder / f"{name}-{hashlib.sha256(source + header).hexdigest()[:16]}"
     if program.exists():
         return [str(program)]
     text = folder / f"{name}.c"
     _put(text, source, 0o644)
+    _put(folder / HEADER, header, 0o644)
     made = folder / f".{name}.new"
     for flags in FLAGS:
         arguments = [compiler, *flags, "-o", str(made), str(text)]
@@ -50,10 +52,14 @@ def _compiled(folder: Path, name: str, compiler: str | None) -> list[str] | None
     return None
 
 
+def _source(name: str) -> bytes:
+    return (resources.files("keyrack.git") / "programs" / name).read_bytes()
+
+
 def _python(folder: Path, name: str) -> list[str]:
     program = folder / f"{name}.py"
-    _put(program, (resources.files("keyrack.git") / "programs" / f"{name}.py").read_bytes(), 0o644)
-    # -I: nobody's environment or folder changes what it is; -S: half the time to start.
+    _put(program, _source(f"{name}.py"), 0o644)
+    # -I: no environment variable and no folder changes what it loads; -S halves the time to start.
     return [_interpreter(), "-I", "-S", str(program)]
 
 
@@ -66,7 +72,7 @@ def _interpreter() -> str:
 
 
 def hooks(folder: Path, programs: Mapping[str, Sequence[str]]) -> dict[str, Path]:
-    """Folders for core.hooksPath: "every" push is looked at as a whole, a "protected" one each reference too."""
+    """Folders for core.hooksPath: those of "every" push check it as a whole, "protected" ones each reference too."""
     every = {"pre-receive": "refs", "post-receive": "refs"}
     wanted = {"every": every, "protected": {**every, "update": "branch"}}
     made = {}

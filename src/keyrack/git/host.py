@@ -96,7 +96,7 @@ class GitHost:
         session = shlex.join([*programs["session"], str(socket)])
         self.server.lookup = [*as_sshd_wants(programs["lookup"]), str(socket)]
         given = Programs(self._git, hooks, self.repositories, session)
-        # The same after it was killed and started anew: whoever waits for its word gets it.
+        # The same name after a restart, so that receipts that wait for this endpoint are completed by it.
         self.authorizer = Authorizer(self._instance, socket, given, name=f"{gethostname()}:{self.port}")
         try:
             self.authorizer.start()

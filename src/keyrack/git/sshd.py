@@ -1,4 +1,4 @@
-"""Git's own sshd: it knows no key itself, and every key leads to the session program alone; must decide nothing."""
+"""Git's own sshd: it asks for each key, and every key only starts the session program; must decide nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keyrack.private_sshd import PrivateSshd, PrivateSshdError, is_roots
 
 
 class GitSshd(PrivateSshd):
-    """A sshd that knows no key itself: it asks for each, and every one leads to the session program alone."""
+    """An sshd without keys of its own: it asks for each, and every key only starts the session program."""
 
     what = "Git's sshd"
 
@@ -71,7 +71,7 @@ class GitSshd(PrivateSshd):
 
 
 def as_sshd_wants(arguments: list[str]) -> list[str]:
-    """How sshd can start a program: the first word must belong to root, with all folders above it.
+    """The command by which sshd can start a program: its first word must belong to root, with all folders above it.
 
     Where the program belongs to the account that sshd itself runs as, `env` comes before it. That account
     could change sshd's settings just as well, so nothing is given away.

@@ -1,4 +1,4 @@
-"""Asks the database, and gives its last answer for a short while where it is away; must hold no rule."""
+"""Asks the database, and while it does not answer gives its last answer for a short time; must hold no rule."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keyrack.store.database import DatabaseUnavailable
 
 T = TypeVar("T")
 
-# How long the database may take before it counts as away for this question.
+# How long the database may take to answer one question.
 PATIENCE_SECONDS = 3.0
 SILENT_SECONDS = 2.0
 THREADS = 8
@@ -25,9 +25,9 @@ class Away(Exception):
 
 
 class StaleOnErrorCache:
-    """The database's answers, and for a short while those it gave before it went away.
+    """The database's answers; while it does not answer, the last ones (stale-if-error).
 
-    A "no" replaces the "yes" before it. An answer is given again only while the database is away, and never
+    A "no" replaces the "yes" before it. An answer is given again only while the database does not answer, and never
     when it is older than `seconds`: that is the longest that a revocation can go unnoticed.
     """
 
@@ -38,7 +38,7 @@ class StaleOnErrorCache:
         self._silent_until = 0.0
 
     async def ask(self, name: Hashable, question: Callable[[], T]) -> T:
-        """The answer to a question, from the database if it can be had; raises Away, or what was raised there."""
+        """The database's answer, or its last one; raises Away where there is neither, or what the question raises."""
         asked_at = time.monotonic()
         try:
             answer = await self.ask_now(question)
@@ -53,7 +53,7 @@ class StaleOnErrorCache:
         return answer
 
     def _forget(self, now: float) -> None:
-        """Let go of answers that are never given again, and of the oldest where there are too many."""
+        """Drop answers that are too old, and the oldest where there are too many."""
         while self._known:
             asked_at, _ = next(iter(self._known.values()))
             if len(self._known) <= MAX_KNOWN and now - asked_at <= self._seconds:
@@ -61,11 +61,11 @@ class StaleOnErrorCache:
             self._known.popitem(last=False)
 
     def close(self) -> None:
-        """Let go of the threads; those that wait for a database end by themselves."""
+        """Stop the threads; those that wait for a database end by themselves."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def ask_now(self, question: Callable[[], T]) -> T:
-        """The database's own answer; raises Away, or what was raised there."""
+        """The database's answer; raises Away, or what the question raises."""
         if time.monotonic() < self._silent_until:
             raise Away
         try:

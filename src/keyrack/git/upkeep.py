@@ -1,4 +1,4 @@
-"""What pushes leave to do in their repositories, one after the other; must not get in the way of a transfer."""
+"""Maintains repositories after pushes, one after the other: gc, and removal of leftovers; must delay no transfer."""
 
 from __future__ import annotations
 

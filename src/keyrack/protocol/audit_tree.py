@@ -1,7 +1,7 @@
 """The hash tree of the audit log, as in RFC 6962: roots, proofs and checkpoints; pure, must know no event.
 
-Service, command line and agent share it. A record's place is its number, from 0. What needs hashes of whole parts of
-the tree is handed a function for that, so that nothing is held in memory.
+Service, command line and agent share it. Records are numbered from 0. Functions that need the hashes of complete
+subtrees are given a function that reads them, so that the tree need not be in memory.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ NAMESPACE = "keyrack-audit"
 LONGEST_PROOF = 130
 
 Whole = Callable[[int, int], bytes]
-"""The hash of a whole part of the tree: its level (it has 2**level records) and its number on that level."""
+"""The hash of a complete subtree, by its level (it has 2**level records) and its number on that level."""
 
 
 class CheckpointProblem(ValueError):
-    """A checkpoint or a proof says what cannot be; the words say what."""
+    """A checkpoint or a proof that is malformed or impossible; the words say how."""
 
 
 class Checkpoint(NamedTuple):
@@ -67,11 +67,11 @@ EMPTY = sha256(b"").digest()
 
 
 class Frontier:
-    """The whole parts of a tree from its largest down: all that is needed to add records to it."""
+    """The complete subtrees of a tree, the largest first: all that is needed to add records to it."""
 
     def __init__(self, size: int = 0, parts: Sequence[bytes] = ()) -> None:
         if len(parts) != bin(size).count("1"):
-            raise CheckpointProblem("a tree of this size has another number of whole parts")
+            raise CheckpointProblem("a tree of this size has another number of complete subtrees")
         self.size = size
         self.parts: List[bytes] = list(parts)
 
@@ -96,7 +96,7 @@ class Frontier:
 
 
 def frontier(whole: Whole, size: int) -> Frontier:
-    """The whole parts of the tree over the first records."""
+    """The complete subtrees of the tree over the first `size` records."""
     parts, start = [], 0
     for level in range(size.bit_length() - 1, -1, -1):
         if size >> level & 1:
@@ -106,7 +106,9 @@ def frontier(whole: Whole, size: int) -> Frontier:
 
 
 def _range(whole: Whole, start: int, end: int) -> bytes:
-    """The hash over records from start on, before end; start fits a part at least as large."""
+    """The hash over the records from start to before end; start is a multiple of a power of two that is not below
+    end - start.
+    """
     size = end - start
     if size & (size - 1) == 0:
         level = size.bit_length() - 1
@@ -197,7 +199,7 @@ def problem(last: Optional[Checkpoint], new: Checkpoint, path: Sequence[bytes]) 
 
 
 def says_rewritten(words: str) -> bool:
-    """Whether these are words of an agent that does not find the log as it was; also those of problem()."""
+    """Whether an agent's problem says that the log was rewritten, in the words of problem() or its own."""
     return words.startswith(_REWRITTEN)
 
 

@@ -1,4 +1,4 @@
-"""The words of the host document that others name too, who read no document; must load nothing."""
+"""Words of the host document for modules that read no document; must import nothing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The host document, all that one host must obey: written by the service, read by the agent; must sign nothing.
 
-Format 1 is one JSON object, ASCII, keys sorted, no blanks, so that the same wishes are the same bytes:
+Format 1 is one JSON object, ASCII, keys sorted, no blanks, so that the same content is the same bytes:
 
     format       1; another number is refused, because it may mean what this reader cannot do
     host         opaque name of the one host it is for
@@ -9,10 +9,10 @@ Format 1 is one JSON object, ASCII, keys sorted, no blanks, so that the same wis
     users        account name -> list of {"key", "expires_at" or null, "options", "name"}
     accounts     account name -> {"present": true or false}: to create or to remove; others stay. May also hold
                  "password_hash" (crypt(5)) and "deployment_key": true, for a key pair in the account's home
-    revoked      public keys that this host lets in no more
+    revoked      public keys that this host must refuse
     sshd         sshd keyword -> wanted value, only the ones asked for
     mode         "adopt" (observe) or "enforce"
-    stale        the offline policy, {"after_seconds", "then"}: what to do when no news comes; 0 seconds = never
+    stale        the offline policy, {"after_seconds", "then"}: what to do without an answer from the service; 0 = never
     end_sessions names of live sessions, as the host reported them, that must end; may be left out
 
 These fields may be absent:
@@ -131,10 +131,10 @@ class HostDocument(NamedTuple):
 
 
 def encode(document: HostDocument, texts: Optional[Mapping[str, Sequence[str]]] = None) -> str:
-    """The one text of a document. Fractions of a second are cut off, so a key never lives longer than asked.
+    """The text of a document. Fractions of a second are cut off, so that a key never lives longer than asked.
 
-    It does not judge: decode does, on the host. texts: what key_text says of each of its users' keys, where that is
-    known. ValueError: a time without zone.
+    It does not check the document: decode does, on the host. texts: key_text of each of its users' keys, where these
+    are known already. Raises ValueError for a time without zone.
     """
     if texts is None:
         texts = {name: list(map(key_text, entries)) for name, entries in document.users.items()}
@@ -165,7 +165,7 @@ def encode(document: HostDocument, texts: Optional[Mapping[str, Sequence[str]]] 
             **({"lineage": document.lineage} if document.lineage else {}),
         }
     )
-    # The last of the names in their order, and nearly all of a large document.
+    # "users" sorts last; it is nearly all of a large document, and its keys' texts are made elsewhere.
     users = ",".join([f"{_in_json(name)}:[{','.join(texts[name])}]" for name in sorted(document.users)])
     return f'{rest[:-1]},"users":{{{users}}}}}'
 
@@ -197,7 +197,7 @@ def decode(text: str, last: Optional[HostDocument] = None) -> HostDocument:
     """Read a document, or raise DocumentError: one bad thing refuses all of it.
 
     Keys are checked in all but their mathematics, which the service did before it stored them; the caller
-    checks the signature. last: one that was read before; what stands in it to the letter is not read again.
+    checks the signature. last: a document that was read before; keys that are the same in it are not checked again.
     """
     if len(text) > MAX_CHARACTERS:
         raise DocumentError("the document is too large")
@@ -247,12 +247,12 @@ def _entries(last: Optional[HostDocument]) -> dict[_Entry, AuthorizedKey]:
 
 
 def _entry(value: Any, known: Mapping[_Entry, AuthorizedKey]) -> Optional[AuthorizedKey]:
-    """A key that stands here as it stood in a document that was read before; None for any other."""
+    """The key of a document that was read before, where this entry is the same; None for any other."""
     try:
         if type(value["options"]) is list and len(value) == 4:
             return known.get((value["key"], value["expires_at"], tuple(value["options"]), value["name"]))
     except (TypeError, KeyError):
-        pass  # which is said where it is read
+        pass  # _user_key says what is wrong
     return None
 
 
@@ -275,7 +275,7 @@ def _users(
             (_entry(entry, known) if known else None) or _user_key(entry, f"{where}[{at}]")
             for at, entry in enumerate(entries)
         )
-        # sshd goes on to the next line when one has expired, so of two equal ones the earlier end is void.
+        # sshd goes on to the next line when one has expired, so of two lines of one key the earlier end has no effect.
         if len({(entry.public_key, entry.options) for entry in read}) != len(read):
             raise DocumentError(f"{where}: holds a key twice")
         users[username] = read

@@ -1,20 +1,20 @@
-"""The report of an agent to the service, as the one writes and the other reads it; must believe nothing.
+"""The report of an agent to the service, written by one and read by the other; must trust no field.
 
-A report is one JSON object, and every field of it may be absent, which says nothing about its subject:
+A report is one JSON object. Every field may be absent, and then nothing is said about its subject:
 
     revision      the revision that this host obeys, with `state`: "applied", "refused" or "failed"
     lineage       the mark of that revision (host_document.py)
     problems      words for what is not as asked
     agent_version, machine (kernel, memory, load …), facts (settings, accounts, enforcing: core/hosts/facts.py)
     keys_found    list of ReportedKey: keys of this host that the document does not have
-    keys_cut      list of Cut: where keys_found proves nothing, because the look was cut
+    keys_cut      list of Cut: where keys_found may be incomplete, because the scan was cut short
     host_keys     {"port", "keys"}: what the running sshd shows, keys by type and base64
-    sessions      who is in;  last_used: the last login of each key since the report before; both with `break_glass`
-                  where the document that let it in called its key one to break glass with
-    logins        {"batch", "entries", "more", "anybodys"}: each login since the batch before, as last_used has it, also
-                  those without a key; told again under the same name until it was answered. more: how many beyond
-                  those; anybodys: the log they stand in takes lines from every account
-    sessions_unknown  why somebody may be in whom `sessions` does not have, in words; empty where nobody may
+    sessions      open sessions;  last_used: the last login with each key since the previous report; both with
+                  `break_glass` where the document in force then named the key as a break-glass key
+    logins        {"batch", "entries", "more", "anybodys"}: each login since the previous batch, as in last_used, also
+                  those without a key; sent again under the same name until the service answers. more: how many beyond
+                  those; anybodys: every account can write to the log that they were read from
+    sessions_unknown  why a session may be open that `sessions` lacks, in words; empty where none can be
 
 A host that observes says "adopt" on the wire, where it enrols (`mode`) and in its facts (`enforcement`), as the host
 document does (host_document.py): an older service knows no other word. A reader takes "observe" for the same.
@@ -43,11 +43,11 @@ _KEY_TEXTS = ("username", "path", "type", "fingerprint", "key", "options", "comm
 
 
 class ReportError(ValueError):
-    """A part of a report that no agent would tell."""
+    """A part of a report that no agent would send."""
 
 
 class ReportedKey(NamedTuple):
-    """One thing that lets somebody in, or looks like it, and that the document does not have.
+    """A key on the host that lets somebody in, or seems to, and that is not in the document.
 
     kind: "key"; "cert-authority": whoever it certifies; "command": a program that names keys (path is its name);
     "unreadable": a file that could not be read. options: as written. problem: why sshd would ignore it.
@@ -85,7 +85,7 @@ class ReportedKey(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """Where a look was cut: empty stands for every account, or every path. why: words."""
+    """Where a scan was cut short: empty stands for every account, or every path. why: words."""
 
     username: str
     path: str
@@ -93,7 +93,7 @@ class Cut(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What an agent tells at once; None: it does not say. See above."""
+    """One report; None: the field is absent. See the fields above."""
 
     revision: Optional[int] = None
     lineage: Optional[str] = None
@@ -111,7 +111,7 @@ class Report(NamedTuple):
     sessions_unknown: Optional[str] = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields that are said, as they go over the wire."""
+        """The fields that are present, as they are sent."""
         fields = {name: value for name, value in self._asdict().items() if value is not None}
         if self.keys_found is not None:
             fields["keys_found"] = [one.to_json() for one in self.keys_found]
@@ -120,16 +120,16 @@ class Report(NamedTuple):
         return fields
 
 
-def as_told(path: str) -> str:
-    """A path of a host as the service knows it by a report, in whatever bytes it is."""
+def as_reported(path: str) -> str:
+    """A path of a host as a report has it, whatever bytes it is made of."""
     return _NO_TEXT.sub("\ufffd", path)
 
 
 def wire_word(word: str) -> str:
-    """A mode or an enforcement as it is told: "adopt" for "observe", the others as they are."""
+    """A mode or an enforcement as it is sent: "adopt" for "observe", the others as they are."""
     return _OBSERVE_ON_THE_WIRE if word == OBSERVE else word
 
 
 def read_word(word: object) -> object:
-    """A told mode or enforcement as it is called here: "observe" for "adopt", anything else as it was told."""
+    """A received mode or enforcement as it is called here: "observe" for "adopt", anything else as it is."""
     return OBSERVE if word == _OBSERVE_ON_THE_WIRE else word

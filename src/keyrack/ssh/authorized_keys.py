@@ -21,9 +21,9 @@ class KeyLine(NamedTuple):
     """One line of a file that sshd reads.
 
     options: as written; type and comment: empty when there are none; fingerprint: SHA256:..., None when the
-    line holds no readable key; problem: why sshd ignores this line, None when it lets the key in; public_key:
-    type and base64, empty when there is no readable key; authority: the line is about whom its key certifies; ends_at:
-    seconds since 1970, after which sshd ignores the line, None: no end.
+    line holds no readable key; problem: why sshd ignores this line, None when it accepts the key; public_key: type and
+    base64, empty when there is no readable key; authority: the key is a certificate authority's (cert-authority);
+    ends_at: seconds since 1970, after which sshd ignores the line, None: no end.
     """
 
     line_number: int
@@ -47,7 +47,9 @@ def end_of(expires_at: datetime) -> int:
 
 
 def expiry_option(value: str) -> str:
-    """The option that ends a key, whatever else is dead by then (Invariant 5). value: see expiry_time.py."""
+    """The option by which sshd itself ends a key, without the service or the agent (Invariant 5). value: see
+    expiry_time.py.
+    """
     return f'expiry-time="{value}"'
 
 
@@ -60,7 +62,7 @@ def key_line(public_key: str, options: Sequence[str] = (), expires_at: Optional[
 
 
 def render(lines: Iterable[str]) -> bytes:
-    """The whole file. The last gate: raises ValueError when a line could be more than one line, or none, to sshd."""
+    """The whole file. Raises ValueError when sshd could read a line as several lines, or as none."""
     checked = []
     for line in lines:
         if not line or line != line.strip(" \t") or line.startswith("#"):
@@ -93,22 +95,22 @@ def _read_line(number: int, line: str, rules: SshdRules) -> KeyLine:
         key = read_key(line[end:].lstrip(" \t"), rules)
     if key is None:
         return KeyLine(number, "", "", None, "", "there is no key of a known type on this line")
-    said = line_options.parse(options, version=rules.version)
+    parsed = line_options.parse(options, version=rules.version)
     return KeyLine(
         number,
         _printable(options),
         key.type,
         key.fingerprint,
         _printable(key.comment.rstrip("\r")),
-        key.problem or said.problem,
+        key.problem or parsed.problem,
         f"{key.type} {key.encoded}" if key.fingerprint else "",
-        said.cert_authority,
-        said.ends_at,
+        parsed.cert_authority,
+        parsed.ends_at,
     )
 
 
 def _printable(text: str) -> str:
-    """Text from a file of unknown hands, one character a byte, made safe to print and report."""
+    """Text from a file that anybody may have written, one character a byte, made safe to print and report."""
     text = text.encode("latin-1").decode("utf-8", "replace")
     if hidden_character(text) is None:
         return text

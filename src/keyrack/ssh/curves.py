@@ -69,7 +69,7 @@ _to_root = power_to((_P + 3) // 8, _P)
 _to_character = power_to((_P - 1) // 2, _P)
 _SCALE = 0xF26EDF460A006BBD27B08DC03FC4F7EC5A1D3D14B7D1A82CC6E04AAFF457E06
 _L = 2**252 + 27742317777372353535851937790883648493  # the prime order of the group that keys live in
-_to_opposite = Multiplier(5 * _L - 1)
+_times_5l_minus_1 = Multiplier(5 * _L - 1)
 
 
 def _sqrt(value: int) -> Optional[int]:
@@ -87,8 +87,8 @@ def ed25519_problem(point: bytes) -> Optional[str]:
     """Why these bytes are no Ed25519 public key; None when they are one.
 
     Beyond what signing libraries check: the encoding is the canonical one and the point lies in the group
-    of prime order, so there is one key for one fingerprint and no part of it that an outsider can forge
-    for.
+    of prime order, so each key has one fingerprint only, and nobody can forge signatures for a part of
+    it.
     """
     if len(point) != 32:
         return "its point must have 32 bytes"
@@ -96,9 +96,9 @@ def ed25519_problem(point: bytes) -> Optional[str]:
     sign, y = encoded >> 255, encoded & ((1 << 255) - 1)
     if y >= _P:
         return "its point is not in canonical form"
-    if _is_its_own_opposite(y):
+    if _is_in_prime_order_group(y):
         return None
-    # No key of anybody's, or OpenSSL cannot be had.
+    # Either the point is wrong, and it is found out why, or OpenSSL is not available.
     # x^2 = (y^2 - 1) / (d y^2 + 1); the divisor is never zero because -1/d is no square.
     yy = y * y % _P
     x = _sqrt((yy - 1) * pow(_D * yy + 1, -1, _P) % _P)
@@ -108,17 +108,19 @@ def ed25519_problem(point: bytes) -> Optional[str]:
         return "its point is not in canonical form"
     if _has_low_order(x, y):
         return "its point has low order: anybody could sign for it"
-    if not _is_eightfold(x, y):
+    if not _is_multiple_of_eight(x, y):
         return "its point is outside the group of prime order"
     return None
 
 
-def _is_its_own_opposite(y: int) -> bool:
-    """Whether 5*L - 1 times the point with this y has the same u-coordinate as the point: true of the points of the
-    prime-order group and of no other number y. One multiplication by OpenSSL takes a fifth of what is reckoned below.
+def _is_in_prime_order_group(y: int) -> bool:
+    """Whether the point with this y is in the group of prime order; always False without OpenSSL.
+
+    It computes whether 5*L - 1 times the point has the same u-coordinate as the point, which only holds in that group.
+    This one multiplication by OpenSSL takes a fifth of the time of _has_low_order and _is_multiple_of_eight.
 
     5*L - 1 is a multiple of eight, and -1 modulo L. Every point of the curve is P + T with P in the prime-order group
-    and T of an order that divides eight; so many times it are -P, whose u-coordinate P and -P alone have. P + T is P
+    and T of an order that divides eight; so the product is -P, whose u-coordinate only P and -P have. P + T is P
     where T is the neutral element, and never -P otherwise, as T would be -2*P, of odd order. Where P is the neutral
     element so is the product, and there is no answer. A number that belongs to no point of the curve belongs to one of
     its twist, whose order is four times a prime that divides neither 5*L nor 5*L - 2.
@@ -126,7 +128,7 @@ def _is_its_own_opposite(y: int) -> bool:
     if y == 1:
         return False
     u = ((1 + y) * pow(1 - y, -1, _P) % _P).to_bytes(SIZE, "little")
-    return _to_opposite.times(u) == u
+    return _times_5l_minus_1.times(u) == u
 
 
 def _has_low_order(x: int, y: int) -> bool:
@@ -143,7 +145,7 @@ def _has_low_order(x: int, y: int) -> bool:
     return x == 0 and (y - z) % _P == 0
 
 
-def _is_eightfold(x: int, y: int) -> bool:
+def _is_multiple_of_eight(x: int, y: int) -> bool:
     """Whether the point, not of low order, is eight times another one: the same as lying in the prime-order group.
 
     The whole group is cyclic of order 8*L with L an odd prime, so the points of order L are exactly the

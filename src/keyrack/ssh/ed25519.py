@@ -1,7 +1,7 @@
 """Says whether an Ed25519 signature holds (RFC 8032, section 5.1.7); it signs nothing and holds no secrets.
 
-Strict: one form for each key, S below the order of the group, and R compared byte for byte, without the cofactor, as
-OpenSSH does it. What is checked is public, so that the time it takes tells nobody anything.
+Strict: only the canonical encoding of a key, S below the order of the group, and R compared byte for byte, without the
+cofactor, as OpenSSH does it. Everything it computes with is public, so its timing gives nothing away.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NEUTRAL = (0, 1, 1, 0)
 def verify(public: bytes, message: bytes, signature: bytes) -> bool:
     """Whether the holder of a public key (32 bytes) made this signature (64 bytes) of the message.
 
-    Of low order the key may be here: then anybody can sign for it, so ask curves.ed25519_problem before trusting one.
+    Keys of low order are not refused here, and anybody can sign for those: check with curves.ed25519_problem first.
     """
     point = _decoded(public)
     if point is None or len(signature) != 64:
@@ -44,7 +44,7 @@ def verify(public: bytes, message: bytes, signature: bytes) -> bool:
 
 
 def _decoded(data: bytes) -> Optional[_Point]:
-    """The point that 32 bytes are (section 5.1.3); None where they are none, or not in its one form."""
+    """The point that 32 bytes encode (section 5.1.3); None where they encode none, or not canonically."""
     if len(data) != 32:
         return None
     number = int.from_bytes(data, "little")
@@ -117,7 +117,7 @@ def _odd_multiples(point: _Point) -> List[_Addend]:
 def _multiples_of_base() -> List[_Addend]:
     base = _decoded(_BASE_POINT)
     if base is None:
-        raise ArithmeticError("the base point is none")
+        raise ArithmeticError("the base point is not on the curve")
     return _odd_multiples(base)
 
 

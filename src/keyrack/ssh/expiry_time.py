@@ -1,11 +1,11 @@
 """Writes the moment at which a key ends as an sshd of some version reads it; it judges no key and asks no sshd.
 
 Source: OpenSSH, auth-options.c, auth2-pubkeyfile.c and misc.c (parse_absolute_time): expiry-time came with 7.7, its Z
-with 9.1. sshd still takes a key during the whole second that is written, and refuses it when that has passed. So what
-is written is the last second before the end: at the end itself nobody gets in any more.
+with 9.1. sshd still takes a key during the whole second that is written, and refuses it when that has passed. So the
+last second before the end is written: at the end itself nobody can log in any more.
 
-A time without Z goes to mktime(3) with tm_isdst 0. So a summer's day is counted in winter time, what stands in an hour
-that comes twice means one of two moments, and which one can hang on what that process asked of mktime before.
+sshd passes a time without Z to mktime(3) with tm_isdst 0, so as standard time, also in summer. A local time that occurs
+twice, when the clock is put back, means one of two moments; which one can depend on earlier calls of mktime in sshd.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ FIRST_IN_UTC = (9, 1)
 
 _Fields = Tuple[int, int, int, int, int, int]
 _HOUR, _DAY = 3600, 86400
-_SECOND = 1  # of which sshd takes a key to the last
-# How the zone may have stood when the process asked last; mktime(3) of the GNU library begins with the same distance.
-_ASKED_BEFORE = (-200 * _DAY, -_DAY, -2 * _HOUR, 2 * _HOUR, _DAY, 200 * _DAY)
+_SECOND = 1  # sshd accepts a key during the whole second that is written
+# Distances of earlier calls of mktime: the GNU library's begins with the offset from UTC that the last call found.
+_EARLIER_CALLS = (-200 * _DAY, -_DAY, -2 * _HOUR, 2 * _HOUR, _DAY, 200 * _DAY)
 _LONGEST_REPETITION = 25 * 60  # minutes: a day that comes twice, where a country changed sides of the date line
 
 
@@ -44,7 +44,7 @@ def in_local_time(moment: int) -> Optional[str]:
             best = (max(meant), _text(fields))
     if best is not None:
         return best[1]
-    # It stands in the first of two equal hours: the last that means one moment alone, before they begin.
+    # The moment is in the first of two equal hours: take the last local time before them that means one moment only.
     for minutes in range(1, _LONGEST_REPETITION):
         earlier = moment - moment % 60 - 60 * minutes
         for fields in _spellings(earlier):
@@ -55,7 +55,7 @@ def in_local_time(moment: int) -> Optional[str]:
 
 
 def _spellings(moment: int) -> Iterator[_Fields]:
-    """What may mean the moment: what a clock on the wall shows, then that put right by what it is taken for."""
+    """Local times that may mean the moment: first localtime's, then corrected by what mktime makes of it."""
     try:
         fields = _fields(time.localtime(moment))
         for _ in range(3):
@@ -69,12 +69,12 @@ def _spellings(moment: int) -> Iterator[_Fields]:
 
 
 def _meant(fields: _Fields) -> Set[int]:
-    """Every moment that sshd may take it for; empty where it may refuse it."""
+    """Every moment that sshd may read a local time as; empty where it may refuse it."""
     if not 1970 <= fields[0] <= 9999:
         return set()
     moments: Set[int] = set()
     around = calendar.timegm((*fields, 0, 0, 0))
-    for distance in (0, *_ASKED_BEFORE):
+    for distance in (0, *_EARLIER_CALLS):
         try:
             time.mktime(time.localtime(around + distance))
         except (OverflowError, ValueError, OSError):

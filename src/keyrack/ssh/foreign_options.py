@@ -1,7 +1,7 @@
-"""Reads the options of a key line that somebody else wrote back into typed restrictions; what it cannot, it refuses.
+"""Turns the options of a key line that somebody else wrote into typed restrictions; must drop none silently.
 
-What sshd refuses is refused here too, and what a later option takes back is taken back: a key that is accepted never
-opens more than its line did.
+What sshd refuses is refused here too, and a later option overrides an earlier one as in sshd: a key that is accepted
+never permits more than its line did. An option that Keyrack cannot keep is refused.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def read(options: str) -> Read:
     if len(options) >= LONGEST or "\ufffd" in options:
         raise ValueError("The options are too long to be kept whole, or hold what is no text.")
     # sshd knows bytes, one character each here.
-    said = line_options.parse(options.encode("utf-8", "replace").decode("latin-1"))
-    if said.problem is not None:
-        raise ValueError(f"sshd lets nobody in by this line: {said.problem}.")
+    parsed = line_options.parse(options.encode("utf-8", "replace").decode("latin-1"))
+    if parsed.problem is not None:
+        raise ValueError(f"sshd lets nobody in by this line: {parsed.problem}.")
     fields: Dict[str, object] = {}
     lists: Dict[str, List[str]] = {}
     end = None
-    for name, raw in said.entries:
+    for name, raw in parsed.entries:
         negated = name[3:] if name.startswith("no-") else ""
         value = None if raw is None else raw.encode("latin-1").decode("utf-8", "replace")
         if name in _PERMISSIONS:
@@ -60,7 +60,7 @@ def read(options: str) -> Read:
             field, required = _REQUIREMENTS[name]
             fields[field] = required
         elif name == "restrict":
-            # It takes back what was given before it, and ours stands in front of what is given.
+            # It revokes the permissions before it; render() writes it first, so these must not follow it there.
             for field in _PERMISSIONS.values():
                 fields.pop(field, None)
             fields["restrict"] = True
@@ -78,7 +78,7 @@ def read(options: str) -> Read:
     fields.update((name, tuple(dict.fromkeys(values))) for name, values in lists.items())
     kept = Restrictions(**fields)
     if kept.forwards_nothing:
-        # They narrow what is not given, and would read as if it were.
+        # Without port forwarding they have no effect, and would look like a permission.
         kept = kept._replace(permitopen=(), permitlisten=())
     return Read(kept, end)
 

@@ -1,4 +1,4 @@
-"""The one error that reading a public key can end in; its words never hold a piece of what was pasted."""
+"""The error of text that is not accepted as a public key; its message never quotes what was pasted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows keys whose private half anybody can have: printed in standards, shipped in products, made from a guess.
+"""Recognises keys whose private half is public: printed in standards, shipped in products, or easy to guess.
 
 Not part of reading a key, and not for the agent: it reads a data file (known_private.dat, made by
 scripts/make_known_private.py) that stays out of the agent's archive.

@@ -1,8 +1,8 @@
-"""Reads a key as it stands in a file for sshd, as lenient as sshd, and says which key it is; it accepts none for us.
+"""Reads the key of an authorized_keys line as leniently as sshd does; must not decide whether Keyrack accepts it.
 
 Source: OpenSSH 9.2, sshkey.c (sshkey_read, sshkey_from_blob), ssh-rsa.c, ssh-ecdsa.c, ssh-ed25519.c, sshbuf-getput-*.c.
-sshd takes more than one spelling for the same key: names of signatures for the type, other names inside, numbers with
-zeros in front. Here they all become the one key that they are to sshd, with its one fingerprint.
+sshd accepts several spellings of one key: names of signature algorithms as the type, other type names inside the blob,
+numbers with leading zeros. All of them are read as the same key with the same fingerprint, as in sshd.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _RSA, _DSA, _ED25519, _SK_ED25519 = "ssh-rsa", "ssh-dss", "ssh-ed25519", "sk-ssh
 _SK_ECDSA, _WEBAUTHN = "sk-ecdsa-sha2-nistp256@openssh.com", "webauthn-sk-ecdsa-sha2-nistp256@openssh.com"
 _ECDSA = {f"ecdsa-sha2-nistp{bits}": f"nistp{bits}" for bits in (256, 384, 521)}
 
-# Every name that sshd takes for a type at the beginning of a key (`ssh -Q key`, `ssh -Q key-sig`), and the type.
+# Every name that sshd accepts as the type in front of a key (`ssh -Q key`, `ssh -Q key-sig`), and the type it means.
 NAMES: Dict[str, str] = {
     **{name: name for name in (_RSA, _DSA, _ED25519, _SK_ED25519, _SK_ECDSA, *_ECDSA)},
     "rsa-sha2-256": _RSA,
@@ -31,19 +31,19 @@ NAMES: Dict[str, str] = {
 }
 # Inside a key, the short names too, in any case (sshkey_type_from_name); "ECDSA" names no curve there.
 _SHORT = {"rsa": _RSA, "dsa": _DSA, "ed25519": _ED25519, "ed25519-sk": _SK_ED25519}
-_NO_SHORT = (10, 0)  # seen with 10.0 and not with 9.2; where it is not known, the line is said to let in
+_NO_SHORT = (10, 0)  # tested: 9.2 accepts them, 10.0 does not; between these they are reported as accepted
 _CERTIFICATE = re.compile(r"[a-z0-9-]+-cert-v01@openssh\.com")
 _OF_CERTIFICATES = "-cert-v01@openssh.com"
 # How many strings or numbers of a certificate are its key's, behind its type and a nonce (PROTOCOL.certkeys).
 _PARTS = {_RSA: 2, _DSA: 4, _ED25519: 1, _SK_ED25519: 2, _SK_ECDSA: 3, **dict.fromkeys(_ECDSA, 2)}
-# The names of signatures by which a key of a type can be used (PubkeyAcceptedAlgorithms).
+# The signature algorithms with which a key of a type can be used (PubkeyAcceptedAlgorithms).
 _ALGORITHMS = {_RSA: ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"), _SK_ECDSA: (_SK_ECDSA, _WEBAUTHN)}
 
 
 class SshdRules(NamedTuple):
-    """What else an sshd asks of a key. accepted: PubkeyAcceptedAlgorithms, empty: its default, all but DSA;
-    smallest_rsa: bits (RequiredRSASize); version: OpenSSH's, as in 9.2; tz: its time zone as TZ names it, for whoever
-    reads in a process of its own, None: this process's.
+    """What an sshd requires of a key. accepted: PubkeyAcceptedAlgorithms, empty: its default, all but DSA;
+    smallest_rsa: bits (RequiredRSASize); version: OpenSSH's, as in 9.2; tz: its time zone as in TZ, for a reader in a
+    separate process, None: this process's.
     """
 
     accepted: str = ""
@@ -56,7 +56,7 @@ USUAL_RULES = SshdRules()
 
 
 class LineKey(NamedTuple):
-    """A key of a line. type: its own, not a name of a signature; fingerprint and encoded: None and empty where it
+    """The key of a line. type: the key's, never a signature algorithm; fingerprint and encoded: None and empty where it
     cannot be read; problem: why sshd lets nobody in with it.
     """
 
@@ -116,7 +116,7 @@ def is_certificate(key: LineKey) -> bool:
 
 
 def _of_a_newer_type(name: str, encoded: str, comment: str) -> LineKey:
-    """A key of a type that this sshd takes and we do not know: what it is made of is not looked at."""
+    """A key of a type that this sshd accepts and Keyrack does not know: its content is not checked."""
     blob = _decoded(encoded)
     if blob is None or not blob.startswith(string(name.encode("latin-1"))):
         return LineKey(name, "", comment, None, "the key is damaged")

@@ -1,4 +1,4 @@
-"""Reads the options in front of a key as sshd does, down to its oddities; it judges no key and makes no option.
+"""Reads the options in front of a key exactly as sshd does; must judge no key and write no option.
 
 Source: OpenSSH 9.2, auth-options.c (sshauthopt_parse, handle_permit), misc.c (hpdelim2, a2port, a2tun,
 parse_absolute_time), addr.c and addrmatch.c (from). Text is one character a byte (latin-1), as C has it.
@@ -36,7 +36,7 @@ _FIRST = {
     "verify-required": (8, 4),
     "no-verify-required": (8, 4),
 }
-# Seen with 10.0 and not with 9.2; where it is not known, the line is said to let in.
+# Tested with 9.2 and 10.0; between these the line is reported as accepted.
 _FIRST_WITH_SHORT_LENGTHS = (10, 0)
 
 _UNKNOWN = "sshd does not know one of its options"
@@ -57,18 +57,18 @@ class LineOptions(NamedTuple):
 
     @property
     def cert_authority(self) -> bool:
-        """Whether the line is about whom its key certifies, not about its key."""
+        """Whether the line accepts the certificates that its key signed, and not its key."""
         return ("cert-authority", None) in self.entries
 
 
 class ExpiryTime(NamedTuple):
-    """A time as an option has it. fields: year to second, as written; zone: whether it is in UTC."""
+    """The time in an expiry-time. fields: year to second, as written; utc: whether they are in UTC, not local time."""
 
     fields: Tuple[int, ...]
     utc: bool
 
     def seconds(self) -> Optional[int]:
-        """Since 1970, a time without zone by this machine's; None for what no time is."""
+        """Seconds since 1970, a local time by this machine's zone; None for a time that does not exist."""
         year, month, day, hour, minute, second = self.fields
         try:
             if self.utc:
@@ -117,7 +117,7 @@ def parse(options: str, *, version: Tuple[int, int] = (9, 2)) -> LineOptions:
 
 
 def read_expiry_time(value: str, *, utc_ends: bool = True) -> Optional[ExpiryTime]:
-    """The time that an expiry-time names; None for what sshd does not take for one."""
+    """The time in the value of an expiry-time; None where sshd does not accept it."""
     utc = False
     if utc_ends and len(value) > 1 and value[-1] in "zZ":
         value, utc = value[:-1], True

@@ -1,4 +1,4 @@
-"""Powers modulo a large public number, by OpenSSL where Python has it; never for secrets: the time tells the numbers.
+"""Powers modulo a large public number, by OpenSSL where Python has it; never for secrets: its timing reveals them.
 
 Python's own pow() takes 17 ms at 2,048 bits and 126 ms at 4,096, and stops every other thread meanwhile. The
 libcrypto that hashlib is linked to takes a tenth of that, without stopping them.
@@ -20,17 +20,17 @@ def power_to(exponent: int, modulus: int) -> Callable[[int], int]:
 
     def raised(base: int) -> int:
         try:
-            steps: Optional[_Steps] = own.steps
+            fixed: Optional[_FixedExponent] = own.fixed
         except AttributeError:
-            steps = own.steps = _Steps.made(exponent, modulus)
-        if steps is None or not base:
+            fixed = own.fixed = _FixedExponent.made(exponent, modulus)
+        if fixed is None or not base:
             return pow(base, exponent, modulus)
-        return steps.raised(base)
+        return fixed.raised(base)
 
     return raised
 
 
-class _Steps:
+class _FixedExponent:
     """OpenSSL's numbers for one exponent and modulus, and room for a base and a result; for one thread alone."""
 
     def __init__(self, library: Any, numbers: tuple[int, ...], context: int, size: int) -> None:
@@ -41,9 +41,9 @@ class _Steps:
         self._buffer = ctypes.create_string_buffer(size)
 
     @classmethod
-    def made(cls, exponent: int, modulus: int) -> "Optional[_Steps]":
-        """None where OpenSSL cannot be had."""
-        library = _libcrypto(holding=True)
+    def made(cls, exponent: int, modulus: int) -> "Optional[_FixedExponent]":
+        """None where OpenSSL is not available."""
+        library = _libcrypto(keep_gil=True)
         if library is None:
             return None
         context = library.BN_CTX_new()
@@ -91,11 +91,11 @@ _NUMBERS: _Functions = (
 )
 
 
-def python_openssl(functions: _Functions, *, holding: bool) -> Optional[Any]:
-    """The libcrypto that hashlib is linked to; None where it cannot be had, or lacks one of these functions.
+def python_openssl(functions: _Functions, *, keep_gil: bool) -> Optional[Any]:
+    """The libcrypto that hashlib is linked to; None where there is none, or it lacks one of these functions.
 
-    functions: name, what it answers and what it takes, as "pointer", "bytes", "int" and "size"; holding: its functions
-    keep other threads waiting, which is better than to stop for them if they are short.
+    functions: name, result and parameters, as "pointer", "bytes", "int" and "size"; keep_gil: do not release the GIL
+    during a call, which for short calls costs less than to release it and take it again.
     """
     # Imported here: 5 MB and 8 ms, which a host's agent does without, as it never does this mathematics.
     import ctypes
@@ -116,7 +116,7 @@ def python_openssl(functions: _Functions, *, holding: bool) -> Optional[Any]:
     }
     try:
         # Looking a name up in this library looks in the ones it is linked to as well.
-        library = ctypes.PyDLL(path) if holding else ctypes.CDLL(path)
+        library = ctypes.PyDLL(path) if keep_gil else ctypes.CDLL(path)
         for name, answers, takes in functions:
             function = getattr(library, name)
             function.restype, function.argtypes = kinds[answers], [kinds[kind] for kind in takes]
@@ -126,8 +126,8 @@ def python_openssl(functions: _Functions, *, holding: bool) -> Optional[Any]:
 
 
 @lru_cache(maxsize=None)
-def _libcrypto(*, holding: bool = False) -> Optional[Any]:
-    return python_openssl(_NUMBERS, holding=holding)
+def _libcrypto(*, keep_gil: bool = False) -> Optional[Any]:
+    return python_openssl(_NUMBERS, keep_gil=keep_gil)
 
 
 def _openssl_power(library: Any, base: int, exponent: int, modulus: int) -> Optional[int]:

@@ -1,4 +1,4 @@
-"""Which names and which text Keyrack takes, and what two spellings have in common; it must look nothing up."""
+"""Which names and which text Keyrack accepts, and when two spellings are the same name; must read no database."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import unicodedata
 from typing import Optional
 
 _USERNAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
-# Of hosts as they are: those of directories too (first.last, CORP\\anna, anna@corp.example, HOST$).
+# Accounts that hosts already have, also from directory services (first.last, CORP\\anna, anna@corp.example, HOST$).
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+$\\-]{0,63}")
 LONGEST_ACCOUNT = 64
 
@@ -82,7 +82,7 @@ def blank_problem(value: str) -> Optional[str]:
 
 
 def plain_blanks(text: str) -> str:
-    """A text of others' making as blank_problem() takes it: one plain blank between words, none at the ends."""
+    """A text, changed so that blank_problem() accepts it: one plain blank between words, none at the ends."""
     if not text.isascii():
         text = "".join(" " if unicodedata.category(character) == "Zs" else character for character in text)
     return re.sub("  +", " ", text.strip(" "))
@@ -94,7 +94,7 @@ def composed(text: str) -> str:
 
 
 def spellings(name: str) -> tuple[str, ...]:
-    """A name as it was written, then as it may have been written by others: composed, decomposed."""
+    """A name as it was written, then in both normal forms: composed (NFC) and decomposed (NFD)."""
     if name.isascii():
         return (name,)
     return tuple(dict.fromkeys((name, composed(name), unicodedata.normalize("NFD", name))))

@@ -18,7 +18,7 @@ MAX_OPTIONS = 32  # of one line
 LONGEST_OPTION = 8192  # characters
 _LONGEST_COMMAND = 4096  # characters
 _MAX_ENTRIES = 100  # in one list
-# sshd tries every way to share an address among the stars before it says no, at each offer of the key, by anybody.
+# sshd backtracks over all stars before a pattern fails, and anybody can make it do so by offering the key.
 _MAX_STARS = 4  # in one pattern, enough for *.*.*.*
 
 # Permissions: a field of Restrictions, the option that gives it, the option that takes it.
@@ -125,10 +125,10 @@ def render(restrictions: Restrictions, key_type: str) -> List[str]:
 
 
 def written(restrictions: Restrictions, key_type: str) -> List[str]:
-    """The same for people, however much it is. Raises ValueError as render() does for what cannot hold."""
+    """The same without the limits of a line, for people to read. Raises ValueError for an option that cannot hold."""
     rendered = []
     if restrictions.restrict:
-        rendered.append("restrict")  # first: sshd reads in order, and this takes back what was given before
+        rendered.append("restrict")  # first: sshd reads in order, and this revokes the permissions before it
     if restrictions.sources:
         rendered.append(f"from={quote_option(','.join(restrictions.sources))}")
     if restrictions.command is not None:
@@ -137,7 +137,7 @@ def written(restrictions: Restrictions, key_type: str) -> List[str]:
         permission = getattr(restrictions, name)
         if permission is not None:
             rendered.append(given if permission else taken)
-    # Each once: sshd takes one twice, and whoever obeys our documents refuses it.
+    # Each once: sshd would accept one twice, but check_rendered(), which the agent calls, does not.
     rendered.extend(f"permitopen={quote_option(entry)}" for entry in dict.fromkeys(restrictions.permitopen))
     rendered.extend(f"permitlisten={quote_option(entry)}" for entry in dict.fromkeys(restrictions.permitlisten))
     for wanted, name in (
@@ -154,7 +154,7 @@ def written(restrictions: Restrictions, key_type: str) -> List[str]:
 def check_rendered(rendered: Sequence[str]) -> None:
     """Raises ValueError unless every entry is one option that `render` could have made, and none comes twice.
 
-    For the agent: it puts these texts into a file for sshd as they are, and believes no one about them.
+    For the agent: it writes these texts into a file for sshd as they are, so it checks them itself.
     """
     seen = set()
     for option in rendered:

@@ -1,4 +1,4 @@
-"""Text of others as one line that a terminal and a log can be given; it hides nothing, and judges nothing else."""
+"""Makes text from elsewhere safe for a terminal and a log, on one line; must drop no character."""
 
 from __future__ import annotations
 

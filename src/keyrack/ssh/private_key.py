@@ -1,7 +1,6 @@
-"""Recognises a private key in whatever shape somebody pastes one; it reads no more of it than that takes.
+"""Recognises a private key in whatever format somebody pastes one; must return nothing of it.
 
-It is asked before anything else looks at the text, and answers with yes or no only, so that no part of a
-secret can end up in an error, a log or a database.
+It answers with yes or no only, so that no part of a secret can end up in an error, a log or a database.
 """
 
 from __future__ import annotations

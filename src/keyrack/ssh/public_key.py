@@ -7,8 +7,8 @@ What it checks, in this order: (1) it is text, and short; (2) it is one line wit
 characters; (3) the first field is a known type, exactly; (4) the second is canonical base64; (5) the blob has that same
 type inside, exact lengths, shortest numbers and nothing after its end; (6) the numbers are sound: points in the right
 group, RSA without a known weakness; (7) the comment is short and hides no second key (looked for before (4)). A text
-that fails, and every comment, is asked whether it is a private key, and that answer goes before all others. What the
-caller must check: keys whose private half is known (known_private.py) and its own policy.
+that fails, and every comment, is also checked for a private key; that error then replaces all others. The caller must
+check for keys whose private half is known (known_private.py), and its own policy.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def parse(public_key: object, *, max_bytes: int = 16384) -> PublicKey:
     try:
         key = _read(public_key)
     except KeyProblem:
-        # Whatever else is wrong with it, that it is private is what its owner must hear.
+        # Whatever else is wrong with it, the owner of a private key must learn that it is one.
         if looks_private(public_key):
             raise KeyProblem("private-key", PRIVATE_KEY) from None
         raise
@@ -127,7 +127,7 @@ def _read(line: str) -> PublicKey:
     if fields is None or fields.group(1) not in TYPES:
         raise explain(line)
     key_type, encoded, comment = fields.group(1), fields.group(2), fields.group(3) or ""
-    # (7) Of the comment: it hides no second key. Before (4), so that whoever pasted two hears of two.
+    # (7) Of the comment: it hides no second key. Before (4), so that two pasted keys are reported as two.
     if holds_key(f"{encoded} {comment}", after=4):  # after the beginning of the first one
         raise KeyProblem("several-keys", "There is more than one key on this line. Add them one at a time.")
     try:

@@ -12,7 +12,7 @@ from typing import List, Optional, Tuple
 
 
 def end_of_options(line: str) -> Optional[int]:
-    """Where options end that begin `line`; None when a quote stays open."""
+    """Where the options at the start of `line` end; None when a quote is not closed."""
     quoted, at = False, 0
     while at < len(line) and (quoted or line[at] not in " \t"):
         if line.startswith('\\"', at):

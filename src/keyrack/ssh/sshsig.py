@@ -1,5 +1,5 @@
-"""Builds and reads SSH signatures as `ssh-keygen -Y sign` makes them (OpenSSH's PROTOCOL.sshsig); it holds no private
-key, and says of none that it holds: that takes arithmetic, which core/keys/possession.py has done.
+"""Builds and reads SSH signatures as `ssh-keygen -Y sign` makes them (OpenSSH's PROTOCOL.sshsig); must hold no
+private key and verify no signature: core/keys/possession.py does that.
 """
 
 from __future__ import annotations

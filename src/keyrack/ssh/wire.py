@@ -1,4 +1,4 @@
-"""Reads and writes the binary fields of RFC 4251 section 5; it knows no key types and trusts no length."""
+"""Reads and writes the binary fields of RFC 4251 section 5; must know no key types and trust no length."""
 
 from __future__ import annotations
 

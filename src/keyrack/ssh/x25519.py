@@ -37,8 +37,8 @@ class Multiplier:
         self._own = threading.local()
 
     def times(self, u: bytes) -> Optional[bytes]:
-        """The u-coordinate, in 32 bytes, of so many times the point with this one; None where OpenSSL cannot be had, or
-        where that is the neutral element.
+        """The u-coordinate, in 32 bytes, of the number times the point with the given one; None where OpenSSL is not
+        available, or where the product is the neutral element.
         """
         try:
             context: Optional[_Context] = self._own.context
@@ -60,7 +60,7 @@ class _Context:
 
     @classmethod
     def made(cls, number: bytes) -> "Optional[_Context]":
-        """None where OpenSSL cannot be had, or is another library that does not know what it is asked."""
+        """None where OpenSSL is not available, or the library is another one, which lacks X25519 under this number."""
         library = _library()
         if library is None:
             return None
@@ -97,4 +97,4 @@ class _Context:
 
 @lru_cache(maxsize=None)
 def _library() -> Optional[Any]:
-    return python_openssl(_FUNCTIONS, holding=True)
+    return python_openssl(_FUNCTIONS, keep_gil=True)

@@ -45,14 +45,14 @@ MAX = 20
 """So many of a kind are named; how many there are is counted."""
 MAX_BEHIND = 1000
 MAX_ALARMS = 1000
-"""So many of the newest are looked at, whether they still stand."""
+"""So many of the newest are looked at, whether they still stand; one more is read, to know whether that is all."""
 NEWEST = 20_000
 """So many of the newest events are counted by day: what there is before them costs nothing."""
 
 
 def alarms(connection: Connection, workspace_id: int, since: datetime) -> list[Row]:
-    """Alarms since an instant, the newest first, at most MAX_ALARMS: id, at, summary, actor_name, reason, server_id,
-    target_kind, target_id, details.
+    """Alarms since an instant, the newest first, at most MAX_ALARMS + 1: id, at, summary, actor_name, reason,
+    server_id, target_kind, target_id, details.
     """
     return list(_alarms.rows(connection, workspace_id, since))
 
@@ -62,12 +62,12 @@ def _alarms(workspace_id: int, since: datetime) -> Select[Any]:
     of = (events.c.id, events.c.at, events.c.summary, events.c.actor_name, events.c.reason, events.c.server_id)
     statement = select(*of, events.c.target_kind, events.c.target_id, events.c.details)
     statement = statement.where(events.c.workspace_id == workspace_id, text(IS_ALARM), events.c.at >= since)
-    return statement.order_by(events.c.id.desc()).limit(MAX_ALARMS)
+    return statement.order_by(events.c.id.desc()).limit(MAX_ALARMS + 1)
 
 
 def troubled(connection: Connection, workspace_id: int) -> list[int]:
-    """The ids of the hosts with which something may be wrong, by name, at most MAX_BEHIND: each has more to be asked
-    of its record.
+    """The ids of the hosts with which something may be wrong, by name, at most MAX_BEHIND + 1: each has more to be
+    asked of its record.
     """
     return [row.id for row in _troubled.rows(connection, workspace_id)]
 
@@ -76,7 +76,7 @@ def troubled(connection: Connection, workspace_id: int) -> list[int]:
 def _troubled(workspace_id: int) -> Select[Any]:
     wanted = or_(IN_TROUBLE, STRANGE_HOST_KEY)
     statement = select(servers.c.id).where(servers.c.workspace_id == workspace_id, wanted)
-    return statement.order_by(servers.c.name).limit(MAX_BEHIND)
+    return statement.order_by(servers.c.name).limit(MAX_BEHIND + 1)
 
 
 def failing_sources(connection: Connection, workspace_id: int, states: Sequence[str]) -> list[Row]:

@@ -1,7 +1,8 @@
-"""Notes each answer for the figures, and those that refuse or fail for the log; must hold no secret and no query."""
+"""Counts each answer in the metrics, and logs those that refuse or fail; must log no secret and no query."""
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from http import HTTPStatus
@@ -14,7 +15,15 @@ from keyrack.logs import logger
 
 MAX_LINES_PER_SECOND = 50
 
+_LIKE_A_SECRET = re.compile(r"[\w-]{43,}")
+"""As long as the shortest secret of Keyrack's own: somebody names a token by it, where its id is asked for."""
+
 log = logger("keyrack.web")
+
+
+def shown(path: str) -> str:
+    """A path as the log has it: the beginning of each part that may be a secret, and no more than 200 characters."""
+    return _LIKE_A_SECRET.sub(lambda part: f"{part[0][:6]}…", path)[:200]
 
 
 class Notes:
@@ -40,11 +49,11 @@ class Notes:
             return
         client = scope.get("client")
         say = log.error if status in (HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE) else log.info
-        # The path alone: a query may hold what was meant for somebody else.
-        say("refused", method=scope["method"], path=path[:200], status=status, address=client[0] if client else "")
+        # Only the path: a query may hold a secret.
+        say("refused", method=scope["method"], path=shown(path), status=status, address=client[0] if client else "")
 
     def _has_room(self) -> bool:
-        """Whether there is room for a line: so many a second, so that a flood of refusals does not flood the log."""
+        """Whether one more line may be logged this second: a flood of refusals must not flood the log."""
         with self._lock:
             now = int(time.monotonic())
             if now != self._second:

@@ -26,7 +26,7 @@ from keyrack.model import Server
 from keyrack.protocol import document_words
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.hosts.deleted_servers import DeletedServer
-from keyrack.web import bodies, machines
+from keyrack.web import access_log, bodies, machines
 from keyrack.web.agent_archive import build_zipapp
 from keyrack.web.api import LONGEST_OPEN_BODY, ORDINARY_STATUS, Sharing, address_of, fault, unanswered
 from keyrack.web.batches import Batches
@@ -46,20 +46,20 @@ INSTALL_SCRIPT = Path(__file__).with_name("install.sh")
 PREFIX = "/agent"
 DOCUMENT = PREFIX + "/v1/document"
 QUESTION = b"GET %b?" % DOCUMENT.encode()
-"""How an agent's question for its document begins."""
+"""How an agent's request for its document begins."""
 LONGEST_WAIT = 50.0
-# Hosts whose documents are made by one piece of work; and from which size, in bytes, one is made by itself, so that
-# nobody waits for it.
+# The most hosts whose documents are made in one batch, and the size in bytes from which a document is made alone, so
+# that no other host waits for it.
 MAX_BATCH = 100
 LARGE_DOCUMENT = 200_000
-# A host reports each revision that it obeys, and a list of keys when it changed since its last look, half a minute
-# before: no host that is well comes near these, a minute.
+# The most reports and lists of keys of a host in a minute. A host reports each revision that it obeys, and scans its
+# keys every half minute, so a healthy one stays far below.
 MAX_REPORTS = 1200
 MAX_LISTS = 30
-# What the long ones of a host may have together, a minute: a full list of keys is some 700 kB, and comes with all that
-# changes in it; who is logged in is told every five seconds at most.
+# The most bytes of a host's long reports in a minute: a full list of keys is some 700 kB, sent whenever it changes;
+# open sessions are reported every five seconds at most.
 MAX_BYTES = 4_000_000
-# A host's report is taken up to this size, however short bodies from elsewhere must be. Agents send less at once.
+# The longest report, also where the setting max_body_bytes is lower. Agents send less at once.
 LARGEST_REPORT = 2_000_000
 
 STATUS = {**ORDINARY_STATUS, Kind.MISSING: 410, Kind.INVALID: 400, Kind.TAKEN: 409}
@@ -93,7 +93,7 @@ def application(
     }
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        # Beside Starlette's application and routes: this stands in memory, and runs, for every host that waits.
+        # Without Starlette's application and routes, which would cost memory and time for every host that waits.
         methods, handler = paths.get(scope["path"].removeprefix(scope["root_path"]), ((), None))
         if handler is None:
             response: Response = JSONResponse({"error": "There is no such path."}, 404)
@@ -107,15 +107,15 @@ def application(
     return answer, calls.held_contacts
 
 
-# In place of an answer: who asks took another run's place, or may be a copy.
+# In place of an answer: the agent is a new run of its server's, or a copy of the machine.
 _NEW_RUN = Response(status_code=409)
 _NOTHING_NEW = Response(status_code=204)
 
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """A report as it came. server: whose agent sent it, None if that is known from its last question: then proof is its
-    secret and its address, server_id the server, and run that of its agent.
+    """A report as it came. server: the sender, None where it is known only from its last request for a document: then
+    proof is its secret and address, server_id its server, and run its agent's run, all to be checked.
     """
 
     content: bytes
@@ -137,8 +137,8 @@ class _AgentCalls:
         self._limit = limit
         self._callers, self._scheduler = sharing.callers, sharing.scheduler
         self._limits = _Limits()
-        # The interpreter runs one thread at a time: each more that computes takes as much again from the event loop.
-        # Reports wait for their commit most of the time.
+        # One thread each: of threads that compute, the interpreter runs one at a time, and every further one delays the
+        # event loop. Reports mostly wait for their commit.
         threads, reporting = ThreadPoolExecutor(1, "keyrack-agents"), ThreadPoolExecutor(1, "keyrack-reports")
         self._contacts = Batches(partial(contacts.answer, instance), MAX_BATCH, sharing.slices, threads)
         self._proofs: Batches[tuple[str, str], Server | DeletedServer] = Batches(
@@ -201,7 +201,7 @@ class _AgentCalls:
             server_id, deadline = was_held
         is_current = server_id is not None and was_held is None
         if server_id is None:
-            # The server that it was a moment ago; its secret is checked together with reading its document.
+            # The server that had this secret at its last request; both are checked together with reading its document.
             server_id = self._waiting.known.server_of_secret(secret_hash, run)
         if server_id is None:
             server, caller = await self._host(request)
@@ -216,7 +216,7 @@ class _AgentCalls:
         audit = bodies.number(asked.get("audit", ""))
         contact = Contact(server_id, secret_hash, known, lineage, packs, run, -1 if audit is None else audit)
         with self._instance.figures.waiting.track_inprogress(), self._machines.waiting(server_id, request):
-            # A service that stops asks nothing more: with thousands of hosts that would keep its end waiting.
+            # A stopping service reads nothing more: with thousands of hosts that would delay its end.
             while not self._waiting.closing:
                 waiter = self._waiting.listen(server_id)
                 try:
@@ -238,7 +238,7 @@ class _AgentCalls:
         return _NOTHING_NEW
 
     async def _ask(self, request: Request, contact: Contact, waiter: asyncio.Future[None]) -> Response | None:
-        """What a host must be told now, None if it obeys all that it must."""
+        """What a host must get now, None if it has it all."""
         server_id, caller = contact.server_id, _caller_of(contact.server_id)
         answer = await self._ask_together(contact)
         if answer is None:
@@ -262,7 +262,9 @@ class _AgentCalls:
         return Response(answer.body, media_type="application/json", headers=headers)
 
     async def _ask_together(self, contact: Contact) -> ContactAnswer | None:
-        """How a host stands, asked together with others; None where its document is so large that it is made alone."""
+        """The state of a host and its document, read together with others'; None where the document is so large that it
+        is made alone.
+        """
         if contact.server_id in self._sizes:
             return None
         answer = await self._contacts.ask(_caller_of(contact.server_id).name, contact)
@@ -271,7 +273,7 @@ class _AgentCalls:
         return answer
 
     async def _ask_alone(self, request: Request, contact: Contact, caller: Caller) -> Response | None:
-        """The same for a host about which more must be known, or whose secret is not its server's any more."""
+        """The same for one host alone, where its secret, its run or its revision must be checked first."""
         instance, server_id = self._instance, contact.server_id
         self._waiting.known.forget(server_id)
         await self._host(request)
@@ -312,7 +314,7 @@ class _AgentCalls:
             report = _Report(content, (secret, address_of(request)), server_id, run)
             if await self._reports.ask(caller.name, report):
                 return JSONResponse({"ok": True})
-            # Not who it was a moment ago.
+            # The secret is not this server's any more, or its agent began a new run.
             self._waiting.known.forget(server_id)
             server, caller = await self._host(request)
             if isinstance(server, Server):
@@ -329,7 +331,7 @@ class _AgentCalls:
         reports.ingest(self._instance, server, body)
 
     def _take_reports(self, batch: Sequence[_Report]) -> list[bool | Exception]:
-        """Take reports together; True for each that is kept, False for one whose sender is to be looked at first."""
+        """Take reports together; True for each that is kept, False for one whose sender must be authenticated first."""
         results: list[bool | Exception] = [True] * len(batch)
         read: list[tuple[Server | DeletedServer, Mapping[str, Any]]] = []
         places = []
@@ -342,7 +344,7 @@ class _AgentCalls:
             try:
                 body = _object(report.content)
                 self._limits.check(server.id, body)
-            except Exception as error:  # raised for the one who reported; the others are heard
+            except Exception as error:  # raised for its sender; the other reports are taken
                 results[place] = error
                 continue
             read.append((server, body))
@@ -353,7 +355,7 @@ class _AgentCalls:
         return results
 
     def _senders(self, reports: Sequence[_Report]) -> dict[tuple[str, str], Server]:
-        """By their proofs the servers that reports are of which come from who it was a moment ago."""
+        """The senders of reports, by proof, where they are the same servers and runs as at their last request."""
         unproved = [report for report in reports if report.server is None]
         if not unproved:
             return {}
@@ -368,7 +370,7 @@ class _AgentCalls:
         }
 
     async def last_document(self, request: Request) -> Response:
-        """A piece of what a host obeys, which the service does not know any more."""
+        """Receive a piece of the document that a host obeys, which the service no longer has."""
         server, caller = await self._host(request)
         if isinstance(server, Server):
             await self._machines.note_run(request, server, machines.identity_of(request), caller)
@@ -384,7 +386,7 @@ class _AgentCalls:
         return JSONResponse({"ok": True})
 
     async def _host(self, request: Request) -> tuple[Server | DeletedServer, Caller]:
-        """The server whose agent calls, and whose turn that is. Raises Refusal UNAUTHENTICATED."""
+        """The server whose agent calls, and its caller for fair queueing. Raises Refusal UNAUTHENTICATED."""
         proof = (_secret(request), address_of(request))
         try:
             server = await self._proofs.ask(self._callers.of(request).name, proof)
@@ -392,11 +394,12 @@ class _AgentCalls:
             if refusal.kind is Kind.UNAUTHENTICATED:
                 self._callers.failed(request)
             raise
-        self._callers.held(request, ("host", server.id))
-        return server, Caller(("host", server.id), known=True, at_home=True)
+        caller = _caller_of(server.id)
+        self._callers.held(request, caller.name)
+        return server, caller
 
     async def _report_body(self, request: Request, server_id: int, caller: Caller) -> bytes:
-        """A report's body. Raises Refusal THROTTLED before it is read, where the host says how long it is."""
+        """A report's body. Raises Refusal THROTTLED, before it is read where Content-Length says how long it is."""
         bodies.check_encoding(request)
         longest = max(self._instance.settings.max_body_bytes, LARGEST_REPORT)
         bodies.check_length(request, longest)
@@ -418,7 +421,7 @@ async def _answered(handler: Handler, request: Request) -> Response:
     except DatabaseUnavailable as error:
         return _refuse(unanswered(error))
     except Exception:  # a fault of ours is an answer too, and is logged whole
-        log.exception("request failed", method=request.method, path=request.url.path)
+        log.exception("request failed", method=request.method, path=access_log.shown(request.url.path))
         return _refuse(fault())
 
 
@@ -427,12 +430,12 @@ def _refuse(refusal: Refusal) -> Response:
 
 
 def _object(content: bytes) -> Mapping[str, Any]:
-    # What stands in files on a host need not be text; a report of it counts all the same.
+    # Files on a host may hold bytes that are no text; a report that quotes them is taken all the same.
     return bodies.json_object(content, mended=True)
 
 
 class _Limits:
-    """How often and how much each host may report; each process counts for itself. From any thread."""
+    """How often and how much each host may report; each process counts for itself. May be used by any thread."""
 
     def __init__(self) -> None:
         self._reports, self._lists = RateLimit(MAX_REPORTS), RateLimit(MAX_LISTS)
@@ -444,12 +447,12 @@ class _Limits:
         self.weigh(server_id, size)
 
     def weigh(self, server_id: int, size: int) -> None:
-        """Count the bytes of a report that is no short one: receipts are taken, however much else was told."""
+        """Count the bytes of a long report. Short ones do not count, so that receipts are always taken."""
         if size >= LONG_BODY:
             self._take(self._bytes, server_id, size, f"reports more than {self._bytes.limit} bytes a minute")
 
     def check(self, server_id: int, body: Mapping[str, Any]) -> None:
-        """Count what a report tells. Raises Refusal THROTTLED."""
+        """Count the list of keys that a report may have. Raises Refusal THROTTLED."""
         if "keys_found" in body:
             self._take(self._lists, server_id, 1, f"lists its keys more than {self._lists.limit} times a minute")
 

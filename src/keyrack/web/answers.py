@@ -1,4 +1,4 @@
-"""Answers in JSON, written in few steps; must know no API's words."""
+"""Fast JSON answers, with remembered records; must know no API's fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONGEST_KEPT = 256
 
 MAX_RECORDS = 5_000
 MAX_PAGES = 500
-"""So many records and pages are kept."""
+"""How many records and pages are remembered."""
 
 _JSON = (b"content-type", b"application/json")
 # Made once: json.dumps makes a new encoder each time it is given an option.

@@ -24,7 +24,7 @@ A = TypeVar("A")
 
 
 class Batches(Generic[Q, A]):
-    """Answers questions in batches: one at a time, each on a thread."""
+    """Answers questions in batches, one batch at a time, on a thread."""
 
     def __init__(
         self,
@@ -51,14 +51,14 @@ class Batches(Generic[Q, A]):
         """The answer, or whatever the work raises for it. Raises Refusal UNAVAILABLE where too many wait."""
         if len(self._queue) >= MAX_WAITING:
             self._turn_away()
-        came: asyncio.Future[A] = asyncio.get_running_loop().create_future()
-        self._queue.put(caller, (question, came))
+        answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        self._queue.put(caller, (question, answer))
         if self._running is None:
             self._running = asyncio.create_task(self._run())
-        return await came
+        return await answer
 
     def _turn_away(self) -> None:
-        """Make room: who has most in the queue loses what came last."""
+        """Make room: drop the last question of the caller who has most in the queue."""
         _, came = self._queue.take_last()
         if not came.done():
             words = "Too many requests at once. Try again in a moment."

@@ -19,8 +19,13 @@ NUMBER = re.compile(r"[0-9]{1,10}")
 LARGEST_NUMBER = 9_999_999_999
 FORM = "application/x-www-form-urlencoded"
 """The type that curl and others give a body if nobody named one, whatever it is."""
+PARTS = "multipart/form-data"
+"""The type of a form that curl --form sends."""
 TEXT = "text/plain"
 """The type that fetch() gives such a body."""
+BOUNDARY = re.compile(r'boundary="?([0-9A-Za-z\'()+_,./:=? -]{1,70})(?<! )', re.IGNORECASE)
+PART = re.compile(r'^content-disposition: *form-data; *name="?([^";\r\n]+)"?([^\r\n]*)', re.IGNORECASE | re.MULTILINE)
+"""The name of a part, and what follows it in its line."""
 LARGEST_ID = 2_147_483_647
 # What neither database nor UTF-8 can hold.
 NO_TEXT = re.compile("[\x00\ud800-\udfff]")
@@ -60,12 +65,12 @@ def sent(request: Request, header: bytes) -> list[bytes]:
 
 
 def sent_texts(request: Request, header: bytes) -> list[str]:
-    """The same as texts."""
+    """The same as text, decoded as Latin-1."""
     return [value.decode("latin-1") for name, value in request.scope["headers"] if name == header]
 
 
 def announced(request: Request) -> int | None:
-    """How long a body says it is, in bytes; None where it does not say."""
+    """The length of a body by its Content-Length, 0 without a body; None for one that is sent in chunks."""
     (length, *_) = sent(request, b"content-length") or (b"",)
     if length.isdigit():
         return int(length[:20])
@@ -79,7 +84,7 @@ def may_be(request: Request, size: int) -> bool:
 
 
 def check_length(request: Request, limit: int) -> None:
-    """Refuse a body that says it is longer, before a client that asks for it is told to go on."""
+    """Raise Refusal TOO_LARGE for a body whose Content-Length is larger, before it is read (and 100-continue sent)."""
     if (announced(request) or 0) > limit:
         raise _too_long(limit)
 
@@ -189,7 +194,43 @@ def form(body: bytes) -> dict[str, str]:
             max_num_fields=MAX_FIELDS,
         )
     except (UnicodeError, ValueError):
-        raise malformed("The body is not a valid form.") from None
+        raise _no_form() from None
+    return _form_of(pairs)
+
+
+def parts(request: Request, body: bytes) -> dict[str, str]:
+    """A multipart/form-data body of texts alone (RFC 7578). Raises Refusal, also for a file."""
+    boundary = BOUNDARY.search("".join(sent_texts(request, b"content-type")))
+    if boundary is None:
+        raise _no_form()
+    # The body begins and ends with the boundary, as all that send such forms have it.
+    first, *pieces = (b"\r\n" + body).split(b"\r\n--" + boundary[1].encode("latin-1"), MAX_FIELDS + 1)
+    if first or not pieces or pieces.pop().rstrip(b"\r\n") != b"--":
+        raise _no_form()
+    return _form_of([_part(piece) for piece in pieces])
+
+
+def _part(piece: bytes) -> tuple[str, str]:
+    """The name and the text of a part."""
+    head, _, content = piece.partition(b"\r\n\r\n")
+    try:
+        named, text = PART.search(head.decode("utf-8")), content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _no_form() from None
+    if named is None:
+        raise _no_form()
+    if "filename" in named[2].lower():
+        words = f"{named[1]} is sent as a file; send its text instead, with curl as --form '{named[1]}=<FILE'."
+        raise Refusal(Kind.INVALID, "body-malformed", words, field=named[1])
+    return named[1], text
+
+
+def _no_form() -> Refusal:
+    return malformed("The body is not a valid form.")
+
+
+def _form_of(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """The fields of a form. Raises Refusal where one stands twice or is no text."""
     if any(NO_TEXT.search(name) or NO_TEXT.search(value) for name, value in pairs):
         raise malformed("The form holds a NUL character.")
     if len({name for name, _ in pairs}) != len(pairs):

@@ -1,8 +1,8 @@
 """Classifies requests by caller, for fair queueing, before anything of them is read; must not decide who a caller is,
 nor what they may do.
 
-What is presented here counts only as long as it held a moment ago, from the same address: nobody uses
-somebody else's share by naming them. Of a signature it is the access key's id that counts, as no two are alike.
+A token or cookie counts as its user's only if it was accepted lately from the same address, so that nobody can use up
+somebody else's share. Of a signature only the access key's id counts, as each signature is different.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Caller:
 
 
 def is_signed(request: Request) -> bool:
-    """Whether a request carries a signature, which cannot be looked at without its body."""
+    """Whether a request is signed, so that its proof cannot be checked without its body."""
     return any(name == b"authorization" and value.startswith(_SIGNATURE) for name, value in request.scope["headers"])
 
 
@@ -47,7 +47,7 @@ def _network_of(request: Request) -> str:
 
 
 class Callers:
-    """Which proofs held lately, and whose they were; the proofs themselves are not kept."""
+    """Which proofs were accepted lately, and whose they are; only keyed hashes of them are kept."""
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
@@ -80,7 +80,7 @@ class Callers:
             self._known.pop(mark, None)
 
     def _mark(self, request: Request, address: str) -> bytes | None:
-        """What stands for the proof of a request; None for one without."""
+        """The keyed hash of the proof of a request; None for one without."""
         kept = request.scope.setdefault("state", {})
         if MARK not in kept:
             kept[MARK] = self._made(request, address)
@@ -89,12 +89,12 @@ class Callers:
 
     def _made(self, request: Request, address: str) -> bytes | None:
         headers = request.scope["headers"]
-        # A browser proves itself by its cookies, which others than we may have set too.
+        # A browser's proof is its cookies: all of them, as other sites of the same host may have set some.
         proofs = [value for name, value in headers if name in PROOFS] or [
             value for name, value in headers if name == b"cookie"
         ]
         if not proofs:
             return None
-        said = [proof.partition(b",")[0] if proof.startswith(_SIGNATURE) else proof for proof in proofs]
-        text = b"\n".join((address.encode("utf-8", "surrogatepass"), *said))
+        counted = [proof.partition(b",")[0] if proof.startswith(_SIGNATURE) else proof for proof in proofs]
+        text = b"\n".join((address.encode("utf-8", "surrogatepass"), *counted))
         return hashlib.blake2b(text, key=self._key, digest_size=16).digest()

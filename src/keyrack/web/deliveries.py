@@ -65,6 +65,6 @@ class _Loop:
             return webhooks.send(self._instance, due, self._post)
         except DatabaseUnavailable:
             return 0
-        except Exception:  # one receiver keeps no other from being told
+        except Exception:  # the other receivers get theirs all the same
             log.exception("a webhook could not be sent to", webhook=due.webhook.id)
             return 0

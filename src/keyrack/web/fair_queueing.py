@@ -29,7 +29,7 @@ from keyrack.web.group_commits import GroupCommits
 
 T = TypeVar("T")
 
-# How fast processor time that was used is forgotten: after so many seconds a third of it still counts.
+# The time constant by which used processor time decays: after so many seconds 1/e of it still counts.
 MEMORY_SECONDS = 1.0
 HEAVY_SECONDS = 0.2
 """If a caller used more processor time than this lately, in seconds, their calls count as long ones."""
@@ -59,8 +59,8 @@ class CallPool(Enum):
     GUESSES = ("guesses", 2, 1)
     """The same for strangers."""
     EVENT_LOOP = ("event loop", 4, 4)
-    """What the event loop answers by itself in each of its rounds, beyond ROUND_SECONDS; between two rounds it looks at
-    all that came in."""
+    """What the event loop answers by itself in each of its rounds, beyond ROUND_SECONDS; between two rounds it
+    handles all that came in."""
     FIBERS = ("fibers", 24, 16)
     """What waits for PostgreSQL on the event loop; each may need a connection."""
     GROUP_COMMITS = ("group commits", 32, 16)
@@ -167,7 +167,7 @@ class FairScheduler:
         finally:
             ended = time.monotonic()
             used.add(ended - began, ended)
-            # Not before the next round, or whoever sends many at once would be served before all others are heard.
+            # Not before the next round, or the calls of one who sends many at once would run before others' are read.
             asyncio.get_running_loop().call_soon(queue.leave, caller.name, flow)
 
     def _in_this_round(self, used: _CpuTime, call: Callable[[], T]) -> T:

@@ -30,13 +30,15 @@ def authenticate(
 ) -> Actor:
     """The actor of a token in Authorization, with one of the schemes, or in a header of its own.
 
-    Raises Refusal UNAUTHENTICATED: "no-credentials" where there is none, "token-not-in-force" where it does not hold.
+    With both the header of its own counts alone, as GitLab has it, which takes the token of a person there first: a
+    client that has both added it to a call whose Authorization something else had set. Raises Refusal UNAUTHENTICATED:
+    "no-credentials" where there is none, "token-not-in-force" where it does not hold.
     """
-    sent = [*request.headers.getlist("authorization"), *(request.headers.getlist(header) if header else ())]
+    own = [token for token in request.headers.getlist(header) if token] if header else []
+    sent = own or request.headers.getlist("authorization")
     if not sent:
         raise Refusal(Kind.UNAUTHENTICATED, "no-credentials", _NO_TOKEN)
     scheme, _, secret = sent[0].partition(" ")
-    own = bool(header) and "authorization" not in request.headers
     if len(sent) > 1 or not (own or scheme.lower() in schemes):
         raise Refusal(Kind.UNAUTHENTICATED, "token-not-in-force", "This token is not in force.")
     return tokens.authenticate(

@@ -1,9 +1,10 @@
 """Long polls of hosts, held by their connections while nothing is new: each has a timer, a parsed head and no task;
 must decide nothing about a host, and answer no other question.
 
-Thousands of hosts ask every half minute, and nearly always there is nothing new. So the question of an agent that was
-known a moment ago (waiting.py) skips everything that other requests go through. Those that are woken are answered
-together; what takes more than a document in one piece goes the ordinary way (agent_api.py).
+Thousands of hosts ask every half minute, and nearly always there is nothing new. So a long poll
+of an agent that was known at its last request (waiting.py) skips all that other requests go through. Those that are
+woken are answered in batches. Whatever takes more than that is passed on as an ordinary request (agent_api.py), called
+"the ordinary way" here.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from keyrack.web.slices import Slices
 from keyrack.web.waiting import ContactWaiters
 
 TOGETHER = 0.05
-"""Seconds: waits that end within so many end together, at most so much later than asked. Were each answered by itself,
-most of its time would go into fetching anew what others have driven from the processor's caches meanwhile.
+"""Waits that end within so many seconds of each other end together, so much later at most: one after another, each
+would spend most of its time on cache misses.
 """
 WAS_HELD = "was_held"
-"""Where a request's state keeps what is known since it was held: its server, and until when it may wait."""
+"""The key in a request's state of its server and its deadline, where it was held before."""
 # As agents write it (agent/service/follow.py); whatever is written otherwise goes the ordinary way.
 _QUESTION = re.compile(
     rb"/agent/v1/document\?revision=([0-9]{1,10})(?:&lineage=([0-9a-f]{8}))?(?:&audit=([0-9]{1,10}))?&wait=([0-9]{1,3})"
@@ -45,8 +46,8 @@ _JSON, _GZIP = (b"content-type", b"application/json"), (b"content-encoding", b"g
 
 @dataclass(frozen=True, slots=True)
 class ContactParts:
-    """What is shared with the ordinary way. ask: asks how a host stands together with others; None where that is to be
-    found out the ordinary way.
+    """What is shared with the ordinary way. ask: the state of a host and its document, read together with others'; None
+    where it must be read the ordinary way.
     """
 
     instance: Instance
@@ -60,7 +61,7 @@ class ContactParts:
 
 
 class QuestionHead(NamedTuple):
-    """What the head of a question says. machine: of its sender, as it was sent; packs: whether it takes gzip."""
+    """The headers of a long poll. machine: the header that names the sender's machine; packs: it accepts gzip."""
 
     secret: str
     machine: str | None
@@ -68,7 +69,7 @@ class QuestionHead(NamedTuple):
 
 
 class HeldContacts:
-    """Takes the long polls that can be held; of the event loop. note: told of each answer, by its status."""
+    """Takes the long polls that can be held; for the event loop only. note: called with the status of each answer."""
 
     def __init__(self, parts: ContactParts) -> None:
         self._parts = parts
@@ -236,7 +237,7 @@ class HeldContact:
         self.ask()
 
     def ask(self) -> None:
-        """Find out how the host stands, and tell it what there is."""
+        """Read the state of the host, and answer where there is something for it."""
         if self._connection is not None:
             self._connection.keep(self._loop.create_task(self._ask()))
 

@@ -2,8 +2,8 @@
 about a call.
 
 libuv, on which uvloop is built, takes one a round from a socket that listens (since 1.45). A round lasts tens of
-milliseconds while many are served, so whoever came behind a thousand hosts would wait for a thousand rounds before a
-word of theirs is read. So after each connection we accept ourselves those that wait (decision 234). What a connection
+milliseconds while many are served, so a client behind a thousand hosts would wait for a thousand rounds before its
+request is read. So after each connection we accept ourselves those that wait (decision 234). What a connection
 costs is mostly the objects around it; for an agent's question they are made once it is its turn.
 """
 

@@ -1,7 +1,7 @@
-"""Which machine calls under a host's secret, and what to do about two of them; must decide nothing itself.
+"""Finds out when two machines call with one host's secret; core/hosts/copies.py decides what follows.
 
-Beside core/hosts/copies.py, which decides, this process remembers the numbers of each run's questions, and for how
-long a run that took another one's place waits, so that the other one, which is woken, can say that it is there too.
+This process remembers the last request number of each run of an agent. It also delays a new run's document for a few
+seconds, so that the run before it, which is woken, can ask again and show that both are there.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ MAX_NUMBERS = 200_000
 
 
 class Asking(Protocol):
-    """A question that waits for an answer."""
+    """A request that waits for an answer."""
 
     async def is_disconnected(self) -> bool:
         """Whether nobody waits any more."""
 
 
 class Machines:
-    """What one process knows of the runs of agents; of the event loop."""
+    """What one process knows of the runs of agents; for the event loop only."""
 
     def __init__(self, instance: Instance, waiting: ContactWaiters, scheduler: FairScheduler) -> None:
         self._instance = instance
@@ -69,8 +69,8 @@ class Machines:
             del self._open[server_id]
 
     def repeated(self, server_id: int, identity: ReportedIdentity | None) -> Response | None:
-        """What to answer to a question whose number was there before: the machine was copied while it ran, or went
-        back. It must go by another name, so that the two can be told apart.
+        """The answer to a request whose number was used before: the machine was copied while it ran, or was set back
+        to a snapshot. Its agent must begin a new run, so that the two can be distinguished.
         """
         if identity is None:
             return None
@@ -87,7 +87,7 @@ class Machines:
     async def note_run(
         self, request: Request, server: Server, identity: ReportedIdentity | None, caller: Caller
     ) -> None:
-        """Note who asks, where that is news. Raises Refusal TAKEN or UNAVAILABLE (copies.contact)."""
+        """Note the sender's run where it changed. Raises Refusal TAKEN or UNAVAILABLE (copies.contact)."""
         if server.copied_at is None and (identity is None or identity.run == server.agent_run):
             return
         await self.note_new_run(request, server.id, identity, caller)
@@ -95,7 +95,7 @@ class Machines:
     async def note_new_run(
         self, request: Request, server_id: int, identity: ReportedIdentity | None, caller: Caller
     ) -> None:
-        """The same if nothing is known of the server's last run."""
+        """The same without comparing it with the server's last run."""
         arrived = self._instance.now()
         others = [request for request in self._open.get(server_id, ()) if not await request.is_disconnected()]
         note = partial(
@@ -106,11 +106,11 @@ class Machines:
             self._held[server_id] = identity.run if identity else "", asyncio.get_running_loop().time() + HOLD_SECONDS
 
     def is_held(self, server_id: int, run: str) -> bool:
-        """Whether a run is to wait for what the one before it says."""
+        """Whether a run must wait until the run before it has had time to ask again."""
         return server_id in self._held and self._held[server_id][0] == run
 
     async def hold(self, server_id: int, run: str, caller: Caller) -> None:
-        """Let a run wait for what the run before it says, if that one may still be there."""
+        """Delay a new run until the run before it asks again, for HOLD_SECONDS at most."""
         if not self.is_held(server_id, run):
             return
         _, until = self._held[server_id]
@@ -128,6 +128,6 @@ class Machines:
 
 
 def identity_of(request: Request) -> ReportedIdentity | None:
-    """What a request says of its sender."""
+    """The machine and run that a request names as its sender."""
     header = request.headers.get(MACHINE_HEADER)
     return None if header is None else copies.read(header)

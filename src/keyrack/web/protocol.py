@@ -1,4 +1,4 @@
-"""HTTP/1.1 with bounds on time and size, which uvicorn lacks; must know nothing of what is asked."""
+"""HTTP/1.1 with bounds on time and size, which uvicorn lacks; must know no API."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.]+\])(?::[0-9
 # A constant: each access to a member of HTTPStatus is a call, and thousands of hosts are answered without a body.
 WITHOUT_BODY = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 WHOLE = "keyrack.whole"
-"""Where a request's scope has its WholeAnswer."""
+"""The key of a request's WholeAnswer in its scope."""
 # Warnings a minute about what is no HTTP, so that a flood of it does not flood the log.
 MAX_WARNINGS = 10
 
@@ -70,7 +70,7 @@ class HeldRequest(Protocol):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Closes connections that take too long to say what they want or to hear the answer, or say too much.
+    """Closes connections that take too long to send a request or to receive the answer, or send too much.
 
     An application that has a `hold` (Hold) is asked first whether it takes a request without a body that may wait long:
     then there is no task for it, until it is answered or goes on the ordinary way.

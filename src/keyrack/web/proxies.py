@@ -1,4 +1,4 @@
-"""Where a request comes from when proxies stand in front; must believe nobody whom the settings do not name."""
+"""Where a request comes from behind proxies; must trust no proxy that the settings do not name."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""The whole service as one ASGI application: which API a path leads to; must hold no API's words."""
+"""The whole service as one ASGI application, which passes each path to its API; must know no API's format."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -58,6 +59,8 @@ log = logger("keyrack.web")
 Handler = Callable[[Request], Awaitable[Response]]
 Mounts = tuple[tuple[str, ASGIApp], ...]
 Note = Callable[[Scope, str, int], None]
+
+SLASHES = re.compile("//+")
 
 READY_SECONDS = 5.0
 """How long the database may take before the service says that it is not ready."""
@@ -131,20 +134,22 @@ class Service:
             if not answering.started:
                 await PlainTextResponse("The service is stopping.", 503, AGAIN)(scope, receive, answering.send)
         finally:
-            # Both refer back to the request that has them: each request would leave a circle in memory.
+            # Both refer back to the request: without this each request would leave a reference cycle.
             scope.pop(WHOLE, None)
             inner.pop(ANSWER, None)
 
     def _entered(self, scope: Scope) -> tuple[str, ASGIApp, Scope]:
         """The API that a path leads to: its prefix, its application, and the scope as that one sees it."""
-        path = scope["path"]
         # A proxy takes %2F for no slash: its rules for /api/v3/ping would miss /api%2Fv3/ping, so no API gets that.
         hidden = b"%2f" in scope["raw_path"].lower()
+        # Nor //api/v3/ping, as a base address with a slash at its end makes it; but that API is the one to say so.
+        doubled = "//" in scope["path"]
+        path = SLASHES.sub("/", scope["path"]) if doubled else scope["path"]
         for prefix, below, app in self._mounts:
             if path.startswith(below) or path == prefix:
                 # A trailing slash is the same resource.
                 resource = path.removesuffix("/")
-                if hidden:
+                if hidden or doubled:
                     resource = prefix + "//"
                 inner = {**scope, "path": prefix + "/" if resource == prefix else resource, "root_path": prefix}
                 return prefix, app, inner
@@ -152,7 +157,7 @@ class Service:
 
 
 class _Answering:
-    """What every answer gets, whichever way it goes: it is noted, and has the request's id."""
+    """Sends an answer: adds the request's id, and notes it in log and metrics."""
 
     __slots__ = ("_note", "_prefix", "_request_id", "_scope", "_send", "started")
 
@@ -161,7 +166,7 @@ class _Answering:
         self.started = False
 
     async def send(self, message: Message) -> None:
-        """ASGI's way."""
+        """Send a message, as ASGI's send."""
         if message["type"] == "http.response.start":
             message["headers"] = self._begun(message["status"], message["headers"])
         await self._send(message)

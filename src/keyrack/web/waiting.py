@@ -1,6 +1,6 @@
 """Hosts that wait for their documents: who they are, and how they are woken; must know no document.
 
-One query for each process tells for all of them whether something changed, and announcements tell at once.
+One query in each process finds for all of them whether something changed, and announcements wake them at once.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class ContactWaiters:
         return self._closing
 
     async def poll(self, changed: Callable[[], Awaitable[frozenset[int]]]) -> None:
-        """Ask every POLL_SECONDS whether what is known of the hosts is still so, until cancelled. changed: the servers
-        of which it is not; if that cannot be told, everybody is asked about again.
+        """Every POLL_SECONDS, until cancelled, wake the hosts whose state changed. changed: reads which these are;
+        where it fails, all hosts are woken, and each is read again.
         """
         while True:
             await asyncio.sleep(POLL_SECONDS)
@@ -100,7 +100,7 @@ class ContactWaiters:
             self._slices.begin(("host", server_id), partial(self._wake, server_id))
 
     def _wake(self, server_id: int) -> None:
-        # What was noted of it until now may be of before the change.
+        # What was noted of it may be from before the change.
         self.known.forget(server_id)
         for waiter in self._waiters.get(server_id, ()):
             if not waiter.done():

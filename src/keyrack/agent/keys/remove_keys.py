@@ -22,7 +22,7 @@ from keyrack.agent.system import as_account
 from keyrack.agent.system.folder import OF_THE_BYTES, unsafe_because
 from keyrack.agent.system.mounts import may_hang
 from keyrack.protocol.host_document import KeyRemoval
-from keyrack.protocol.report import AUTHORITY, EVERYBODY, KEY, ReportedKey, as_told
+from keyrack.protocol.report import AUTHORITY, EVERYBODY, KEY, ReportedKey, as_reported
 from keyrack.ssh import authorized_keys
 from keyrack.ssh.line_key import USUAL_RULES, SshdRules
 
@@ -55,7 +55,7 @@ def remove_keys(
     problems = []
     for removal in removals:
         for one in reported_keys:
-            if (as_told(one.path), one.fingerprint) == (removal.path, removal.fingerprint) and one.kind in (
+            if (as_reported(one.path), one.fingerprint) == (removal.path, removal.fingerprint) and one.kind in (
                 KEY,
                 AUTHORITY,
             ):

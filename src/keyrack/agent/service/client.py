@@ -197,7 +197,8 @@ class ServiceClient:
                 # From the service or a proxy: a smaller request may get through.
                 return ServiceAnswer(response.status, {"error": "a proxy takes none of this size (413)"}, date)
             if response.status in _AWAY:
-                raise ValueError(f"status {response.status} in no words of Keyrack's: a proxy, whose service is away?")
+                # The connection stays: ten thousand hosts that ask again would else each shake hands for TLS.
+                raise NoAnswer(f"status {response.status} in no words of Keyrack's: a proxy, whose service is away?")
             # A proxy's page or a captive portal: not the service.
             raise ValueError(f"something that is not Keyrack answered with status {response.status}")
         return ServiceAnswer(response.status, fields, date, retry_after)

@@ -27,6 +27,8 @@ CHECK_FILES_SECONDS = 30.0  # between two checks of the files on disk
 TRY_AGAIN_SECONDS = 5.0  # the same while they could not be written
 HURRY_SECONDS = 2.0  # the same while enforcing is on trial
 FIRST_RETRY, LAST_RETRY = 0.2, 5.0  # seconds; short, so that a host obeys soon after the service is back
+# The last while the service was heard of so lately that it is likely restarted or upgraded: who adds a key then waits.
+RESTART_RETRY, RESTART_SECONDS = 1.5, 120.0
 REFUSED_RETRY = 30.0  # after the service refused this host
 COPIED_RETRY = 10.0  # while another machine uses the same secret
 DELETED = (
@@ -82,6 +84,7 @@ class Follower:
         self._refusal: Optional[_Refusal] = None
         self._troubles: Dict[str, Tuple[str, ...]] = {}
         self._retry = FIRST_RETRY
+        self._heard_at = since_boot()  # when the service answered last, or this began
         self._clock_ahead = 0.0  # seconds; 0 where the clock is right enough
         self._reconciled_at = 0.0
         self._scan_soon = False
@@ -166,6 +169,7 @@ class Follower:
             self._answered_no(answer)
             return _spread(COPIED_RETRY)
         if answer.status != 204:
+            self._client.close()  # another process of the service may be able to
             return self._no_answer(_trouble(answer))
         self._confirm()
         self._answered("ok")
@@ -466,16 +470,17 @@ class Follower:
 
     def _no_answer(self, words: str) -> float:
         """Note that the service did not answer; everything stays as it is. Answers how long to pause."""
-        self._client.close()
         self._reconciler.note_contact(False)
         if self._status.service != words:
             self._say(f"no answer from the service: {words}; what is in force here stays")
             self._status = self._status._replace(service=words)
             self._note()
-        return self._next_retry()
+        restarts = since_boot() - self._heard_at < RESTART_SECONDS
+        return self._next_retry(RESTART_RETRY if restarts else LAST_RETRY)
 
     def _answered(self, service: str) -> None:
         self._reconciler.note_contact(True)
+        self._heard_at = since_boot()
         changed = service != self._status.service
         if changed:
             self._say("the service answers" if service == "ok" else f"the service: {service}")
@@ -483,8 +488,8 @@ class Follower:
         if changed or time.monotonic() - self._noted_at >= NOTE_SECONDS:
             self._note()
 
-    def _next_retry(self) -> float:
-        pause = _spread(self._retry)
+    def _next_retry(self, most: float = LAST_RETRY) -> float:
+        pause = _spread(min(self._retry, most))
         self._retry = min(self._retry * 2, LAST_RETRY)
         return pause
 

@@ -187,16 +187,16 @@ class Connection:
         lines = [f"CONNECT {self._place} HTTP/1.1", f"Host: {self._place}"]
         if proxy.authorization:
             lines.append(f"Proxy-Authorization: {proxy.authorization}")
-        plain.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
-        # Read not one byte more than the head of the proxy's answer: what follows comes from the server.
-        with _Paced(plain) as raw:
-            stream = cast(BinaryIO, raw)
-            try:
+        try:
+            plain.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+            # Read not one byte more than the head of the proxy's answer: what follows comes from the server.
+            with _Paced(plain) as raw:
+                stream = cast(BinaryIO, raw)
                 match = _STATUS_LINE.fullmatch(_line(stream))
                 _headers(stream)
-            except (BrokenAnswer, socket.timeout) as error:
-                words = error.strerror or "it did not answer in time"
-                raise ProxyRefused(None, f"the proxy {proxy.name} makes no connection: {words}") from None
+        except OSError as error:
+            words = error.strerror or "it did not answer in time"
+            raise ProxyRefused(None, f"the proxy {proxy.name} makes no connection: {words}") from None
         status = 0 if match is None else int(match.group(2))
         if status // 100 != 2:
             why = "it wants a user and a password" if status == 407 else f"status {status}"

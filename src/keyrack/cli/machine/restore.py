@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from contextlib import suppress
 from dataclasses import replace
@@ -76,14 +77,21 @@ def _restore(settings: Settings, file: Path, database: Path, held: Any, *, bring
         finally:
             instance.database.close()
         backup.settle(prepared)
-        aside = database.with_name(f"{database.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+        aside = _free_name(database)
         was_there = database.exists()
+        backup.put_in_place(prepared, database, aside)
         # Without it the service raises no alarm that the database went back: this restore is meant.
         (settings.data / ownership.CHECKPOINT).unlink(missing_ok=True)
-        backup.put_in_place(prepared, database, aside)
         return aside if was_there else None
     finally:
         _remove(prepared)
+
+
+def _free_name(database: Path) -> Path:
+    """Where the replaced one is kept; another restore of this second may have taken the first name."""
+    name = f"{database.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    numbered = (database.with_name(name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
+    return next(path for path in numbered if not os.path.lexists(path))
 
 
 def _show(file: Path, loss: Loss, *, is_there: bool, bring_back: bool) -> None:

@@ -12,7 +12,9 @@ def state(one: Mapping[str, Any]) -> str:
     """Since when a host obeys, or why that cannot be said; one: a receipt as the API has it."""
     if not one["host"]:
         return "no host"
-    return str(one["acknowledged_at"]) if one["done"] else "not yet"
+    if not one["done"]:
+        return "not yet"
+    return f"{one['acknowledged_at']} or earlier" if one.get("at_latest") else str(one["acknowledged_at"])
 
 
 def show(servers: Iterable[Mapping[str, Any]]) -> None:
@@ -30,6 +32,7 @@ def objects(servers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "applied": one["applied"],
             "done": one["done"],
             "acknowledged_at": one["acknowledged_at"] if one["done"] else None,
+            "at_latest": one["at_latest"],
             "host": one["host"],
         }
         for one in servers

@@ -60,7 +60,8 @@ class Overview:
     @property
     def is_quiet(self) -> bool:
         """Whether nothing needs anybody."""
-        hosts = self.alarms.standing or self.alarms.saying or self.unmanaged or self.silent or self.behind
+        alarms = self.alarms.standing or self.alarms.saying or self.alarms.bounds
+        hosts = alarms or self.unmanaged or self.silent or self.behind
         return not (hosts or self.webhooks or self.ending or self.ending_keys or self.unacknowledged or self.requests)
 
     @property

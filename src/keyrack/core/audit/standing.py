@@ -50,6 +50,14 @@ WAYS_OUT: Mapping[str, str] = {
 }
 """What settles an alarm, by its code."""
 OTHERWISE = "Find out what it was, then say here that it is settled."
+MORE_ALARMS = (
+    f"More than {rows.MAX_ALARMS:,} alarms were raised within a week: only the newest were looked at; the audit log "
+    "has all of them."
+)
+MORE_HOSTS = (
+    f"More than {rows.MAX_BEHIND:,} servers may have something wrong: only the first ones by name were looked at; the "
+    "list of servers has all of them."
+)
 SOURCE_WAY_OUT = "Name the account that is theirs now, or stop taking keys from it."
 
 
@@ -98,18 +106,25 @@ class Alarms:
     """The alarms of a workspace.
 
     standing: newest first; settled: those raised or settled within LATELY; saying: hosts that report a problem, by id
-    and name, each with its first problem in words.
+    and name, each with its first problem in words; more_alarms, more_hosts: whether there are more than were looked at.
     """
 
     standing: tuple[Alarm, ...]
     settled: tuple[Alarm, ...]
     saying: tuple[tuple[int, str, str], ...]
+    more_alarms: bool = False
+    more_hosts: bool = False
+
+    @property
+    def bounds(self) -> tuple[str, ...]:
+        """Sentences about what was not looked at."""
+        return tuple(words for words, cut in ((MORE_ALARMS, self.more_alarms), (MORE_HOSTS, self.more_hosts)) if cut)
 
 
 def of_workspace(instance: Instance, connection: Connection, workspace_id: int) -> Alarms:
     """The alarms of a workspace."""
     now = instance.now()
-    raised = rows.alarms(connection, workspace_id, now - KEPT)
+    raised, is_cut = _raised(connection, workspace_id, now)
     newest = {(row.reason, row.server_id): row for row in reversed(raised)}
     wrong = troubles.find(instance, connection, workspace_id)
     standing = [_of_host(one, newest.get((one.code, one.server.id))) for one in wrong.alarms]
@@ -119,7 +134,7 @@ def of_workspace(instance: Instance, connection: Connection, workspace_id: int) 
     standing += [one for one in others if not one.settled]
     standing.sort(key=lambda one: one.since or now - KEPT, reverse=True)
     saying = tuple((server.id, server.name, words) for server, words in wrong.saying)
-    return Alarms(tuple(standing), tuple(settled), saying)
+    return Alarms(tuple(standing), tuple(settled), saying, more_alarms=is_cut, more_hosts=wrong.is_cut)
 
 
 def find(instance: Instance, actor: Actor) -> Alarms:
@@ -167,12 +182,18 @@ def settle(instance: Instance, actor: Actor, event_id: int) -> Alarm:
         return attempt.write(change)
 
 
+def _raised(connection: Connection, workspace_id: int, now: datetime) -> tuple[list[Row], bool]:
+    """The alarms of the last KEPT that are looked at, and whether there are more."""
+    raised = rows.alarms(connection, workspace_id, now - KEPT)
+    return raised[: rows.MAX_ALARMS], len(raised) > rows.MAX_ALARMS
+
+
 def _settling(instance: Instance, actor: Actor, event_id: int) -> Attempt:
     return Attempt(instance, actor, "servers:write", "settle an alarm", target_kind="event", target_id=event_id)
 
 
 def _alarm_of_event(instance: Instance, connection: Connection, workspace_id: int, event_id: int) -> Alarm:
-    raised = rows.alarms(connection, workspace_id, instance.now() - KEPT)
+    raised, _ = _raised(connection, workspace_id, instance.now())
     named = next((row for row in raised if row.id == event_id and row.target_kind != ALARM), None)
     if named is None:
         raise missing("alarm")

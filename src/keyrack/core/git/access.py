@@ -140,7 +140,7 @@ def decide(instance: Instance, holder: Holder, verb: str, path: str) -> GitAcces
         # (6) The repository exists, under this name or a former one.
         repository = git_access.repository_at(connection, path)
         if repository is None:
-            return missing("repository")
+            return _not_there(holder)
         facts = _Facts.about(connection, [(holder, repository)])
         return _judge(facts, holder, repository, verb, path)
 
@@ -196,7 +196,7 @@ def _judge(facts: _Facts, holder: Holder, repository: Repository, verb: str, pat
     if holder.kind == "deploy":
         deploy = facts.deploy_keys.get((holder.fingerprint, repository.id))
         if deploy is None or not _deploy_key_holds(deploy, holder.fingerprint):
-            return missing("repository")
+            return _not_there(holder)
         refusal = policy.deploy_key_problem(verb, can_push=deploy.can_push)
     else:
         role = facts.roles.get((holder.actor.user_id or 0, repository.id))
@@ -347,6 +347,18 @@ def key_frozen(holder: Holder) -> Refusal:
         f"Your SSH key is frozen, and opens nothing new until it is confirmed: keyrack keys confirm {holder.key_id}."
     )
     return Refusal(Kind.FORBIDDEN, "key-frozen", words)
+
+
+def _not_there(holder: Holder) -> Refusal:
+    """The refusal of a repository that does not exist or is not the holder's to see, in the same words for both."""
+    refusal = missing("repository")
+    if holder.kind == "user":
+        return refusal
+    words = (
+        f"{refusal.message} You are here with a deploy key, which opens only repositories that it was added to: add it "
+        "to this one too, as for a submodule, or use a user's key."
+    )
+    return Refusal(refusal.kind, refusal.code, words)
 
 
 def _protected_meanwhile() -> Refusal:

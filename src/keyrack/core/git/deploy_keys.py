@@ -14,7 +14,6 @@ from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Page
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store.git import deploy_keys
-from keyrack.store.git import repositories as repository_rows
 from keyrack.store.git.deploy_keys import DeployKey
 from keyrack.store.git.repositories import Repository
 from keyrack.store.keys import key_owners
@@ -97,21 +96,6 @@ def get(instance: Instance, actor: Actor, repository_id: int, key_id: int) -> De
     repository, entitled = repositories.reach(instance, actor, repository_id, READ)
     with _attempt(instance, entitled, repository, READ, "see a deploy key", key_id) as attempt:
         return attempt.read(lambda connection: _own(connection, repository.id, key_id))
-
-
-def with_fingerprint(instance: Instance, actor: Actor, fingerprint: str) -> tuple[tuple[Repository, DeployKey], ...]:
-    """The repositories of the workspace that have a key as their deploy key, each with it. Raises Refusal FORBIDDEN."""
-
-    def question(connection: Connection) -> tuple[tuple[Repository, DeployKey], ...]:
-        having = []
-        for key in deploy_keys.of_workspace(connection, actor.workspace_id, fingerprint):
-            repository = repository_rows.get(connection, actor.workspace_id, key.repository_id)
-            if repository is not None and repositories.in_project(connection, actor, repository.project_id):
-                having.append((repository, key))
-        return tuple(having)
-
-    with Attempt(instance, actor, READ, "look for a deploy key", target_kind="deploy key") as attempt:
-        return attempt.read(question)
 
 
 def known(instance: Instance, actor: Actor, repository_id: int, public_key: object) -> bool:

@@ -59,16 +59,19 @@ class Trouble:
 class Troubles:
     """What is wrong with a workspace's hosts.
 
-    alarms: all that stand; saying: of the other hosts those that report a problem, each with its first one in words.
+    alarms: all that stand; saying: of the other hosts those that report a problem, each with its first one in words;
+    is_cut: whether hosts may be in trouble beyond those that were looked at (rows.MAX_BEHIND).
     """
 
     alarms: tuple[Trouble, ...]
     saying: tuple[tuple[Server, str], ...]
+    is_cut: bool = False
 
 
 def find(instance: Instance, connection: Connection, workspace_id: int) -> Troubles:
     """The troubles of a workspace, by the hosts' names."""
-    ids = rows.troubled(connection, workspace_id)
+    found = rows.troubled(connection, workspace_id)
+    ids = found[: rows.MAX_BEHIND]
     known = servers.by_ids(connection, ids)
     shown = host_key_rows.of_servers(connection, ids)
     alarms: list[Trouble] = []
@@ -81,7 +84,7 @@ def find(instance: Instance, connection: Connection, workspace_id: int) -> Troub
             words = ("its sshd does not show that it enforces",)
         if words:
             saying.append((server, words[0]))
-    return Troubles(tuple(alarms), tuple(saying))
+    return Troubles(tuple(alarms), tuple(saying), is_cut=len(found) > len(ids))
 
 
 def of(server: Server, shown: Sequence[HostKey]) -> list[Trouble]:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row
 
 from keyrack import policy
+from keyrack.core import cursors
 from keyrack.core.instance import Instance
 from keyrack.core.keys import key_rules
 from keyrack.core.validation import KEEP
@@ -66,10 +67,12 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """Registered keys that a policy would refuse: users' own by user, then those on servers; more: there are more."""
+    """Registered keys that a policy would refuse: users' own by user, then those on servers; next: the cursor of the
+    next page, None at the end.
+    """
 
     items: tuple[Hit, ...]
-    more: bool
+    next: str | None
 
 
 def get(instance: Instance, actor: Actor) -> KeyPolicy:
@@ -121,27 +124,42 @@ def put(instance: Instance, actor: Actor, *, types: object = KEEP, rsa_minimum_b
         return made
 
 
-def hits(instance: Instance, actor: Actor, *, types: object = KEEP, rsa_minimum_bits: object = KEEP) -> Hits:
-    """Which registered keys could not be registered under other rules; at most MAX, and whether there are more.
+def hits(
+    instance: Instance,
+    actor: Actor,
+    *,
+    types: object = KEEP,
+    rsa_minimum_bits: object = KEEP,
+    cursor: str = "",
+    limit: int = MAX,
+) -> Hits:
+    """A page of the registered keys that could not be registered under other rules. It may be short and still have a
+    next one.
 
-    types: names of key types, None for those of the service, KEEP for those that hold now; rsa_minimum_bits: likewise.
-    Raises Refusal INVALID.
+    types: names of key types, None for those of the service, KEEP for those that hold now; rsa_minimum_bits: likewise;
+    cursor: of the page before. Raises Refusal INVALID.
     """
     with Attempt(instance, actor, "people:read", "see whom a policy of keys would hit", target_kind="key") as attempt:
+        place: tuple[Any, ...] = cursors.read(cursor, (str, int, int)) if cursor else ("", 0, 0)
 
         def question(connection: Connection) -> tuple[KeyRules, list[Row[Any]], list[Row[Any]]]:
             now = _shown(instance, key_policy.of_workspace(connection, actor.workspace_id))
             rules = _rules_to_try(instance.key_rules, now, types, rsa_minimum_bits)
             characters = _AROUND + -(-rules.rsa_minimum_bits // 6)
-            asked = (connection, actor.workspace_id, rules.types, characters, MAX + 1)
-            return rules, key_policy.suspects(*asked), key_policy.suspects_on_servers(*asked)
+            asked = (connection, actor.workspace_id, rules.types, characters)
+            name, server_id, key_id = place
+            on_servers = server_id > 0
+            own = [] if on_servers else key_policy.suspects(*asked, after=(name, key_id), limit=limit + 1)
+            last = (server_id, key_id if on_servers else 0)
+            entered = key_policy.suspects_on_servers(*asked, after=last, limit=limit + 1 - len(own))
+            return rules, own, entered
 
         rules, own, entered = attempt.read(question)
-        items = [
-            *_hits_among(((row.user, "", row) for row in own), rules),
-            *_hits_among((("", f"{row.username} on {row.server}", row) for row in entered), rules),
-        ]
-        return Hits(tuple(items[:MAX]), max(len(own), len(entered), len(items)) > MAX)
+        rows = [(row.user, "", row) for row in own]
+        rows += [("", f"{row.username} on {row.server}", row) for row in entered]
+        places = [(row.user, 0, row.id) for row in own] + [("", row.server_id, row.id) for row in entered]
+        following = cursors.write(places[limit - 1]) if len(places) > limit else None
+        return Hits(tuple(_hits_among(rows[:limit], rules)), following)
 
 
 def _rules_to_try(started: KeyRules, now: KeyPolicy, types: object, bits: object) -> KeyRules:

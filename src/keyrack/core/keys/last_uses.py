@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from keyrack import policy
 from keyrack.core import cursors, lookups
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
@@ -64,9 +65,17 @@ def newest(instance: Instance, actor: Actor, keys: Sequence[UserKey]) -> dict[st
 
     One's own for everybody who sees them, those of others for who sees people. Raises Refusal FORBIDDEN.
     """
-    own = all(key.user_id == actor.user_id for key in keys)
-    action = "codeartsrepo::getUserSetting" if own else "people:read"
-    with Attempt(instance, actor, action, "see uses of SSH keys", target_kind="user key") as attempt:
+    with Attempt(instance, actor, _action(actor, keys), "see uses of SSH keys", target_kind="user key") as attempt:
         known = [key.fingerprint for key in keys if key.fingerprint]
         found = attempt.read(lambda connection: uses.of_keys(connection, actor.workspace_id, known))
     return {fingerprint: used[0].at for fingerprint, used in found.items()}
+
+
+def newest_if_told(instance: Instance, actor: Actor, keys: Sequence[UserKey]) -> dict[str, datetime]:
+    """The same beside keys that are public: nothing for who may see the keys and not their uses."""
+    return {} if policy.may(actor, _action(actor, keys)) is not None else newest(instance, actor, keys)
+
+
+def _action(actor: Actor, keys: Sequence[UserKey]) -> str:
+    own = all(key.user_id == actor.user_id for key in keys)
+    return "codeartsrepo::getUserSetting" if own else "people:read"

@@ -1,30 +1,11 @@
-"""Says where a key lets in, and what still does when it was taken away somewhere; must change nothing."""
+"""Says what still lets a key in when it was taken away somewhere; must change nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from keyrack.core.instance import Instance
-from keyrack.core.work import Attempt
-from keyrack.model import Actor
-from keyrack.store.keys import openings
-from keyrack.store.keys.openings import MAX, Opening
-
-__all__ = ["MAX", "of_key", "shown", "words"]
-
-
-def of_key(instance: Instance, actor: Actor, fingerprint: str) -> tuple[Opening, ...]:
-    """Where a key lets in as itself, whoever's it is: as SSH keys of servers and in files of hosts, at most MAX of
-    each. Raises Refusal FORBIDDEN.
-    """
-    with Attempt(instance, actor, "credentials:read", "see where a key lets in", target_kind="key") as attempt:
-        now = instance.now()
-        return attempt.read(
-            lambda connection: openings.of_workspace(
-                connection, workspace_id=actor.workspace_id, fingerprint=fingerprint, at=now
-            )
-        )
+from keyrack.store.keys.openings import Opening
 
 
 def words(still: Sequence[Opening], *, everywhere: bool = False) -> str:

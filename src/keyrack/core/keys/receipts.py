@@ -37,7 +37,9 @@ class Receipt:
 
     two_machines: two machines use its host's identity now, so that neither gets documents or is believed.
 
-    acknowledged_at: when the host said so; for an event, when it applied its newest revision, which may be a later one.
+    acknowledged_at: when the host said so; for an event, when it applied its newest revision.
+
+    at_latest: that revision is a later one than the event's, so that the host may have obeyed earlier.
     """
 
     server_id: int
@@ -47,6 +49,7 @@ class Receipt:
     acknowledged_at: datetime | None
     two_machines: bool = False
     has_host: bool = True
+    at_latest: bool = False
 
     @property
     def done(self) -> bool:
@@ -170,7 +173,16 @@ def of_revisions(connection: Connection, workspace_id: int, wanted: Mapping[int,
         revision, applied = wanted[server.server_id], server.applied_revision
         at = server.applied_at if applied >= revision else None
         receipts.append(
-            Receipt(server.server_id, server.server_name, revision, applied, at, server.two_machines, server.has_host)
+            Receipt(
+                server.server_id,
+                server.server_name,
+                revision,
+                applied,
+                at,
+                server.two_machines,
+                server.has_host,
+                at_latest=at is not None and applied > revision,
+            )
         )
     return tuple(receipts)
 

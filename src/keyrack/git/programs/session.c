@@ -1,38 +1,31 @@
 /* The forced command: asks the service what to do with the client's command, runs git, and stops it when told.
 
    session SOCKET FINGERPRINT
-   It neither reads nor judges SSH_ORIGINAL_COMMAND: it hands it to the service, which answers with an argument
-   list and a whole environment, or with a refusal. No shell is started. While git runs, the connection to the
-   service stays open; "stop" ends git's process group. When the connection breaks, the service may have been
-   restarted: it is asked again for as long as it said it may be away, and then git is stopped. The service says "go"
-   every few seconds. One that says nothing for longer than it may be away stands still, and is as one that is gone.
-   Frames both ways: four bytes of length, high byte first, then fields that each end with a NUL. */
+   It does not interpret SSH_ORIGINAL_COMMAND: it passes it to the service, which answers with an argument list and
+   a whole environment, or with a refusal. No shell is started. While git runs, the connection to the service stays
+   open; "stop" ends git's process group. When the connection breaks, the service may have been restarted: the program
+   reconnects for as long as the service said that it may be absent, and then stops git. The service sends "go" every
+   few seconds; one that sends nothing for longer than that absence hangs, and is treated as one that is absent. */
 
-#include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/time.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
 #ifdef __linux__
 #include <sys/prctl.h>
 #endif
 
+#include "service.h"
+
 enum {
     ANSWER_SECONDS = 15,
-    LARGEST = 65536,
     LONGEST_COMMAND = 4096,
     MAX_FIELDS = 256,
-    AGAIN_MILLISECONDS = 500,
-    QUIET_MILLISECONDS = 15000,
+    RETRY_MILLISECONDS = 500,
+    SILENCE_MILLISECONDS = 15000,
     GRACE_MILLISECONDS = 2000,
     TEMPORARY_FAILURE = 75,
     STOPPED = 77,
@@ -54,45 +47,6 @@ static void on_child(int number) {
     errno = saved;
 }
 
-static int transfer(int descriptor, char *data, size_t length, int sending) {
-    while (length > 0) {
-        ssize_t moved = sending ? write(descriptor, data, length) : read(descriptor, data, length);
-        if (moved < 0 && errno == EINTR)
-            continue;
-        if (moved <= 0)
-            return -1;
-        data += moved;
-        length -= (size_t)moved;
-    }
-    return 0;
-}
-
-static int connect_to_service(void) {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    struct timeval patience = {.tv_sec = ANSWER_SECONDS};
-    if (strlen(socket_path) >= sizeof address.sun_path)
-        return -1;
-    strcpy(address.sun_path, socket_path);
-    int service = socket(AF_UNIX, SOCK_STREAM, 0);
-    if (service < 0)
-        return -1;
-    fcntl(service, F_SETFD, FD_CLOEXEC);
-    setsockopt(service, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    setsockopt(service, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    if (connect(service, (struct sockaddr *)&address, sizeof address) != 0) {
-        close(service);
-        return -1;
-    }
-    return service;
-}
-
-static size_t add_field(char *frame, size_t at, const char *value, size_t most) {
-    size_t length = strnlen(value, most);
-    memcpy(frame + at, value, length);
-    frame[at + length] = 0;
-    return at + length + 1;
-}
-
 static const char *environment_or_empty(const char *name) {
     const char *value = getenv(name);
     return value == NULL ? "" : value;
@@ -110,19 +64,12 @@ static int ask(int service, const char *kind) {
     end = add_field(frame, end, environment_or_empty("GIT_PROTOCOL"), 256);
     /* One character too many is enough for the service to see that a command is too long. */
     end = add_field(frame, end, environment_or_empty("SSH_ORIGINAL_COMMAND"), LONGEST_COMMAND + 1);
-    size_t length = end - 4;
-    for (int place = 0; place < 4; place++)
-        frame[place] = (char)(length >> (24 - 8 * place));
-    return transfer(service, frame, end, 1);
+    return send_frame(service, frame, end);
 }
 
 static int receive(int service, struct answer *answer) {
-    unsigned char head[4];
-    if (transfer(service, (char *)head, sizeof head, 0) != 0)
-        return -1;
-    size_t length = (size_t)head[0] << 24 | (size_t)head[1] << 16 | (size_t)head[2] << 8 | head[3];
-    if (length == 0 || length > sizeof answer->text || transfer(service, answer->text, length, 0) != 0 ||
-        answer->text[length - 1] != 0)
+    size_t length = receive_frame(service, answer->text);
+    if (length == 0)
         return -1;
     answer->count = 0;
     for (char *field = answer->text; field < answer->text + length; field += strlen(field) + 1) {
@@ -149,7 +96,7 @@ static long long milliseconds(void) {
     return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* What each process of git may take; "0" is no limit, and none above what we have ourselves. */
+/* Limits each process of git; "0" is no limit, and none exceeds our own hard limit. */
 static int set_limit(int resource, const char *text) {
     struct rlimit limit;
     rlim_t wanted = strtoull(text, NULL, 10);
@@ -177,11 +124,11 @@ static pid_t start_git(struct answer *answer) {
 #ifdef __linux__
         prctl(PR_SET_PDEATHSIG, SIGTERM);
 #endif
-        /* Who would stop git may have ended before it was asked to be told of that. */
+        /* The parent may have ended before PR_SET_PDEATHSIG was set. */
         if (getppid() != parent)
             _exit(127);
         signal(SIGPIPE, SIG_DFL);
-        /* A write beyond the limit of a file fails with words of git's, and no signal. */
+        /* A write beyond RLIMIT_FSIZE then fails with an error that git reports, in place of killing it. */
         signal(SIGXFSZ, SIG_IGN);
         if (set_limit(RLIMIT_CPU, answer->fields[3]) != 0 || set_limit(RLIMIT_DATA, answer->fields[4]) != 0 ||
             set_limit(RLIMIT_FSIZE, answer->fields[5]) != 0)
@@ -198,7 +145,7 @@ static int exit_code(int status) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/* Whether a child ends within the grace. It stays a zombie, so that its group keeps its number until we are done. */
+/* Whether a child ends within the grace period. It stays a zombie, so that its group's id is not used again. */
 static int ends(pid_t child) {
     siginfo_t ended;
     for (long long end = milliseconds() + GRACE_MILLISECONDS; milliseconds() < end; usleep(10000)) {
@@ -209,7 +156,7 @@ static int ends(pid_t child) {
     return 0;
 }
 
-/* Ends what git has started to take in or check a push; how many. From Linux's list of its children. */
+/* Sends SIGTERM to the programs that git has started to receive or check a push (/proc, Linux only); how many. */
 static int stop_children(pid_t child) {
     char path[64];
     int pid, count = 0;
@@ -226,7 +173,7 @@ static int stop_children(pid_t child) {
 static int stop_git(pid_t child, const char *words) {
     int status;
     /* A receive-pack that is killed leaves what it received on the disk (2.39 and newer); one whose index-pack
-       fails refuses the push and removes it. Where nothing is started, nothing waits to be removed. */
+       fails refuses the push and removes it. Without a child there is nothing to remove. */
     if (!receives || stop_children(child) == 0 || !ends(child)) {
         kill(-child, SIGTERM);
         ends(child);
@@ -237,9 +184,9 @@ static int stop_git(pid_t child, const char *words) {
     return STOPPED;
 }
 
-/* Reconnects once. Answers the connection, -1 when the service is not there, -2 when it says no. */
+/* Reconnects once. Returns the connection, -1 when the service is not there, -2 when it refuses. */
 static int reconnect(struct answer *answer) {
-    int service = connect_to_service();
+    int service = connect_to(socket_path, ANSWER_SECONDS);
     if (service < 0)
         return -1;
     if (ask(service, "again") == 0 && receive(service, answer) == 0) {
@@ -254,41 +201,41 @@ static int reconnect(struct answer *answer) {
     return -1;
 }
 
-static int watch(pid_t child, int service, long long may_be_away) {
+static int watch(pid_t child, int service, long long most_absence) {
     static struct answer answer;
-    long long lost_at = 0, heard_at = milliseconds(), may_be_quiet = may_be_away + QUIET_MILLISECONDS;
+    long long lost_at = 0, last_message_at = milliseconds(), most_silence = most_absence + SILENCE_MILLISECONDS;
     for (;;) {
-        int status, left = (int)(heard_at + may_be_quiet - milliseconds());
+        int status, left = (int)(last_message_at + most_silence - milliseconds());
         struct pollfd ready[2] = {{.fd = child_ended[0], .events = POLLIN}, {.fd = service, .events = POLLIN}};
         if (waitpid(child, &status, WNOHANG) == child)
             return exit_code(status);
-        if (poll(ready, service < 0 ? 1 : 2, service < 0 ? AGAIN_MILLISECONDS : left > 0 ? left : 0) < 0 && errno != EINTR)
+        if (poll(ready, service < 0 ? 1 : 2, service < 0 ? RETRY_MILLISECONDS : left > 0 ? left : 0) < 0 && errno != EINTR)
             return stop_git(child, "the transfer was stopped.");
         if (ready[0].revents != 0) {
             char ignored[16];
             (void)!read(child_ended[0], ignored, sizeof ignored);
             continue;
         }
-        int said = ready[1].revents != 0;
-        if (service >= 0 && !said && milliseconds() - heard_at < may_be_quiet)
+        int readable = ready[1].revents != 0;
+        if (service >= 0 && !readable && milliseconds() - last_message_at < most_silence)
             continue;
         if (service >= 0) {
-            int heard = said && receive(service, &answer) == 0;
-            if (heard && is_kind(&answer, "stop", 2))
+            int received = readable && receive(service, &answer) == 0;
+            if (received && is_kind(&answer, "stop", 2))
                 return stop_git(child, answer.fields[1]);
-            if (heard && is_kind(&answer, "go", 1)) {
-                heard_at = milliseconds();
+            if (received && is_kind(&answer, "go", 1)) {
+                last_message_at = milliseconds();
                 continue;
             }
             close(service);
-            lost_at = said ? milliseconds() : heard_at;
+            lost_at = readable ? milliseconds() : last_message_at;
         }
         service = reconnect(&answer);
         if (service == -2)
             return stop_git(child, answer.fields[2]);
         if (service >= 0)
-            heard_at = milliseconds();
-        if (service < 0 && milliseconds() - lost_at > may_be_away)
+            last_message_at = milliseconds();
+        if (service < 0 && milliseconds() - lost_at > most_absence)
             return stop_git(child, "your rights cannot be confirmed at the moment; try again.");
     }
 }
@@ -299,7 +246,7 @@ int main(int count, char **arguments) {
         return 2;
     socket_path = arguments[1];
     fingerprint = arguments[2];
-    int service = connect_to_service();
+    int service = connect_to(socket_path, ANSWER_SECONDS);
     if (service < 0 || ask(service, "open") != 0 || receive(service, &answer) != 0) {
         say("Git is not available at the moment; try again.");
         return TEMPORARY_FAILURE;
@@ -320,7 +267,7 @@ int main(int count, char **arguments) {
     sigaction(SIGCHLD, &action, NULL);
     signal(SIGPIPE, SIG_IGN);
     say(answer.fields[2]);
-    long long may_be_away = atoll(answer.fields[1]) * 1000;
+    long long most_absence = atoll(answer.fields[1]) * 1000;
     receives = strcmp(answer.fields[answer.count - 2], "receive-pack") == 0;
     pid_t child = start_git(&answer);
     if (child < 0) {
@@ -330,5 +277,5 @@ int main(int count, char **arguments) {
     /* Only git holds the client's ends now, so that each side sees when the other has finished. */
     close(STDIN_FILENO);
     close(STDOUT_FILENO);
-    return watch(child, service, may_be_away);
+    return watch(child, service, most_absence);
 }

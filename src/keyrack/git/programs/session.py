@@ -17,8 +17,8 @@ import time
 ANSWER_SECONDS = 15
 LARGEST = 65_536
 LONGEST_COMMAND = 4096
-AGAIN_SECONDS = 0.5
-QUIET_SECONDS = 15.0
+RETRY_SECONDS = 0.5
+SILENCE_SECONDS = 15.0
 GRACE_SECONDS = 2.0
 TEMPORARY_FAILURE = 75
 STOPPED = 77
@@ -43,7 +43,7 @@ def connect(path: str) -> socket.socket:
 
 
 def ask(service: socket.socket, kind: bytes, fingerprint: str) -> list[bytes]:
-    """Tell the service who wants what, and return its answer. kind: b"open" or b"again"."""
+    """Ask the service to permit the client's command; its answer. kind: b"open" or b"again"."""
     given = os.environb
     fields = [
         kind,
@@ -58,11 +58,11 @@ def ask(service: socket.socket, kind: bytes, fingerprint: str) -> list[bytes]:
 
 
 def receive(service: socket.socket) -> list[bytes]:
-    """One answer's fields, at least one; OSError when the connection broke, or what came is no answer."""
+    """One answer's fields, at least one; OSError when the connection broke, or it is malformed."""
     (length,) = struct.unpack(">I", read_exactly(service, 4))
     answer = read_exactly(service, length) if 0 < length <= LARGEST else b""
     if not answer.endswith(b"\0"):
-        raise ConnectionError("the service's answer is none")
+        raise ConnectionError("the service's answer is malformed")
     return answer.split(b"\0")[:-1]
 
 
@@ -84,7 +84,7 @@ def say(words: str) -> None:
 
 
 def set_limit(kind: int, wanted: int) -> None:
-    """What each process of git may take; 0 is no limit, and none above what we have ourselves."""
+    """Limit each process of git; 0 is no limit, and none exceeds our own hard limit."""
     _, highest = resource.getrlimit(kind)
     if wanted and (highest == resource.RLIM_INFINITY or wanted < highest):
         highest = wanted
@@ -125,7 +125,7 @@ def ended(child: int) -> int | None:
 
 
 def stop_git(child: int, words: str, receives: bool) -> int:
-    """End git and whatever it started; receives: where it takes in a push, that fails first, so that git tidies up."""
+    """End git and its children. receives: it takes in a push, so the children end first and git removes the rest."""
     if not receives or not stop_children(child) or not ends(child):
         kill(child, signal.SIGTERM)
         ends(child)
@@ -136,7 +136,7 @@ def stop_git(child: int, words: str, receives: bool) -> int:
 
 
 def ends(child: int) -> bool:
-    """Whether a child ends within the grace. It stays a zombie, so that its group keeps its number."""
+    """Whether a child ends within the grace period. It stays a zombie, so that its group's id is not used again."""
     deadline = time.monotonic() + GRACE_SECONDS
     while time.monotonic() < deadline:
         if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
@@ -146,7 +146,7 @@ def ends(child: int) -> bool:
 
 
 def stop_children(child: int) -> bool:
-    """End what git has started; whether there was something. From Linux's list of its children."""
+    """Send SIGTERM to git's children (/proc, Linux only); whether there were any."""
     stopped = False
     try:
         with open(f"/proc/{child}/task/{child}/children", encoding="ascii") as children:
@@ -186,43 +186,43 @@ def reconnect(path: str, fingerprint: str) -> socket.socket | None:
 
 
 def watch(
-    child: int, path: str, fingerprint: str, first: socket.socket, may_be_away: float, wake: int, receives: bool
+    child: int, path: str, fingerprint: str, first: socket.socket, most_absence: float, wake: int, receives: bool
 ) -> int:
-    """Wait for git's end or the service's word, whichever comes first; the exit code."""
+    """Wait until git ends or the service stops it; the exit code."""
     service: socket.socket | None = first
-    lost_at, heard_at, may_be_quiet = 0.0, time.monotonic(), may_be_away + QUIET_SECONDS
+    lost_at, last_message_at, most_silence = 0.0, time.monotonic(), most_absence + SILENCE_SECONDS
     while True:
         code = ended(child)
         if code is not None:
             return code
         watched: list[int | socket.socket] = [wake] if service is None else [wake, service]
-        left = max(0.0, heard_at + may_be_quiet - time.monotonic())
-        ready, _, _ = select.select(watched, [], [], AGAIN_SECONDS if service is None else left)
+        left = max(0.0, last_message_at + most_silence - time.monotonic())
+        ready, _, _ = select.select(watched, [], [], RETRY_SECONDS if service is None else left)
         if wake in ready:
             os.read(wake, 64)
             continue
         if service is not None:
-            said = service in ready
-            if not said and time.monotonic() - heard_at < may_be_quiet:
+            readable = service in ready
+            if not readable and time.monotonic() - last_message_at < most_silence:
                 continue
             try:
-                answer = receive(service) if said else [b""]
+                answer = receive(service) if readable else [b""]
                 if answer[0] == b"stop" and len(answer) >= 2:
                     return stop_git(child, answer[1].decode(errors="replace"), receives)
                 if answer[0] == b"go":
-                    heard_at = time.monotonic()
+                    last_message_at = time.monotonic()
                     continue
             except OSError:
                 pass
             service.close()
-            lost_at = time.monotonic() if said else heard_at
+            lost_at = time.monotonic() if readable else last_message_at
         try:
             service = reconnect(path, fingerprint)
         except GitRefused as refused:
             return stop_git(child, str(refused), receives)
         if service is not None:
-            heard_at = time.monotonic()
-        elif time.monotonic() - lost_at > may_be_away:
+            last_message_at = time.monotonic()
+        elif time.monotonic() - lost_at > most_absence:
             return stop_git(child, "your rights cannot be confirmed at the moment; try again.", receives)
 
 

@@ -58,17 +58,6 @@ def by_fingerprint(connection: Connection, repository_id: int, fingerprint: str)
     return None if row is None else _deploy_key(row)
 
 
-def of_workspace(connection: Connection, workspace_id: int, fingerprint: str) -> tuple[DeployKey, ...]:
-    """A key as it is a deploy key of repositories of a workspace, by repository."""
-    statement = (
-        select(deploy_keys)
-        .join(repositories, repositories.c.id == deploy_keys.c.repository_id)
-        .where(deploy_keys.c.fingerprint == fingerprint, repositories.c.workspace_id == workspace_id)
-        .order_by(deploy_keys.c.repository_id)
-    )
-    return tuple(_deploy_key(row) for row in connection.execute(statement))
-
-
 def find(connection: Connection, repository_id: int, *, offset: int, limit: int) -> Page[DeployKey]:
     """A page of a repository's deploy keys, newest first."""
     statement = select(deploy_keys).where(deploy_keys.c.repository_id == repository_id)

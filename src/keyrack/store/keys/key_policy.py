@@ -62,17 +62,26 @@ def put(connection: Connection, workspace_id: int, policy: KeyPolicyRow) -> None
 
 
 def suspects(
-    connection: Connection, workspace_id: int, types: Collection[str], rsa_characters: int, limit: int
+    connection: Connection,
+    workspace_id: int,
+    types: Collection[str],
+    rsa_characters: int,
+    *,
+    after: tuple[str, int],
+    limit: int,
 ) -> list[Row[Any]]:
     """Users' keys of other types than these, and RSA keys whose line is no longer than so many characters, by their
-    owner: title, fingerprint, public_key, user.
+    owner: id, title, fingerprint, public_key, user. after: the owner's name and the id of the one before.
     """
     held = user_keys.c
+    name, key_id = after
+    # In the order of an index, so that no page sorts all keys of the workspace.
     statement = (
-        select(held.title, held.fingerprint, held.public_key, users.c.name.label("user"))
+        select(held.id, held.title, held.fingerprint, held.public_key, users.c.name.label("user"))
         .where(held.public_key.is_not(None), held.fingerprint.is_not(None))  # half of a key is what others wrote
         .join(users, users.c.id == held.user_id)
-        .where(held.workspace_id == workspace_id, held.key_type.is_not(None), users.c.disabled_at.is_(None))
+        .where(users.c.workspace_id == workspace_id, held.key_type.is_not(None), users.c.disabled_at.is_(None))
+        .where(users.c.name >= name, or_(users.c.name > name, held.id > key_id))
         .where(_suspect(held, types, rsa_characters))
         .order_by(users.c.name, held.id)
         .limit(limit)
@@ -81,17 +90,27 @@ def suspects(
 
 
 def suspects_on_servers(
-    connection: Connection, workspace_id: int, types: Collection[str], rsa_characters: int, limit: int
+    connection: Connection,
+    workspace_id: int,
+    types: Collection[str],
+    rsa_characters: int,
+    *,
+    after: tuple[int, int],
+    limit: int,
 ) -> list[Row[Any]]:
-    """The same for keys that were entered on servers: title, fingerprint, public_key, server, username."""
+    """The same for keys that were entered on servers: id, title, fingerprint, public_key, server_id, server, username.
+    after: the server's id and that of the one before.
+    """
     held = credentials.c
-    named = (servers.c.name.label("server"), system_users.c.username)
+    server_id, credential_id = after
+    named = (held.server_id, servers.c.name.label("server"), system_users.c.username)
     statement = (
-        select(held.label.label("title"), held.fingerprint, held.public_key, *named)
+        select(held.id, held.label.label("title"), held.fingerprint, held.public_key, *named)
         .join(servers, servers.c.id == held.server_id)
         .join(system_users, system_users.c.id == held.system_user_id)
         .where(servers.c.workspace_id == workspace_id, _suspect(held, types, rsa_characters))
-        .order_by(servers.c.name, held.id)
+        .where(servers.c.id >= server_id, or_(servers.c.id > server_id, held.id > credential_id))
+        .order_by(servers.c.id, held.id)
         .limit(limit)
     )
     return list(connection.execute(statement))

@@ -227,6 +227,8 @@ def _answer(page: ConsolePage, call: Call) -> Response:
             kept = [pair for pair in visit.form.pairs() if pair[0] not in (safety.FIELD, *first.fixed)]
             hidden = [*kept, *first.fixed.items(), (CONFIRMED, "yes")]
             return visit.show("confirm.html", asked=first, hidden=hidden)
+        if page.typed is not None:
+            page.typed(visit)
         if page.dangerous:
             proven = reauthentication.demand(visit)
             if isinstance(proven, Response):

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
-from keyrack.core.git import deploy_keys, repositories
-from keyrack.core.keys import openings
-from keyrack.store.git.deploy_keys import DeployKey
-from keyrack.store.git.repositories import Repository
-from keyrack.store.keys.openings import Opening
+from keyrack.core.keys import key_places
+from keyrack.core.keys.key_places import KeyPlace
+from keyrack.errors import Refusal
+from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.web.console.visits import Visit
 
 
 @dataclass(frozen=True, slots=True)
-class KeyPlaces:
-    """The accounts that a key opens, registered there or in a file of the host, and the repositories."""
+class PlacesOfKey:
+    """The accounts that a key opens, registered there or in a file of the host, and the repositories.
 
-    openings: tuple[Opening, ...]
-    deploy_keys: tuple[tuple[Repository, DeployKey], ...]
+    cut: there are more than these.
+    """
 
-    @property
-    def cut(self) -> bool:
-        """Whether it may open more accounts than these."""
-        kinds = [one.kind for one in self.openings]
-        return any(kinds.count(kind) >= openings.MAX for kind in set(kinds))
+    accounts: tuple[KeyPlace, ...]
+    deploy_keys: tuple[KeyPlace, ...]
+    cut: bool
 
 
-def places_of(visit: Visit, fingerprint: str) -> KeyPlaces | None:
+def places_of(visit: Visit, fingerprint: str) -> PlacesOfKey | None:
     """The places of a key, as far as the visitor may see them; None where there is none."""
-    asked = visit.instance, visit.actor, fingerprint
-    accounts = openings.of_key(*asked) if visit.may("credentials:read") else ()
-    in_repositories = deploy_keys.with_fingerprint(*asked) if visit.may(repositories.READ) else ()
-    return KeyPlaces(accounts, in_repositories) if accounts or in_repositories else None
+    if is_fingerprint(fingerprint):
+        with suppress(Refusal):
+            found = key_places.of_key(visit.instance, visit.actor, fingerprint)
+            accounts = tuple(one for one in found.items if one.server_id is not None)
+            in_repositories = tuple(one for one in found.items if one.repository is not None)
+            if accounts or in_repositories:
+                return PlacesOfKey(accounts, in_repositories, found.next is not None)
+    return None

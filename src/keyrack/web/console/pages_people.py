@@ -204,11 +204,16 @@ def going(visit: Visit) -> Response:
     return visit.show("offboard.html", preview=preview, counted=offboarding.counted(preview.gone))
 
 
-def offboard(visit: Visit) -> Response:
-    """Take a person out everywhere, once their name was typed."""
+def typed_name(visit: Visit) -> None:
+    """Refuse to take a person out whose name was not typed."""
     name = visit.path["name"]
     if visit.form.text(CONFIRM).strip() != name:
         raise invalid(CONFIRM, f"Type {name} to confirm; nothing was changed.")
+
+
+def offboard(visit: Visit) -> Response:
+    """Take a person out everywhere, once their name was typed."""
+    name = visit.path["name"]
     made = offboarding.offboard(visit.instance, visit.actor, name, reason=visit.form.text("reason"))
     return visit.go(f"/offboardings/{made.id}", f"{name} is offboarded; hosts confirm it one by one.")
 
@@ -308,7 +313,7 @@ PAGES = (
         asks=resetting_second_factors,
     ),
     page(_OFFBOARD, going, offboarding.OFFBOARD),
-    change(_OFFBOARD, offboard, offboarding.OFFBOARD, again=going, dangerous=True, preview=_OFFBOARD),
+    change(_OFFBOARD, offboard, offboarding.OFFBOARD, again=going, dangerous=True, preview=_OFFBOARD, typed=typed_name),
     page("/offboardings/{id}", receipt, "people:read"),
     change("/offboardings/{id}/undo", undo, offboarding.OFFBOARD, again=receipt, dangerous=True, undo=_OFFBOARD),
     change("/groups", add_group, "people:write", again=people, undo=_DELETE_GROUP),

@@ -114,14 +114,14 @@ def _words_of(visit: Visit, fingerprint: str) -> str:
     places = places_of(visit, fingerprint)
     if places is None:
         return ""
-    if places.openings:
-        first = places.openings[0]
-        account = "every account" if first.username == "*" else first.username
-        words = f"{first.name}: {account} on {first.server_name}"
+    if places.accounts:
+        first = places.accounts[0]
+        account = "every account" if first.system_user == "*" else first.system_user
+        words = f"{first.name}: {account} on {first.server}"
     else:
-        repository, deploy_key = places.deploy_keys[0]
-        words = f"{deploy_key.title}: deploy key of {repository.path}"
-    return words + (" and more" if len(places.openings) + len(places.deploy_keys) > 1 else "")
+        deploy_key = places.deploy_keys[0]
+        words = f"{deploy_key.name}: deploy key of {deploy_key.repository}"
+    return words + (" and more" if len(places.accounts) + len(places.deploy_keys) > 1 else "")
 
 
 PAGES = (page("/search", search),)

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from keyrack.core import next_steps
 from keyrack.core.hosts import ssh_lines, status
 from keyrack.core.lifetimes import written
+from keyrack.model import Event
 from keyrack.protocol.words import count
 from keyrack.web.console import account_ways
 
@@ -117,6 +118,7 @@ def environment() -> Environment:
     made.tests["opened_by_keys"] = status.opens
     made.filters["in_console_words"] = in_console_words
     made.filters["sentence"] = next_steps.sentence
+    made.filters["told"] = told
     return made
 
 
@@ -174,6 +176,19 @@ def in_console_words(message: str) -> str:
         return re.sub(r"\b([Aa])(?= accounts?\b)", r"\1n", words)
 
     return "".join(part if at % 2 else ours(part) for at, part in enumerate(_QUOTED.split(message)))
+
+
+_REASONS = {"invalid": "not accepted as it was asked for", "scope-lacking": "the token's scopes do not let it"}
+"""Words for codes of refusals that do not say enough; those of the others are words with hyphens between."""
+
+
+def told(event: Event) -> str:
+    """What an event says, with words in place of the code that ends a refusal."""
+    code = f"({event.reason})"
+    if not event.is_refusal or not event.summary.endswith(code):
+        return event.summary
+    words = _REASONS.get(event.reason) or event.reason.replace("-", " ")
+    return f"{event.summary.removesuffix(code)}({words})"
 
 
 def iso(at: datetime) -> str:

@@ -279,7 +279,8 @@ class ConsolePage:
     has one of asks, preview and undo (decision 353);
     open: for anybody; hashes: it may hash a password; judged: what lets somebody in may also be the thing itself, such
     as a role in a repository, so that the core alone says who may; from_outside: a program sends it, which proves
-    itself by what it sends, and no form of ours.
+    itself by what it sends, and no form of ours; typed: refuses what was typed wrong before the person is asked to
+    prove who they are.
     """
 
     method: str
@@ -296,6 +297,7 @@ class ConsolePage:
     preview: str = ""
     undo: str = ""
     keeps: bool = True
+    typed: Callable[[Visit], None] | None = None
 
 
 def page(
@@ -320,6 +322,7 @@ def change(
     preview: str = "",
     undo: str = "",
     keeps: bool = True,
+    typed: Callable[[Visit], None] | None = None,
 ) -> ConsolePage:
     """What a form does, POST; it ends by `visit.go(…, said)` or by showing a part."""
     return ConsolePage(
@@ -337,4 +340,5 @@ def change(
         preview=preview,
         undo=undo,
         keeps=keeps,
+        typed=typed,
     )

@@ -96,6 +96,12 @@ def own_key(call: Call, user_key: UserKey, used: Mapping[str, datetime] | None =
     }
 
 
-def key(user_key: UserKey) -> dict[str, Any]:
-    """A key as everybody sees it, without its comment."""
-    return {"id": user_key.id, "key": user_key.public_key, "created_at": moment(user_key.created_at), "last_used": None}
+def key(user_key: UserKey, used: Mapping[str, datetime]) -> dict[str, Any]:
+    """A key as everybody sees it, without its comment; used: as own_key has it, for whom it is told."""
+    used_at = used.get(user_key.fingerprint or "")
+    return {
+        "id": user_key.id,
+        "key": user_key.public_key,
+        "created_at": moment(user_key.created_at),
+        "last_used": None if used_at is None else moment(used_at),
+    }

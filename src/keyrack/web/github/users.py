@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from keyrack.core.keys import published_keys
+from keyrack.core.keys import last_uses, published_keys
 from keyrack.core.keys.published_keys import Published
 from keyrack.core.people import users
+from keyrack.model import Actor
 from keyrack.web import forges
 from keyrack.web.api import Call, Endpoint
 from keyrack.web.github import parameters, shapes
@@ -19,20 +20,22 @@ def show_myself(call: Call) -> Response:
 
 def show_user(call: Call) -> Response:
     """Show a user by name"""
-    return forges.answered(call, shapes.user(call, _named(call).user))
+    return forges.answered(call, shapes.user(call, _named(call, parameters.caller(call)).user))
 
 
 def list_keys(call: Call) -> Response:
     """List the SSH keys of a user, which are public"""
-    published = _named(call)
+    actor = parameters.caller(call)
+    published = _named(call, actor)
     page, size = parameters.window(call)
     part = published.keys[(page - 1) * size : page * size]
-    return parameters.paged(call, [shapes.key(key) for key in part], len(published.keys))
+    used = last_uses.newest_if_told(call.instance, actor, part)
+    return parameters.paged(call, [shapes.key(key, used) for key in part], len(published.keys))
 
 
-def _named(call: Call) -> Published:
+def _named(call: Call, actor: Actor) -> Published:
     """The user of a path with the keys. Raises Refusal."""
-    return published_keys.of_user(call.instance, parameters.caller(call), name=call.path["login"])
+    return published_keys.of_user(call.instance, actor, name=call.path["login"])
 
 
 ENDPOINTS = (

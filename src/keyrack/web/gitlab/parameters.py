@@ -20,7 +20,7 @@ HEADER = "private-token"
 SUDO = "sudo"
 USAGES = ("auth", "auth_and_signing")
 MAX_COUNTED = 10_000
-"""Beyond so many rows GitLab says no totals."""
+"""For more rows GitLab gives no totals."""
 
 
 class Lacking(Refusal):
@@ -31,8 +31,8 @@ class Lacking(Refusal):
 
 
 def authenticate(instance: Instance, request: Request) -> Actor:
-    """The user of the token. Raises Refusal, also where an administrator would act as somebody else: nobody does so
-    here, and the key would become the administrator's.
+    """The user of the token. Raises Refusal, also for GitLab's sudo, with which an administrator acts as another user:
+    if it were ignored, the other user's key would become the administrator's.
     """
     if SUDO in request.headers or SUDO in request.query_params:
         raise _as_nobody_else()
@@ -40,10 +40,13 @@ def authenticate(instance: Instance, request: Request) -> Actor:
 
 
 def fields(request: Request, content: bytes) -> tuple[dict[str, Any], bool]:
-    """The fields of a body, and whether it was a form. Raises Refusal, also for whom authenticate refuses so: GitLab
-    takes the name of the other user in a body, too.
+    """The fields of a body, and whether it was a form, also one in parts, as curl --form sends it and GitLab's own
+    examples do. Raises Refusal, also for sudo, which GitLab accepts in a body too.
     """
-    sent, strings = forges.fields(request, content)
+    if bodies.media_type(request) == bodies.PARTS:
+        sent, strings = bodies.parts(request, content), True
+    else:
+        sent, strings = forges.fields(request, content)
     if SUDO in sent:
         raise _as_nobody_else()
     return sent, strings
@@ -55,7 +58,7 @@ def _as_nobody_else() -> Refusal:
 
 
 class NewKey(NamedTuple):
-    """What a new key is made of."""
+    """The fields of a new key."""
 
     title: Any
     key: Any

@@ -90,7 +90,7 @@ def key(
 ) -> dict[str, Any]:
     """A key as GitLab shows one: the comment is the owner's name and the host, as the registered one may be private.
 
-    used: when keys were last used, by fingerprint, for whom it is told.
+    used: when keys were last used, by fingerprint, None for callers who may not see it.
     """
     used_at = (used or {}).get(user_key.fingerprint or "")
     host = urlsplit(instance.settings.url).hostname

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from starlette.responses import JSONResponse, Response
 
-from keyrack.core.keys import published_keys, user_keys
+from keyrack.core.keys import last_uses, published_keys, user_keys
 from keyrack.core.keys.published_keys import Published
 from keyrack.core.people import users
 from keyrack.errors import Kind, Refusal, missing
+from keyrack.model import Actor
 from keyrack.web import forges
 from keyrack.web.api import Call, Endpoint
 from keyrack.web.gitlab import parameters, shapes
@@ -38,24 +39,28 @@ def find_users(call: Call) -> Response:
 
 def show_user(call: Call) -> Response:
     """Show a user of the workspace"""
-    return forges.answered(call, shapes.user(call.instance, _named(call).user))
+    return forges.answered(call, shapes.user(call.instance, _named(call, parameters.caller(call)).user))
 
 
 def list_keys(call: Call) -> Response:
     """List the SSH keys of a user, which are public"""
-    published = _named(call)
+    actor = parameters.caller(call)
+    published = _named(call, actor)
     page, size = parameters.window(call)
     part = published.keys[(page - 1) * size : page * size]
-    shown = [shapes.key(call.instance, key, published.user.name) for key in part]
+    used = last_uses.newest_if_told(call.instance, actor, part)
+    shown = [shapes.key(call.instance, key, published.user.name, used) for key in part]
     return parameters.paged(call, shown, len(published.keys))
 
 
 def show_key(call: Call) -> Response:
     """Show an SSH key of a user"""
-    published = _named(call)
+    actor = parameters.caller(call)
+    published = _named(call, actor)
     for key in published.keys:
         if key.id == call.ids["key_id"]:
-            return forges.answered(call, shapes.key(call.instance, key, published.user.name))
+            used = last_uses.newest_if_told(call.instance, actor, [key])
+            return forges.answered(call, shapes.key(call.instance, key, published.user.name, used))
     raise missing("SSH key")
 
 
@@ -64,7 +69,7 @@ def add_key(call: Call) -> Response:
     new = parameters.new_key(call)
     user_id = call.ids["user"]
     key = user_keys.add(call.instance, call.actor, title=new.title, public_key=new.key, user_id=user_id)
-    # No further right is asked for here: what was done is done, and its answer must not say otherwise.
+    # Shown without asking for another right: the key is registered, and a refusal here would say that it is not.
     return JSONResponse(shapes.key(call.instance, key, user_keys.owner_name(call.instance, key)), 201)
 
 
@@ -74,10 +79,10 @@ def delete_key(call: Call) -> Response:
     return Response(status_code=204)
 
 
-def _named(call: Call) -> Published:
+def _named(call: Call, actor: Actor) -> Published:
     """The user of a path, by id or name, with the keys. Raises Refusal."""
     user_id = call.ids["user"] or None
-    return published_keys.of_user(call.instance, parameters.caller(call), name=call.path["user"], user_id=user_id)
+    return published_keys.of_user(call.instance, actor, name=call.path["user"], user_id=user_id)
 
 
 ENDPOINTS = (

@@ -107,8 +107,8 @@ def endpoint(
 
     handler: gets the call, then the body as takes has it, then the query as asks has it; its first line of text is
     the call's summary. takes, asks, answers: None without a body, a query, an answer; status: 200 or 204 where it
-    is left out; first: what refuses a caller before anything wrong with query or body is spoken of, where the action
-    does not say who may call, or no GET shows what the path names; on_event_loop: see Endpoint; shown_at: where what
+    is left out; first: refuses a caller before query and body are checked, where the action alone does not say
+    who may call, or no GET shows what the path names; on_event_loop: see Endpoint; shown_at: where what
     the call made or began is shown, such as "/grants/{id}" with the answer's fields; it becomes the answer's Location.
     """
 
@@ -117,7 +117,7 @@ def endpoint(
         try:
             asked, arguments = _read(call, takes, asks, tag)
         except Refusal as refusal:
-            # Who may not call at all, or names a server that is not there, hears that, and not what is wrong.
+            # 403 and 404 come before 422.
             raise _refusal_to_raise(call, action, refusal, first, _read_again(call, method, handler, asks)) from None
         more, condition = [] if asks is None else [asked], conditions.of(call)
         if condition is None or method == "GET":
@@ -160,13 +160,13 @@ def written(answer: Answer, status: int = 200) -> Response:
 
 
 def _marked(answer: Answer, tag: str) -> Answer:
-    """An answer whose cursor says of which list it is."""
+    """The answer with its cursor marked by the list that it belongs to."""
     onward = getattr(answer, NEXT, None)
     return answer if onward is None else answer.model_copy(update={NEXT: tag + onward})
 
 
 def _placed(response: Response, call: Call, path: str, shown_at: str | None, answer: Answer) -> Response:
-    """An answer with the address of what it shows; what is nowhere, as a preview, has none."""
+    """The answer with its Location; a preview, which is stored nowhere, has none."""
     fields = {name: getattr(answer, name) for name in FIELD.findall(shown_at or "")}
     if shown_at is not None and None not in fields.values():
         above = call.request.scope["path"].split("/")[: -len(path.split("/")[1:])]
@@ -176,7 +176,7 @@ def _placed(response: Response, call: Call, path: str, shown_at: str | None, ans
 
 
 def _holds(call: Call, path: str, condition: Condition, inner: Instance) -> bool:
-    """Whether what the path names is as the caller saw it, by the tag of what GET answers for it."""
+    """Whether what the path names is unchanged since the caller saw it, by the ETag of what GET answers now."""
     get = handler_of_get(path, "If-None-Match" if condition.wanted is None else "If-Match")
     try:
         bare = replace(call, instance=inner, body={}, query={}, unread=None, request=conditions.without(call.request))
@@ -189,9 +189,9 @@ def _holds(call: Call, path: str, condition: Condition, inner: Instance) -> bool
 
 
 def handler_of_get(path: str, header: str = "If-Match") -> Handler:
-    """What answers GET of a path. Raises Refusal INVALID where nothing does, as there is no tag to compare with.
+    """The handler of GET of a path. Raises Refusal INVALID where there is none, and so no ETag to compare with.
 
-    header: the one that asks for a comparison.
+    header: the header that asks for the comparison.
     """
     handler = _handlers_of_get.get(path)
     if handler is None:
@@ -202,11 +202,11 @@ def handler_of_get(path: str, header: str = "If-Match") -> Handler:
 # Of the module, as endpoint() fills them while the modules of resources are imported; only read afterwards.
 _handlers_of_get: dict[str, Handler] = {}
 _existence_checks: dict[str, tuple[str, str, Callable[[Call], object]]] = {}
-"""What tells whether a thing is there, by its path without the names of its parts: the path, the action, the call."""
+"""The GET calls that show whether a thing exists, by their paths without names: the path, the action, the handler."""
 
 
 def _in_order(run: Handler, method: str, path: str, action: str, first: Callable[[Call], object] | None) -> Handler:
-    """The same, but who names what is not there hears that, and not what else is wrong."""
+    """The same handler, with 403 and 404 before 422."""
 
     @wraps(run)
     def answered(call: Call) -> Response:
@@ -256,7 +256,7 @@ def _read(
     call: Call, takes: type[Request] | None, asks: type[Query] | None, tag: str
 ) -> tuple[Query | None, list[object]]:
     """Query and body as their models have them. Raises Refusal INVALID."""
-    # The query first: what is misspelt there would otherwise be left out without a word.
+    # The query first: otherwise a misspelt parameter could go unnoticed.
     asked = _asked(call, asks, tag)
     if call.unread is not None:
         raise call.unread
@@ -274,9 +274,9 @@ def _asked(call: Call, asks: type[Query] | None, tag: str) -> Query | None:
         return None
     values = dict(call.query)
     for name in parameter_names(asks):
-        call.query.get(name)  # raises for one that stands twice
+        call.query.get(name)  # raises for one that was sent twice
     if CURSOR in asks.model_fields and CURSOR in values:
-        # The first page is what a client that was generated names where nobody named one.
+        # Generated clients send page=1 by default, so only another page contradicts a cursor.
         if PAGE in asks.model_fields and values.get(PAGE, "1") != "1":
             raise invalid(PAGE, "Name either page or cursor: a cursor says by itself where a page begins.")
         values[CURSOR] = cursors.own(tag, values[CURSOR])
@@ -300,8 +300,8 @@ def _sent(call: Call, takes: type[Request]) -> Request:
 def _read_again(
     call: Call, method: str, handler: Callable[..., Answers], asks: type[Query] | None
 ) -> Callable[[], object] | None:
-    """What makes the same call without its query, to hear what else refuses it; None where the call changes something,
-    or cannot be without a query.
+    """The same call without its query, to see whether it is refused for another reason; None where the call changes
+    something, or needs a query.
     """
     bare = replace(call, body={}, query={}, unread=None)
     if method != "GET":
@@ -321,9 +321,9 @@ def _refusal_to_raise(
     first: Callable[[Call], object] | None,
     read_again: Callable[[], object] | None,
 ) -> Refusal:
-    """What is to be said of a call whose query or body is not as it must be: that it is not, or what comes before.
+    """The refusal of a call with a wrong query or body: 403 or 404 where the call is refused anyhow, else `refusal`.
 
-    first: as endpoint has it; read_again: of _read_again.
+    first: as in endpoint(); read_again: from _read_again().
     """
     if first is not None:
         first(call)
@@ -353,5 +353,5 @@ def _refusal(error: ValidationError, takes: type[Request], body: Mapping[str, An
 
 
 def _written(name: str, otherwise: str) -> str:
-    """A name that a caller made up, where it can be shown."""
+    """A name from the request, where it is safe to quote."""
     return name if name.replace(".", "_").isidentifier() and len(name) <= 64 else otherwise

@@ -30,7 +30,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "groups": ("groups",),
     "instance": ("tokens",),
     "key-policy": ("key_policy",),
-    "keys": ("revocations", "claims", "renewals", "freezes", "findings"),
+    "keys": ("revocations", "claims", "renewals", "freezes", "findings", "key_places"),
     "offboardings": ("offboardings",),
     "people": ("people", "key_sources", "offboardings", "user_keys"),
     "rehearsals": ("rehearsals",),

@@ -1,4 +1,4 @@
-"""What a caller says it saw: If-Match and If-None-Match, against tags of answers; must know no resource."""
+"""If-Match and If-None-Match against the ETags of answers; must know no resource."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def of(call: Call) -> Condition | None:
 
 
 def _refuse_repeats(call: Call) -> None:
-    """Raise Refusal INVALID where a POST counts on its answer being kept: it would be done twice (decision 349)."""
+    """Raise Refusal INVALID for a POST with Idempotency-Key, as a repeated one would be done twice (decision 349)."""
     if call.request.method == "POST" and "idempotency-key" in call.request.headers:
         raise invalid(
             "Idempotency-Key",
@@ -73,7 +73,7 @@ def _refuse_repeats(call: Call) -> None:
 
 
 def read(condition: Condition, answer: Answer) -> bool:
-    """Whether who asked has this very answer already. Raises Refusal CHANGED where If-Match does not hold."""
+    """Whether the caller has this answer already (304). Raises Refusal CHANGED where If-Match does not hold."""
     tag = tag_of(answer)
     if not condition.matched_by(tag):
         raise preconditions.changed(condition.words or "What is shown here now is not what If-Match names.")
@@ -89,7 +89,7 @@ def tag_of(answer: Answer, content: bytes | None = None) -> str:
 
 
 def without(request: Request) -> Request:
-    """The request without its conditions, for a look at what it names."""
+    """The request as a GET without its conditions, to read what it names."""
     headers = [(name, value) for name, value in request.scope["headers"] if not name.startswith(b"if-")]
     return Request({**request.scope, "headers": headers, "method": "GET"})
 

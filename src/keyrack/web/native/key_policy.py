@@ -35,6 +35,8 @@ def list_hits(call: Call, asked: shapes.HitsAsked) -> shapes.KeyPolicyHits:
         call.actor,
         types=KEEP if types is None else None if types == shapes.AS_STARTED else types.split(","),
         rsa_minimum_bits=KEEP if bits is None else None if bits == shapes.AS_STARTED else bodies.identifier(bits),
+        cursor=asked.cursor,
+        limit=asked.per_page,
     )
     return shapes.hits(hits)
 

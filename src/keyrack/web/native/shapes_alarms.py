@@ -39,6 +39,7 @@ class Alarms(Answer):
 
     items: Annotated[list[Alarm], about("Those that stand, the newest first, then those settled within a day.")]
     saying: Annotated[list[SayingServer], about("Servers whose hosts say that something there is not as asked.")]
+    bounds: Annotated[list[str], about("What was not looked at, as there is so much, in words; empty for nothing.", [])]
 
 
 def alarm(record: AlarmRecord) -> Alarm:
@@ -62,4 +63,5 @@ def alarm(record: AlarmRecord) -> Alarm:
 def alarms(record: AlarmsRecord) -> Alarms:
     """All of a workspace."""
     saying = [SayingServer(server=name, server_id=number, words=words) for number, name, words in record.saying]
-    return Alarms(items=[alarm(one) for one in (*record.standing, *record.settled)], saying=saying)
+    items = [alarm(one) for one in (*record.standing, *record.settled)]
+    return Alarms(items=items, saying=saying, bounds=list(record.bounds))

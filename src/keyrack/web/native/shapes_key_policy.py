@@ -8,9 +8,10 @@ from keyrack.core.keys.key_policy import Hits as HitsRecord
 from keyrack.core.keys.key_policy import KeyPolicy as PolicyRecord
 from keyrack.web.native.shapes import (
     Answer,
+    CursorWindow,
     Fingerprint,
     Flag,
-    Query,
+    NextCursor,
     Request,
     Time,
     about,
@@ -30,7 +31,7 @@ class KeyPolicyChange(Request):
     rsa_minimum_bits: Annotated[int | None, about("The shortest RSA key, at least the service's.", 3072)] = None
 
 
-class HitsAsked(Query):
+class HitsAsked(CursorWindow):
     """The policy that is tried; what is left out is as it holds now, any: as the service was started."""
 
     key_types: Annotated[str | None, about("Types of keys, with commas between; or any.", "ssh-ed25519")] = None
@@ -65,7 +66,7 @@ class KeyPolicyHits(Answer):
     """The keys that a policy would hit."""
 
     items: Annotated[list[KeyPolicyHit], about("Users' own keys by user, then those entered on servers.")]
-    more: Annotated[Flag, about("Whether there are more than these.", False)]
+    next: NextCursor
 
 
 def policy(one: PolicyRecord) -> KeyPolicy:
@@ -95,4 +96,4 @@ def hits(record: HitsRecord) -> KeyPolicyHits:
         )
         for one in record.items
     ]
-    return KeyPolicyHits(items=items, more=record.more)
+    return KeyPolicyHits(items=items, next=record.next)

@@ -231,6 +231,7 @@ class Receipt(Answer):
     wanted: Annotated[Count, about("The revision that carries the change.")]
     applied: Annotated[Count, about("The revision that its host applied.")]
     acknowledged_at: Annotated[Time | None, about("Since when its host obeys the change, by its word.")]
+    at_latest: Annotated[bool, about("Whether that was a later revision, so that it may obey for longer.", False)]
     done: Annotated[Flag, about("Whether its host obeys the change, or it has none.")]
     host: Annotated[Flag, about("Whether it has a host; one without has nothing to obey, and counts as done.")]
     two_machines: Annotated[bool, about("Whether two use its identity, so that no receipt of it counts.", False)]
@@ -384,6 +385,7 @@ def receipt(one: ReceiptRecord) -> Receipt:
         wanted=one.wanted,
         applied=one.applied,
         acknowledged_at=time_or_null(one.acknowledged_at),
+        at_latest=one.at_latest,
         done=one.done,
         host=one.has_host,
         two_machines=one.two_machines,

@@ -116,6 +116,8 @@
   function offer(draft, place) {
     place.hidden = false;
     const way = document.querySelector("[data-draft-way]");
+    // Whoever may not go back now may do so later.
+    if (!way) write({ ...draft, unanswered: true, left: true });
     if (!way) return;
     way.hidden = false;
     way.href = way.getAttribute("href") === "/login" ? "/login?next=" + encodeURIComponent(draft.page) : draft.page;
