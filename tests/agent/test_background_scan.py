@@ -59,17 +59,17 @@ def is_searching(host: Watched) -> bool:
     return False
 
 
-def told_of(service: SmallService, comment: str) -> bool:
+def is_reported(service: SmallService, comment: str) -> bool:
     """Whether a report has a key with this comment."""
     return any(one["comment"] == comment for report in list(service.reports) for one in report.get("keys_found", ()))
 
 
-def begin_a_look(host: Watched) -> None:
-    """Have the agent look, and return while it does."""
+def begin_a_scan(host: Watched) -> None:
+    """Have the agent scan for keys, and return while it does."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while time.monotonic() < deadline:
         with host.sshd.config.open("a", encoding="ascii") as settings:
-            settings.write("# changed settings make the next look a long one\n")
+            settings.write("# changed settings make the next scan a long one\n")
         host.publish({USERNAME: [AuthorizedKey(public_key())]})
         # It is over within a second, and on a busy machine may be before this process has its turn: then once more.
         until = time.monotonic() + SEEN_SECONDS
@@ -77,16 +77,16 @@ def begin_a_look(host: Watched) -> None:
             if is_searching(host):
                 return
             time.sleep(0.005)
-    raise AssertionError("no look for keys was seen")
+    raise AssertionError("no scan for keys was seen")
 
 
-def came_during_a_look(host: Watched) -> bool:
-    """Publish a document while a look goes on; whether the look still went on when its file was in place."""
-    begin_a_look(host)
+def arrived_during_a_scan(host: Watched) -> bool:
+    """Publish a document during a scan; whether the scan still ran when its file was in place."""
+    begin_a_scan(host)
     key = public_key()
     host.publish_alone({USERNAME: [AuthorizedKey(key)]})
     wait_until(lambda: key.encode() in (host.host.keys / USERNAME).read_bytes(), "the document's file")
-    # A look asks about each account once, so one that had ended would not be seen again.
+    # A scan asks about each account once, so one that had ended would not be seen again.
     deadline = time.monotonic() + 1
     while time.monotonic() < deadline:
         if is_searching(host):
@@ -94,18 +94,18 @@ def came_during_a_look(host: Watched) -> bool:
     return False
 
 
-def test_a_document_is_obeyed_while_a_look_goes_on(watched: Watched, service: SmallService) -> None:
+def test_a_document_is_obeyed_during_a_scan(watched: Watched, service: SmallService) -> None:
     if len(pwd.getpwall()) < 10:
-        pytest.skip("a look is long only on a machine with many accounts")
+        pytest.skip("a scan is long only on a machine with many accounts")
     watched.publish({USERNAME: [AuthorizedKey(public_key())]})
     by_hand = watched.host.folder / "by_hand"
     by_hand.write_text(f"{public_key()} by-hand\n", "ascii")
     with watched.sshd.config.open("a", encoding="ascii") as settings:
         # A pattern: each account is asked about.
         settings.write(f"Match User {USERNAME}*\n    AuthorizedKeysFile {watched.host.keys}/%u {by_hand}\n")
-    # On a busy machine a look may end just then; that no document ever comes during one is the fault.
-    assert any(came_during_a_look(watched) for _ in range(5)), "each document waited for a look"
-    wait_until(lambda: told_of(service, "by-hand"), "the key in a report")
+    # On a busy machine a scan may end just then; only if no document is ever obeyed during one, they wait for it.
+    assert any(arrived_during_a_scan(watched) for _ in range(5)), "each document waited for a scan"
+    wait_until(lambda: is_reported(service, "by-hand"), "the key in a report")
 
 
 @pytest.mark.parametrize(

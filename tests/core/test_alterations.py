@@ -35,7 +35,7 @@ from keyrack.store.tables import access_tree as tree
 from keyrack.store.tables import repository_names
 from tests.core import alterations
 from tests.core.all_damaged_rows import damaged
-from tests.core.background_look import alarms, look_through
+from tests.core.background_check import alarms, check_all_rows
 from tests.core.conftest import Team, actor, make_team
 from tests.core.keys_for_tests import fresh_line
 from tests.core.undone_transaction import DatabaseInTransaction, Undo
@@ -450,7 +450,7 @@ def test_people_hear_that_all_of_it_went_back(world: World) -> None:
 def test_what_others_delete_is_an_alarm_without_anybody_asking(world: World) -> None:
     """Of each table one row, of a place that several share one of them; the rows that a server counts as well."""
     instance = world.team.instance
-    look_through(instance)
+    check_all_rows(instance)
     assert alarms(world.team) == []
     now = instance.database.read(rows_of)
     found: dict[str, list[str]] = {}
@@ -463,7 +463,7 @@ def test_what_others_delete_is_an_alarm_without_anybody_asking(world: World) -> 
             last = max(now[table.name], key=lambda row: [row[column.name] for column in table.primary_key])
             connection.execute(delete(table).where(named(table, last)))
             inside = replace(instance, database=DatabaseInTransaction(instance, connection))  # type: ignore[arg-type]
-            look_through(inside)
+            check_all_rows(inside)
             found[table.name] = [row.name for row in inside.database.seals.take_unreported()]
             raise Undo
 
@@ -475,7 +475,7 @@ def test_what_others_delete_is_an_alarm_without_anybody_asking(world: World) -> 
     revoked, grants_table = by_name["revoked_keys"], by_name["grants"]
     instance.database.write(lambda connection: connection.execute(delete(revoked)))
     instance.database.write(lambda connection: connection.execute(delete(grants_table)))
-    look_through(instance)
+    check_all_rows(instance)
     raised = alarms(world.team)
     assert [one for one in raised if "`" in next_steps.sentence(one)] == []
     assert {next_steps.commands(one) for one in raised if "was deleted" in one} == {("keyrack hosts damaged",)}

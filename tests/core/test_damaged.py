@@ -165,7 +165,7 @@ def test_applying_a_file_puts_a_new_grant_in_the_place_of_a_damaged_one(team: Te
     assert workspace_apply.apply(team.instance, text, {}) == []
 
 
-def test_a_look_through_all_rows_goes_on_where_it_stopped(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_of_all_rows_goes_on_where_it_stopped(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         credentials.add(
             team.instance, team.owner, team.server.id, label=f"l-{number}", username="deploy", public_key=fresh_line()

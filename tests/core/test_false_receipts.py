@@ -25,7 +25,7 @@ from keyrack.store.tables import access_tree as access_tree_rows
 from keyrack.store.tables import columns, deleted_servers, offboarding_git, offboarding_hosts, offboardings, revocations
 from keyrack.store.tables import servers as server_rows
 from tests.core.all_damaged_rows import damaged
-from tests.core.background_look import alarms, look_through
+from tests.core.background_check import alarms, check_all_rows
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 from tests.core.set_back import to_before
@@ -88,14 +88,14 @@ def test_an_acknowledgement_that_was_entered_is_none_and_the_host_is_asked_again
     assert not of(team, second, team.server).done
     assert of(team, second, other).done
     assert of(team, first, team.server).done
-    look_through(team.instance)
+    check_all_rows(team.instance)
     (alarm,) = named(team)
     assert f"revocation {team.server.id},{second}" in alarm
     (row,) = alter(team.instance, select(revocations).where(*mine))
     assert row["acknowledged_at"] is None, "counts and lists take it for acknowledged"
     obey(team, team.server)
     assert of(team, second, team.server).done
-    look_through(team.instance)
+    check_all_rows(team.instance)
     assert len(named(team)) == 1
     assert damaged(team.instance, team.owner) == []
 
@@ -116,7 +116,7 @@ def test_a_host_does_not_obey_by_a_number_in_its_row(team: Team) -> None:
     shown = standing(team)
     assert (shown.applied, shown.applied_at) == (0, None)
     assert not receipts.of_event(instance, team.owner, event.id).done
-    look_through(instance)
+    check_all_rows(instance)
     assert any(f"server {team.server.id} ({team.server.name})" in one for one in named(team))
     obey(team, team.server)
     assert receipts.of_event(instance, team.owner, event.id).done
@@ -134,7 +134,7 @@ def test_the_receipt_of_a_machine_before_counts_for_none_that_is_enrolled_in_its
     names = ("applied_revision", "applied_lineage", "applied_at", "receipt")
     alter(instance, update(server_rows).where(which).values({name: kept[name] for name in names}))
     assert standing(team).applied == 0
-    look_through(instance)
+    check_all_rows(instance)
     assert len(named(team)) == 1
 
 
@@ -150,22 +150,22 @@ def test_a_receipt_that_was_taken_away_is_named_and_the_host_is_asked_again(team
     obey(team, team.server)
     if not newest:
         put(team, team.server, "later", fresh_line())
-    look_through(instance)
+    check_all_rows(instance)
     assert named(team) == []
     mine = (revocations.c.server_id == team.server.id, revocations.c.fingerprint == first)
     alter(instance, update(revocations).where(*mine).values(acknowledged_at=None, receipt=None))
     assert not of(team, first, team.server).done
-    look_through(instance)
+    check_all_rows(instance)
     (alarm,) = named(team)
     assert f"revocation {team.server.id},{first}" in alarm
     assert "taken away" in alarm
-    look_through(instance)
+    check_all_rows(instance)
     assert len(named(team)) == 1
     assert not of(team, first, team.server).done
     assert of(team, second, team.server).done
     obey(team, team.server)
     assert of(team, first, team.server).done
-    look_through(instance)
+    check_all_rows(instance)
     assert len(named(team)) == 1, "what waits for the other host was never acknowledged"
     assert damaged(instance, team.owner) == []
 
@@ -190,17 +190,17 @@ def test_all_receipts_of_a_host_taken_away_at_once_are_named_and_the_host_is_ask
     fingerprint = revoked(team, team.server, other)
     obey(team, team.server)
     obey(team, other)
-    look_through(instance)
+    check_all_rows(instance)
     assert named(team) == []
     take_all_away(team, team.server)
     asked = servers.get(instance, team.owner, team.server.id).revision
     assert not of(team, fingerprint, team.server).done
-    look_through(instance)
+    check_all_rows(instance)
     (alarm,) = named(team)
     assert f"server {team.server.id} ({team.server.name})" in alarm
     assert servers.get(instance, team.owner, team.server.id).revision == asked + 1
-    look_through(instance)
-    look_through(instance)
+    check_all_rows(instance)
+    check_all_rows(instance)
     assert len(named(team)) == 1, "the host is asked again, and nothing else is missing"
     assert servers.get(instance, team.owner, team.server.id).revision == asked + 1
     obey(team, team.server)
@@ -210,7 +210,7 @@ def test_all_receipts_of_a_host_taken_away_at_once_are_named_and_the_host_is_ask
     take_all_away(team, team.server)
     of_which = server_rows.c.id == team.server.id
     alter(instance, update(server_rows).where(of_which).values(first_applied_at=None))
-    look_through(instance)
+    check_all_rows(instance)
     assert [row.kind for row in damaged(instance, team.owner)] == ["server"]
 
 
@@ -218,20 +218,20 @@ def test_no_receipt_is_missed_of_a_host_that_gave_none(team: Team) -> None:
     """A new host, one under another name, and one that is enrolled in the place of another, or after its server's."""
     instance = team.instance
     enrol(team, team.server)
-    look_through(instance)
+    check_all_rows(instance)
     obey(team, team.server)
     servers.rename(instance, team.owner, team.server.id, name="another-name")
-    look_through(instance)
+    check_all_rows(instance)
     enrol(team, team.server)
     revoked(team, team.server)
-    look_through(instance)
+    check_all_rows(instance)
     reports.ingest(instance, team.server, {"revision": 1, "state": "failed", "problems": ["the disk is full"]})
-    look_through(instance)
+    check_all_rows(instance)
     obey(team, team.server)
     servers.delete(instance, team.owner, team.server.id)
     again = servers.create(instance, team.owner, name="another-name", address="192.0.2.20")
     enrol(team, again)
-    look_through(instance)
+    check_all_rows(instance)
     assert named(team) == []
     assert damaged(instance, team.owner) == []
 
@@ -248,11 +248,11 @@ def test_an_older_copy_that_is_put_back_misses_no_receipt(team: Team, first: boo
     (then,) = alter(instance, select(server_rows).where(server_rows.c.id == team.server.id))
     older = {table: alter(instance, select(table)) for table in counted}
     obey(team, team.server)
-    look_through(instance)
+    check_all_rows(instance)
     alter(instance, update(server_rows).where(server_rows.c.id == team.server.id).values(**then))
     for table in counted:
         alter(instance, table.delete(), *(table.insert().values(**row) for row in older[table]))
-    look_through(instance)
+    check_all_rows(instance)
     assert named(team) == []
 
 
@@ -261,7 +261,7 @@ def test_that_a_removal_was_obeyed_is_missed_where_it_was_taken_away(team: Team)
     number = leaver(team, team.server)
     obey(team, team.server)
     alter(team.instance, update(offboarding_hosts).values(acknowledged_at=None, receipt=None))
-    look_through(team.instance)
+    check_all_rows(team.instance)
     assert any("host of an offboarding" in one for one in named(team))
     obey(team, team.server)
     assert all(one.done for one in offboarding.get(team.instance, team.owner, number).hosts)
@@ -289,7 +289,7 @@ def test_an_offboarding_is_not_done_by_what_others_enter(team: Team) -> None:
     assert done == {team.server.id: False, other.id: True}
     told = [event.summary for event in events.find(instance, team.owner, limit=100).items]
     assert not any("Every host obeys" in one for one in told), "an event says what no host said"
-    look_through(instance)
+    check_all_rows(instance)
     assert any("host of an offboarding" in one for one in named(team))
     obey(team, team.server)
     assert all(one.done for one in offboarding.get(instance, team.owner, number).hosts)
@@ -442,6 +442,6 @@ def test_what_a_document_had_no_room_for_is_not_acknowledged_with_it(
     assert [row["acknowledged_at"] is None for row in rows] == [False, True]
     code = {name: rows[0][name] for name in ("acknowledged_at", "receipt")}
     alter(team.instance, update(revocations).values(**code))
-    look_through(team.instance)
+    check_all_rows(team.instance)
     again = alter(team.instance, select(revocations).order_by(revocations.c.revision))
     assert [row["acknowledged_at"] is None for row in again] == [False, True]

@@ -24,7 +24,7 @@ from keyrack.store import tables
 from keyrack.store.git import git_access
 from keyrack.store.sealing import access_tree, sealed, sealed_tables
 from tests.core.all_damaged_rows import damaged
-from tests.core.background_look import alarms, look_through
+from tests.core.background_check import alarms, check_all_rows
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 from tests.core.set_back import to_before
@@ -82,7 +82,7 @@ def test_what_is_changed_of_a_deleted_server_is_named_and_its_host_told_nothing(
     assert damaged(team.instance, team.owner) == []
     past_keyrack(team.instance, CHANGES[what]())
     assert refused_there(team.instance, team) is None
-    look_through(team.instance)
+    check_all_rows(team.instance)
     assert {row.kind for row in damaged(team.instance, team.owner)} <= {"deleted-server", "deleted-server-key"}
     assert damaged(team.instance, team.owner)
     assert [words for words in alarms(team) if "deleted server" in words]
@@ -95,12 +95,12 @@ def test_what_is_changed_of_a_deleted_server_is_named_and_its_host_told_nothing(
 def test_a_deleted_server_that_is_deleted_by_others_is_an_alarm(team: Team) -> None:
     """Its host, which was off, is known no more: people hear of that, without anybody asking."""
     secret, _ = deleted_host(team)
-    look_through(team.instance)
+    check_all_rows(team.instance)
     assert not [words for words in alarms(team) if "deleted server" in words]
     past_keyrack(team.instance, delete(GONE))
     (answer,) = enrolment.authenticate_together(team.instance, [(secret, "192.0.2.1")])
     assert isinstance(answer, Refusal)
-    look_through(team.instance)
+    check_all_rows(team.instance)
     told = " ".join(alarms(team))
     assert f"The deleted server {team.server.id}, or one that is counted with it, was deleted in the database" in told
     assert f"deleted-server:{team.server.id}" in [row.name for row in damaged(team.instance, team.owner)]
@@ -160,7 +160,7 @@ def test_a_former_path_leads_only_where_keyrack_wrote(team: Team) -> None:
 def test_a_former_path_that_others_delete_is_an_alarm(team: Team) -> None:
     former(team.instance, team)
     past_keyrack(team.instance, delete(tables.repository_names))
-    look_through(team.instance)
+    check_all_rows(team.instance)
     assert any("former path of repository" in words and "was deleted" in words for words in alarms(team))
 
 

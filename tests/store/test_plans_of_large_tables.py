@@ -193,7 +193,7 @@ def test_a_page_is_not_planned_at_each_call(database: Database, limit: int) -> N
 
 
 @pytest.mark.parametrize("name", ["credentials", "user_keys", "revocations", "system_users", "server_tags"])
-def test_a_look_through_all_rows_sorts_none_of_them(database: Database, name: str) -> None:
+def test_a_check_of_all_rows_sorts_none_of_them(database: Database, name: str) -> None:
     table = tables.metadata.tables[name]
     after = [1 if isinstance(column.type, Integer) else "x" for column in table.primary_key]
 

@@ -252,6 +252,27 @@ def test_an_encoded_slash_separates_nothing(unchanged_team: Service, path: str) 
     assert unchanged_team.call("GET", path, headers=headers).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("//api/v3/ping", {"message"}),
+        ("//api/keyrack/v1/servers", {"error"}),
+        ("///v4/user/keys", {"error_code", "error_msg"}),
+        ("//v1/users/sshkey", {"error", "status"}),
+        ("//v3/auth/tokens", {"error"}),
+        ("/api//v4/user/keys", {"error"}),
+        ("//api/github/user", {"documentation_url", "message", "status"}),
+        ("//agent/v1/document", {"error"}),
+    ],
+)
+def test_two_slashes_are_refused_by_the_api_that_was_meant(
+    unchanged_team: Service, path: str, fields: set[str]
+) -> None:
+    """As a base address with a slash at its end makes them: the program shows what it can read."""
+    answer = unchanged_team.client.get(unchanged_team.url + path, headers={"Authorization": "Bearer token-of-olga"})
+    assert (answer.status_code, set(answer.json())) == (404, fields)
+
+
 NO_TEXT = ["\\u0000", "\\ud800", "a\\udfffb"]
 
 

@@ -18,6 +18,7 @@ from tests.ports import free_port
 from tests.services import Service
 from tests.web.runcloud_team import Agent, serving
 
+TOKEN = f"kr_{'abc-_' * 9}"
 FIGURES = ("keyrack_requests_total", "keyrack_agents_waiting", "keyrack_hosts_behind", "keyrack_delivery_seconds")
 
 
@@ -58,6 +59,8 @@ def test_each_line_of_the_log_names_its_request(tmp_path: Path) -> None:
                 try:
                     headers = {"X-Forwarded-For": "203.0.113.5"}
                     answer = plain_http.get(f"http://127.0.0.1:{port}/api/v3/servers?secret=1", headers=headers)
+                    named_by_itself = f"http://127.0.0.1:{port}/api/keyrack/v1/tokens/{TOKEN}"
+                    plain_http.get(named_by_itself, headers=headers)
                     break
                 except httpx2.TransportError:
                     assert time.monotonic() < deadline
@@ -72,3 +75,5 @@ def test_each_line_of_the_log_names_its_request(tmp_path: Path) -> None:
         ("refused", "/api/v3/servers", 401, "203.0.113.5")
     ]
     assert not re.search("secret", "".join(lines))
+    assert any("/api/keyrack/v1/tokens/kr_abc" in line for line in lines)
+    assert not any(TOKEN in line for line in lines)

@@ -27,8 +27,8 @@ def test_a_minute_begins_with_the_first_request_and_ends() -> None:
     assert limit.peek("a") == Quota(2, 2)
     assert [limit.take("a").remaining, limit.take("a").remaining] == [1, 0]
     clock.now += 12.5
-    assert limit.take("a") == Quota(2, 0, 48)
-    assert limit.peek("a") == Quota(2, 0, 48)
+    assert limit.take("a") == Quota(2, 0, 48, 48)
+    assert limit.peek("a") == Quota(2, 0, 48, 48)
     assert limit.take("b") == Quota(2, 1)
     clock.now += 47.5
     assert limit.take("a") == Quota(2, 1)

@@ -28,7 +28,7 @@ from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.protocol.report import Report, ReportedKey, wire_word
 from keyrack.protocol.words import count
 
-TOLD_OF_SSHD = (*SETTINGS, "KbdInteractiveAuthentication", "PubkeyAuthentication", "AuthorizedKeysFile")
+REPORTED_SSHD_SETTINGS = (*SETTINGS, "KbdInteractiveAuthentication", "PubkeyAuthentication", "AuthorizedKeysFile")
 _MAX_FOREIGN = 200
 _BEGINNING = datetime(1970, 1, 2, tzinfo=timezone.utc)  # before any end; sshd reads none before 1970
 UNPROVEN = "unproven"  # the settings are in place, but the running sshd does not show that it obeys them
@@ -204,7 +204,7 @@ class DesiredState:
         state = self._sshd.signature()
         if state != self._sshd_state:
             effective = self._sshd.effective()
-            self._facts = {"sshd": {keyword: effective.one(keyword) for keyword in TOLD_OF_SSHD}}
+            self._facts = {"sshd": {keyword: effective.one(keyword) for keyword in REPORTED_SSHD_SETTINGS}}
             self._sshd_state = state
 
     def _state_facts(self, document: HostDocument) -> Dict[str, Any]:

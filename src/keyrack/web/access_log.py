@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from http import HTTPStatus
@@ -14,7 +15,15 @@ from keyrack.logs import logger
 
 MAX_LINES_PER_SECOND = 50
 
+_LIKE_A_SECRET = re.compile(r"[\w-]{43,}")
+"""As long as the shortest secret of Keyrack's own: somebody names a token by it, where its id is asked for."""
+
 log = logger("keyrack.web")
+
+
+def shown(path: str) -> str:
+    """A path as the log has it: the beginning of each part that may be a secret, and no more than 200 characters."""
+    return _LIKE_A_SECRET.sub(lambda part: f"{part[0][:6]}…", path)[:200]
 
 
 class Notes:
@@ -41,7 +50,7 @@ class Notes:
         client = scope.get("client")
         say = log.error if status in (HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE) else log.info
         # Only the path: a query may hold a secret.
-        say("refused", method=scope["method"], path=path[:200], status=status, address=client[0] if client else "")
+        say("refused", method=scope["method"], path=shown(path), status=status, address=client[0] if client else "")
 
     def _has_room(self) -> bool:
         """Whether one more line may be logged this second: a flood of refusals must not flood the log."""

@@ -26,7 +26,7 @@ from keyrack.model import Server
 from keyrack.protocol import document_words
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.hosts.deleted_servers import DeletedServer
-from keyrack.web import bodies, machines
+from keyrack.web import access_log, bodies, machines
 from keyrack.web.agent_archive import build_zipapp
 from keyrack.web.api import LONGEST_OPEN_BODY, ORDINARY_STATUS, Sharing, address_of, fault, unanswered
 from keyrack.web.batches import Batches
@@ -421,7 +421,7 @@ async def _answered(handler: Handler, request: Request) -> Response:
     except DatabaseUnavailable as error:
         return _refuse(unanswered(error))
     except Exception:  # a fault of ours is an answer too, and is logged whole
-        log.exception("request failed", method=request.method, path=request.url.path)
+        log.exception("request failed", method=request.method, path=access_log.shown(request.url.path))
         return _refuse(fault())
 
 

@@ -22,7 +22,7 @@ from keyrack.logs import logger
 from keyrack.model import Actor
 from keyrack.store.database import Commits, DatabaseUnavailable, TookLonger, WouldBlock, commits
 from keyrack.store.engine.connect import TablesChanged
-from keyrack.web import bodies
+from keyrack.web import access_log, bodies
 from keyrack.web.callers import Caller, Callers, is_signed
 from keyrack.web.fair_queueing import LONG_BODY, FairScheduler
 from keyrack.web.group_commits import GroupCommits
@@ -113,10 +113,11 @@ class Dialect:
     every answer, to set headers. greet: called before a call that asks no authentication; raises Refusal.
     meet: notes who asks, on a thread, where a body was too long before anybody was asked, and waits_unknown.
     waits_unknown: whether unknown_path asks the database for this request, and so runs on a thread. shows_quota: its
-    answers say how many requests may still be sent. repeats: its queries may name a parameter twice, and the last
-    counts. described: how it is shown in /openapi.json, None for what is no API for programs. says_unread: its
-    handlers say what is wrong with a body that could not be read, once they know that the caller may call at all;
-    else that is said before. error: the model of a refusal, where the API has models.
+    answers say how many requests may still be sent; shows_reset: and when all may be sent again. repeats: its
+    queries may name a parameter twice, and the last counts. described: how it is shown in /openapi.json, None for
+    what is no API for programs. says_unread: its handlers say what is wrong with a body that could not be read, once
+    they know that the caller may call at all; else that is said before. error: the model of a refusal, where the API
+    has models.
     """
 
     name: str
@@ -131,6 +132,7 @@ class Dialect:
     waits_unknown: Callable[[Request], bool] = field(default=lambda request: False)
     meet: Callable[[Request], None] = field(default=lambda request: None)
     shows_quota: bool = False
+    shows_reset: bool = False
     repeats: bool = False
     described: Description | None = None
     says_unread: bool = False
@@ -278,7 +280,7 @@ class _Path:
         except DatabaseUnavailable as error:
             return self._dialect.refuse(request, unanswered(error)), None
         except Exception:  # a fault of ours is an answer too, and is logged whole
-            log.exception("request failed", method=request.method, path=request.url.path)
+            log.exception("request failed", method=request.method, path=access_log.shown(request.url.path))
             return self._dialect.refuse(request, fault()), None
         finally:
             if handling.actor is not None and handling.actor.user_id is not None:

@@ -18,12 +18,13 @@ MAX_CALLERS = 50_000
 class Quota:
     """What a caller may still send: at most limit a minute, remaining of them now.
 
-    wait: whole seconds until it may send again, 0 while it may.
+    wait: whole seconds until it may send again, 0 while it may. resets: whole seconds until its minute is over.
     """
 
     limit: int
     remaining: int
     wait: int = 0
+    resets: int = 60
 
 
 @dataclass(slots=True)
@@ -48,10 +49,11 @@ class RateLimit:
             minute = self._minutes.get(caller)
             if minute is None or minute.ends <= now:
                 minute = self._begin(caller, now)
+            resets = max(1, math.ceil(minute.ends - now))
             if minute.used + cost > self.limit:
-                return Quota(self.limit, max(0, self.limit - minute.used), max(1, math.ceil(minute.ends - now)))
+                return Quota(self.limit, max(0, self.limit - minute.used), resets, resets)
             minute.used += cost
-            return Quota(self.limit, self.limit - minute.used)
+            return Quota(self.limit, self.limit - minute.used, 0, resets)
 
     def peek(self, caller: Hashable) -> Quota:
         """The quota as it is, without counting."""
@@ -60,8 +62,8 @@ class RateLimit:
             minute = self._minutes.get(caller)
             if minute is None or minute.ends <= now:
                 return Quota(self.limit, self.limit)
-            wait = 0 if minute.used < self.limit else max(1, math.ceil(minute.ends - now))
-            return Quota(self.limit, self.limit - minute.used, wait)
+            resets = max(1, math.ceil(minute.ends - now))
+            return Quota(self.limit, self.limit - minute.used, 0 if minute.used < self.limit else resets, resets)
 
     def _begin(self, caller: Hashable, now: float) -> _Window:
         # All minutes are as long, so that they end in the order in which they began: no caller pays for all others.

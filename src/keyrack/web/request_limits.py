@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable
 from dataclasses import replace
 
@@ -41,6 +42,8 @@ def with_rate_limit(dialect: Dialect, limit: RateLimit) -> Dialect:
                 (b"x-ratelimit-limit", b"%d" % quota.limit),
                 (b"x-ratelimit-remaining", b"%d" % quota.remaining),
             ]
+            if dialect.shows_reset:
+                response.raw_headers.append((b"x-ratelimit-reset", b"%d" % int(time.time() + quota.resets)))
 
     return replace(dialect, authenticate=authenticate, greet=greet, finish=finish)
 

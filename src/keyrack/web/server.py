@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -58,6 +59,8 @@ log = logger("keyrack.web")
 Handler = Callable[[Request], Awaitable[Response]]
 Mounts = tuple[tuple[str, ASGIApp], ...]
 Note = Callable[[Scope, str, int], None]
+
+SLASHES = re.compile("//+")
 
 READY_SECONDS = 5.0
 """How long the database may take before the service says that it is not ready."""
@@ -137,14 +140,16 @@ class Service:
 
     def _entered(self, scope: Scope) -> tuple[str, ASGIApp, Scope]:
         """The API that a path leads to: its prefix, its application, and the scope as that one sees it."""
-        path = scope["path"]
         # A proxy takes %2F for no slash: its rules for /api/v3/ping would miss /api%2Fv3/ping, so no API gets that.
         hidden = b"%2f" in scope["raw_path"].lower()
+        # Nor //api/v3/ping, as a base address with a slash at its end makes it; but that API is the one to say so.
+        doubled = "//" in scope["path"]
+        path = SLASHES.sub("/", scope["path"]) if doubled else scope["path"]
         for prefix, below, app in self._mounts:
             if path.startswith(below) or path == prefix:
                 # A trailing slash is the same resource.
                 resource = path.removesuffix("/")
-                if hidden:
+                if hidden or doubled:
                     resource = prefix + "//"
                 inner = {**scope, "path": prefix + "/" if resource == prefix else resource, "root_path": prefix}
                 return prefix, app, inner

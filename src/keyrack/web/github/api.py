@@ -91,6 +91,7 @@ DIALECT = Dialect(
         refuses_pages=False,
     ),
     shows_quota=True,
+    shows_reset=True,
 )
 
 

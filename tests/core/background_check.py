@@ -1,4 +1,4 @@
-"""What the service's own look finds without anybody asking, and the alarms of a workspace."""
+"""The service's background check of all rows, and the alarms of a workspace."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from keyrack.core.missing_rows import MissingRows
 from tests.core.conftest import Team
 
 
-def look_through(instance: Instance) -> None:
-    """As the thread does that the service has for it."""
+def check_all_rows(instance: Instance) -> None:
+    """Check all rows once, as the service's thread for this does."""
     clock = iter(range(0, 10**9, 1000))
-    look = MissingRows(lambda: next(clock))
-    while not look.go_on(instance):
+    check = MissingRows(lambda: next(clock))
+    while not check.go_on(instance):
         pass
 
 
 def alarms(team: Team) -> list[str]:
-    """What its owner's log says, of alarms."""
+    """The alarms in the audit log of its owner."""
     found = events.find(team.instance, team.owner, limit=100).items
     return [event.summary for event in found if event.level == "alarm"]
