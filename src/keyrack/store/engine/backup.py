@@ -1,5 +1,5 @@
-"""Copies of an SQLite database: made while it is served, checked, and put in its place; must open no file of a
-database that is in use other than by SQLite.
+"""Backups of an SQLite database: copies it while it is in use, checks copies, and puts one in its place; must open no
+file of a database in use except through SQLite.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ OPENING: Mapping[str, tuple[str, ...]] = {
     "repository_members": ("id",),
     "group_members": ("group_id", "user_id"),
     "server_tags": ("server_id", "tag"),
-    # A source that was taken away since would bring back its keys.
+    # A source that was removed since would bring back its keys.
     "key_sources": ("id",),
 }
-# What may have been narrowed since; it counts as it was last.
+# Columns that may have been narrowed since the backup; their latest values count.
 NARROWED: Mapping[str, tuple[str, ...]] = {
     "users": ("role", "policies", "password_hash", "disabled_at"),
     "tokens": ("revoked_at",),
@@ -42,7 +42,7 @@ REFUSING = ("revocations", "revoked_keys", "expired_keys")
 Row = tuple[object, ...]
 
 LEFT_SECONDS = 86_400
-# What keeps SQLite from a database that is whole for all one knows.
+# Errors that keep SQLite from opening a database that need not be damaged.
 _KEPT_FROM_IT = (
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_FULL,
@@ -71,7 +71,7 @@ def copy(database: Path, target: Path, *, overwrite: bool = False) -> None:
     if log or (target.exists() and not _is_copy(target, database)):
         raise BackupProblem(f"{target} is no earlier copy, so it is not overwritten; give another name.")
     _forget_killed(target)
-    # Of its own, as another backup to the same file may be under way.
+    # A name of its own, as another backup to the same file may be running.
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
         os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -88,12 +88,12 @@ def copy(database: Path, target: Path, *, overwrite: bool = False) -> None:
     except OSError as error:
         raise BackupProblem(f"{target} cannot be written: {error.strerror}.") from error
     finally:
-        with suppress(OSError):  # a disk that takes nothing says so above
+        with suppress(OSError):  # errors of the disk were raised above
             partial.unlink()
 
 
 def _forget_killed(target: Path) -> None:
-    """Delete what copies to this target left that were killed; one of the last day may be under way."""
+    """Delete partial copies to this target whose process was killed; those of the last day may still be written."""
     left = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.partial(-journal)?")
     with suppress(OSError):
         for one in target.parent.iterdir():
@@ -102,7 +102,7 @@ def _forget_killed(target: Path) -> None:
 
 
 def check(file: Path, database: Path) -> None:
-    """Refuse a file that is not a whole database of Keyrack's, or is the one to be replaced. Raises BackupProblem."""
+    """Raise BackupProblem for a file that is no intact database of Keyrack, or is the one to be replaced."""
     if not file.is_file():
         raise BackupProblem(f"There is no file {file}.")
     if database.exists() and file.samefile(database):
@@ -118,7 +118,7 @@ def check(file: Path, database: Path) -> None:
 
 
 def unpack(file: Path, target: Path) -> None:
-    """Copy a backup into a new file (0600), with what waits in a log beside it, as a copy by other means may have one.
+    """Copy a backup into a new file (0600), with the log beside it, which a copy made by other means may have.
 
     Raises BackupProblem.
     """
@@ -133,7 +133,7 @@ def unpack(file: Path, target: Path) -> None:
 
 
 def _not_copied(source: Path, target: Path, error: sqlite3.Error) -> BackupProblem:
-    # SQLite does not say which of the two it means.
+    # SQLite does not say which of the two files it means.
     return BackupProblem(
         f"{source} cannot be copied to {target.parent}: {error}. Look at the rights of both, and room and state of "
         "their disks."
@@ -142,10 +142,10 @@ def _not_copied(source: Path, target: Path, error: sqlite3.Error) -> BackupProbl
 
 @contextmanager
 def alone_with(database: Path) -> Iterator[sqlite3.Connection | None]:
-    """Hold a database that nobody else has open, as one file without a log; None where there is none that can be read.
+    """Hold a database that nobody else has open, as one file without a log; None where there is none, or a damaged one.
 
-    Raises BackupProblem while a service, `git-host` or another command has it open, and where only rights or the disk
-    keep it from being read: what was taken away since a backup stands in it, and would come back without a word.
+    Raises BackupProblem while a service, `git-host` or another command has it open, and where only permissions or the
+    disk keep it from being read: it records what was revoked since the backup, which would come back unnoticed.
     """
     if not database.exists():
         yield None
@@ -153,7 +153,7 @@ def alone_with(database: Path) -> Iterator[sqlite3.Connection | None]:
     raw = _connect(database, "rw")
     try:
         try:
-            # Only whoever is alone with a database can take it out of write-ahead mode.
+            # This works only while nobody else has the database open.
             mode = raw.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
             raw.execute("PRAGMA locking_mode = EXCLUSIVE")
             raw.execute("BEGIN EXCLUSIVE")
@@ -168,7 +168,7 @@ def alone_with(database: Path) -> Iterator[sqlite3.Connection | None]:
                 ) from None
             mode = ""
         except sqlite3.DatabaseError:
-            mode = ""  # it is damaged, which is why somebody restores
+            mode = ""  # it is damaged, which may be why somebody restores
         if mode == "wal":
             raise _in_use(database)
         yield raw if mode else None
@@ -177,9 +177,9 @@ def alone_with(database: Path) -> Iterator[sqlite3.Connection | None]:
 
 
 def put_in_place(prepared: Path, database: Path, aside: Path) -> None:
-    """Put the prepared one into the database's place and keep that one aside; the log of a damaged one goes with it.
+    """Put the prepared database in place, and keep the old one aside; the log of a damaged one is moved with it.
 
-    Whenever this is killed one of the two is in place, whole: a name without a database would look like a lost one.
+    Whenever this is killed, one of the two is in place and whole: without a file there the database would look lost.
     """
     for ending in ("-wal", "-shm"):
         with suppress(FileNotFoundError):
@@ -191,7 +191,7 @@ def put_in_place(prepared: Path, database: Path, aside: Path) -> None:
 
 
 def settle(file: Path) -> None:
-    """Make a database that nobody has open one file without a log, and have it on the disk. Raises BackupProblem."""
+    """Make a database that nobody has open one file without a log, and sync it. Raises BackupProblem."""
     try:
         with closing(_connect(file, "rw")) as raw:
             raw.execute("PRAGMA journal_mode = DELETE")
@@ -201,7 +201,7 @@ def settle(file: Path) -> None:
 
 
 class Newer:
-    """A database that goes on from another, older one, and what it took away since."""
+    """The database that a backup replaces: it is the newer one, and tells what was revoked since the backup."""
 
     def __init__(self, raw: sqlite3.Connection) -> None:
         self._raw = raw
@@ -211,7 +211,7 @@ class Newer:
         return str(self._raw.execute("SELECT version_num FROM alembic_version").fetchone()[0])
 
     def has_event(self, event_id: int, at: int, summary: str) -> bool:
-        """Whether it has this very event, so that it was once the same database."""
+        """Whether it has this event, so that both were once the same database."""
         event = self._raw.execute("SELECT at, summary FROM events WHERE id = ?", (event_id,)).fetchone()
         return bool(event == (at, summary))
 
@@ -220,7 +220,7 @@ class Newer:
         return int(self._raw.execute(f"SELECT count(*) FROM {table} WHERE id > ?", (highest,)).fetchone()[0])  # noqa: S608
 
     def names(self, table: str, columns: Iterable[str]) -> set[Row]:
-        """These columns of all rows."""
+        """The values of these columns in all rows."""
         return set(self._raw.execute(f"SELECT {', '.join(columns)} FROM {table}"))  # noqa: S608
 
     def rows(self, table: str) -> list[dict[str, object]]:
@@ -240,7 +240,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def _is_copy(file: Path, database: Path) -> bool:
-    """Whether a file is an earlier copy: a database, of nobody who has it open, and not the one to be copied."""
+    """Whether a file is an earlier copy: a database that nobody has open, and not the one to be copied."""
     if not file.is_file() or file.samefile(database) or Path(f"{file}-wal").exists():
         return False
     with file.open("rb") as opened:

@@ -1,4 +1,4 @@
-"""Opens connections: a database's address to an engine set up for durability; must hold no question."""
+"""Makes engines and connections, set up for durability, from a database's address; must hold no question."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Dialect = Literal["sqlite", "postgresql"]
 
-# What PostgreSQL says of a try when trying again will not help; a server that starts or is full says other things.
+# Errors of PostgreSQL for which trying again does not help, unlike those of a server that starts or is full.
 _REFUSED = re.compile(
     r"FATAL:\s+(.*(?:does not exist|authentication failed.*|no pg_hba\.conf entry.*|not permitted to log in"
     r"|permission denied for database.*))"
 )
 _PORT = 5432
-_STATEMENTS = 1000  # that are kept compiled
+_STATEMENTS = 1000  # compiled statements that are kept
 _SEVERAL_HOSTS = re.compile(r"(postgres(?:ql)?(?:\+\w+)?://(?:[^@/?]*@)?)([^@/?]+,[^@/?]+)(/.*)?")
 
 # serialization_failure and deadlock_detected: docs "PostgreSQL Error Codes".
 _CONFLICTS = ("40001", "40P01")
 # read_only_sql_transaction: a standby, or a database that is set so for a while.
 _READ_ONLY = "25006"
-# insufficient_privilege: the role may not do it; a fault of nobody's who asks.
+# insufficient_privilege: our role may not do it, which is no fault of the caller.
 _FORBIDDEN = "42501"
-# idle_in_transaction_session_timeout, transaction_timeout: of a role or server less patient than a command.
+# idle_in_transaction_session_timeout, transaction_timeout: set by the role or server to less than a command takes.
 _TIMED_OUT = ("25P03", "25P04")
 # lock_not_available: see postgresql_session.LOCK_SECONDS.
 _LOCKED = "55P03"
@@ -54,14 +54,14 @@ UNAVAILABLE = "The database does not answer as it should: "
 
 
 class DatabaseUnavailable(RuntimeError):
-    """The database does not answer, is full, or broke off; nothing was acknowledged. Later may do."""
+    """The database does not answer, is full, or the connection broke; nothing was acknowledged. Try again later."""
 
     in_doubt = False
     """Whether a commit was under way, so that the change may have been made after all."""
 
 
 class DatabaseFull(DatabaseUnavailable):
-    """The database's disk takes nothing more; room there helps, and nothing else."""
+    """The database's disk is full; only room on it helps."""
 
 
 class DatabaseUnusable(DatabaseUnavailable):
@@ -77,11 +77,11 @@ class TablesChanged(DatabaseAltered):
 
 
 class DatabaseRefused(DatabaseUnavailable):
-    """The database server is there and does not know this database, role or password; waiting does not help."""
+    """The database server answers and refuses this database, role or password; waiting does not help."""
 
 
 class CommitInDoubt(Exception):
-    """The connection broke while the commit was under way: asking again could do it twice."""
+    """The connection broke during the commit: running the command again could do it twice."""
 
 
 def parse_url(url: str) -> tuple[Dialect, URL]:
@@ -96,7 +96,7 @@ def parse_url(url: str) -> tuple[Dialect, URL]:
         raise ValueError(
             "The database address cannot be read. Write sqlite:////path/keyrack.db or postgresql://user@host/name."
         ) from error
-    # What stands before it was part of the password: an error that names the host would show it.
+    # With a second "@" part of the password is taken for the host, which errors would show.
     if "@" in (parsed.host or ""):
         raise ValueError('There are two "@" in the database address. Write one in a name or a password as %40.')
     kind = parsed.drivername.partition("+")[0]
@@ -110,7 +110,7 @@ def parse_url(url: str) -> tuple[Dialect, URL]:
 
 
 def _with_hosts(url: str) -> URL:
-    """The address as SQLAlchemy has it, which knows of several hosts only behind the "?"."""
+    """The address as a URL of SQLAlchemy, which takes several hosts only as query parameters."""
     match = _SEVERAL_HOSTS.fullmatch(url)
     if match is None:
         return make_url(url)
@@ -123,10 +123,10 @@ def _with_hosts(url: str) -> URL:
 
 
 def sqlite_engine(url: URL, *, writer: bool, file: SqliteFile | None = None) -> Engine:
-    """An engine on one SQLite file; writer: its transactions take the write lock as they begin.
+    """An engine on one SQLite file; writer: its transactions begin with the write lock.
 
-    A reader cannot write, and reads one snapshot from its first statement to its last. file: shared by all
-    engines of a process that must stay with the very file they began with.
+    A reader cannot write, and its transactions see one snapshot. file: shared by all engines of a process, so that all
+    of them use the same file, also if another one takes its name.
     """
     opened = file or SqliteFile(str(url.database))
     begin = "BEGIN IMMEDIATE" if writer else "BEGIN"
@@ -143,8 +143,8 @@ def sqlite_engine(url: URL, *, writer: bool, file: SqliteFile | None = None) -> 
         execution_options={"compiled_cache": statements},
     )
 
-    # The driver is kept out of transactions (isolation_level None), so each one is begun here, by name; and
-    # beside SQLAlchemy, which makes 40 microseconds of these 5.
+    # The driver begins no transactions (isolation_level None), so each is begun here; on the driver's connection, which
+    # takes 5 microseconds where SQLAlchemy takes 40.
     @event.listens_for(engine, "begin")
     def _begin(conn: Connection) -> None:
         cast(sqlite3.Connection, conn.connection.driver_connection).execute(begin)
@@ -154,10 +154,10 @@ def sqlite_engine(url: URL, *, writer: bool, file: SqliteFile | None = None) -> 
 
 @cache
 def _sqlite_in_common() -> tuple[Any, Any]:
-    """What all engines on SQLite of this process have: the dialect, and the statements that were compiled for it.
+    """What all SQLite engines of this process share: the dialect, and the cache of statements compiled for it.
 
-    To compile a statement takes longer than to ask it, and one for readers is often one for the writer too. None of it
-    follows from a file: the dialect looks at the library, once, on a database in memory.
+    To compile a statement takes longer than to run it, and readers and the writer often run the same one. Neither
+    depends on a file: the dialect looks at the library, once, by a database in memory.
     """
     with create_engine("sqlite://", poolclass=NullPool, json_deserializer=as_json).connect() as conn:
         sqlite_types.use(conn.dialect)
@@ -172,7 +172,7 @@ def _connect_sqlite(file: SqliteFile, *, writer: bool) -> sqlite3.Connection:
         raw.execute("PRAGMA synchronous = FULL")
         raw.execute("PRAGMA foreign_keys = ON")
         raw.execute("PRAGMA journal_size_limit = 67108864")
-        # What undoes a statement, some pages, else is a file in the folder for what is temporary, which may be full.
+        # Else the journal that undoes a statement is a file in the temporary folder, which may be full.
         raw.execute("PRAGMA temp_store = MEMORY")
         if not writer:
             raw.execute("PRAGMA query_only = ON")
@@ -183,15 +183,15 @@ def _connect_sqlite(file: SqliteFile, *, writer: bool) -> sqlite3.Connection:
 
 
 def _write_ahead(raw: sqlite3.Connection) -> None:
-    """Have the file written ahead. A new file takes that from one connection at a time, and SQLite tells the others
-    at once that it is busy, whatever their timeout: the wait must be ours.
+    """Set the file to write-ahead logging. Of a new file only one connection at a time can do so, and the others get
+    SQLITE_BUSY immediately, whatever their timeout: so the wait is done here.
     """
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
             raw.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
-            # The lower byte is the error, the rest its kind (SQLITE_BUSY_RECOVERY and others).
+            # The lower byte is the primary code, the rest its extension (SQLITE_BUSY_RECOVERY and others).
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
@@ -202,10 +202,10 @@ def _write_ahead(raw: sqlite3.Connection) -> None:
 def postgresql_engine(url: URL, *, writer: bool, json_as_text: bool = False) -> Engine:
     """An engine on PostgreSQL; writer: whose commits are on the disk when they return.
 
-    json_as_text: JSON is handed over as it stands, for columns.Json to read where it is read at all.
+    json_as_text: the driver returns JSON as text, which columns.Json parses only where it is read.
 
-    A reader cannot write, and reads one snapshot from its first statement to its last. A writer's
-    statements each see what others have committed until then (READ COMMITTED).
+    A reader cannot write, and its transactions see one snapshot. Each statement of a writer sees what others have
+    committed until then (READ COMMITTED).
     """
     dialect, statements = _postgresql_in_common(json_as_text)
     arguments, named = dialect.create_connect_args(url)
@@ -224,7 +224,7 @@ def postgresql_engine(url: URL, *, writer: bool, json_as_text: bool = False) -> 
 
 
 def migrating_engine(url: URL) -> Engine:
-    """An engine on PostgreSQL for whoever makes tables: SQLAlchemy asks the server what it is and can."""
+    """An engine on PostgreSQL for migrations, for which SQLAlchemy asks the server for its version and features."""
     engine = create_engine(url, hide_parameters=True, poolclass=NullPool)
 
     @event.listens_for(engine, "do_connect")
@@ -236,17 +236,17 @@ def migrating_engine(url: URL) -> Engine:
 
 @cache
 def _postgresql_in_common(json_as_text: bool) -> tuple[Any, Any]:
-    """What all engines on PostgreSQL of this process have, as with _sqlite_in_common.
+    """What all PostgreSQL engines of this process share, as _sqlite_in_common.
 
-    It asks no server, as questions and commands are written for every version alike: SQLAlchemy else asks half a dozen
-    things on the first connection of each engine.
+    No server is asked, as our statements are the same for every version: otherwise SQLAlchemy asks half a dozen things
+    on the first connection of each engine.
     """
     dialect: Any = create_engine("postgresql+psycopg://").dialect
     if json_as_text:
         from psycopg.types.string import TextLoader
 
         for kind in ("json", "jsonb"):
-            dialect._psycopg_adapters_map.register_loader(kind, TextLoader)  # no function of Python's for each value
+            dialect._psycopg_adapters_map.register_loader(kind, TextLoader)  # no Python call for each value
     dialect._backslash_escapes = False  # see standard_conforming_strings in postgresql_session
     return dialect, LRUCache(_STATEMENTS)
 
@@ -269,7 +269,7 @@ def _connect_postgresql(arguments: Any, named: Any, *, writer: bool, patient: bo
 
 
 def postgresql_connection(url: URL) -> psycopg.Connection[Any]:
-    """A connection of its own, outside the pool and in autocommit, for the notifier."""
+    """A connection outside the pool and in autocommit, for NOTIFY, LISTEN and ANALYZE."""
     from keyrack.store.engine.silence import BoundedConnection
 
     arguments = {**url.translate_connect_args(username="user", database="dbname"), **url.query}
@@ -277,7 +277,7 @@ def postgresql_connection(url: URL) -> psycopg.Connection[Any]:
 
 
 def _postgresql_arguments() -> dict[str, Any]:
-    """A silent network is given up after seconds; the system's own patience is a quarter of an hour."""
+    """A network that carries nothing is given up after seconds; the system's default is a quarter of an hour."""
     return {
         "connect_timeout": 10,
         "keepalives_idle": 10,
@@ -285,38 +285,38 @@ def _postgresql_arguments() -> dict[str, Any]:
         "keepalives_count": 3,
         "tcp_user_timeout": 30_000,
         "application_name": "keyrack",
-        # Or text comes in the database's own, and as bytes where that is SQL_ASCII.
+        # Else text comes in the database's own encoding, and as bytes where that is SQL_ASCII.
         "client_encoding": "utf8",
-        # psycopg prepares nothing of its own: where it has, it sends DEALLOCATE ALL after a rollback, which takes away
-        # the statements of pipeline.py on the same connection.
+        # psycopg must prepare nothing by itself: after a rollback it would send DEALLOCATE ALL, which also drops the
+        # statements that pipeline.py prepared on the same connection.
         "prepare_threshold": None,
     }
 
 
 def is_unavailable(error: Exception) -> bool:
-    """Whether an error means that the database is away, locked or full, not that the question was wrong."""
+    """Whether an error means that the database is away, locked, full or damaged, and not that a statement is wrong."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     if is_damage(error) or altered.is_altered(error):
         return True
     if isinstance(cause, sqlite3.OperationalError):
-        # SQLITE_ERROR is a wrong statement: a fault of ours that must not hide.
+        # SQLITE_ERROR is a wrong statement: a fault of ours, which must not be hidden.
         return getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR
     if not isinstance(error, DBAPIError) or is_conflict(error):
         return False
     if getattr(cause, "sqlstate", None) in (_READ_ONLY, _FORBIDDEN, _NO_SUCH_CHARACTER, *_TIMED_OUT, *_DAMAGED):
         return True
-    # SQLAlchemy puts a driver's error into its own of the same name.
+    # SQLAlchemy wraps a driver's error into one of its own with the same name.
     ours = isinstance(error, (OperationalError, InterfaceError)) and not isinstance(cause, sqlite3.Error)
     return error.connection_invalidated or ours
 
 
 def is_damage(error: BaseException | None) -> bool:
-    """Whether SQLite says that its file is no database or a broken one: waiting does not help."""
+    """Whether SQLite says that its file is damaged, or no database: waiting does not help."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     code = getattr(cause, "sqlite_errorcode", None) if isinstance(cause, sqlite3.DatabaseError) else None
     if code is None:
         return False
-    # A short read: a file ends before what stands in it by its own account.
+    # A short read: the file is shorter than its header says.
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or code == sqlite3.SQLITE_IOERR_SHORT_READ
 
 
@@ -328,22 +328,22 @@ def is_locked(error: BaseException | None) -> bool:
 
 
 def is_no_text(error: BaseException | None) -> bool:
-    """Whether Python's driver of SQLite met text that is no UTF-8: it raises for the whole question."""
+    """Whether Python's driver of SQLite read text that is not UTF-8, for which it fails the whole statement."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return isinstance(cause, sqlite3.OperationalError) and str(cause).startswith("Could not decode to UTF-8")
 
 
 def is_conflict(error: Exception) -> bool:
-    """Whether PostgreSQL undid the transaction for the sake of another one; doing it again is right."""
+    """Whether PostgreSQL undid the transaction because of another one (serialization failure, deadlock)."""
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _CONFLICTS
 
 
 def answer(ask: Callable[[], T], *, again: bool, conflicts: bool = False) -> T:
-    """What ask returns, with "unavailable" put into our own words.
+    """What ask returns. Raises DatabaseUnavailable in our own words for errors that mean it.
 
-    again: ask once more if the connection turns out to be dead; the second time it is a new one. conflicts: nobody
-    tries again where PostgreSQL undid it for the sake of another one, so that this is "unavailable" too: a command was
-    tried often enough, and a standby gives up questions that keep it from following.
+    again: ask once more if the connection turns out to be broken; the second time it is a new one. conflicts: a
+    conflict (is_conflict) means "unavailable" too, as no caller tries again: a command was tried often enough, and a
+    standby cancels questions that keep it from following.
     """
     try:
         return ask()
@@ -352,8 +352,8 @@ def answer(ask: Callable[[], T], *, again: bool, conflicts: bool = False) -> T:
         # A server that says that its disk is full has undone the transaction.
         unknown.in_doubt = not isinstance(unknown, DatabaseFull)
         raise unknown from error
-    except Exception as error:  # each driver has its own for it; raised where it is another
-        error = what_broke(error)  # by the same name, which is gone afterwards: else it leads back here, in a circle
+    except Exception as error:  # each driver has its own classes; an error of another kind is raised
+        error = what_broke(error)  # the same name, which Python deletes afterwards: else a reference cycle
         undone = conflicts and is_conflict(error)
         if not (undone or is_unavailable(error)):
             raise
@@ -363,7 +363,7 @@ def answer(ask: Callable[[], T], *, again: bool, conflicts: bool = False) -> T:
 
 
 def what_broke(error: Exception) -> Exception:
-    """The error of a connection that broke, where whoever tidied up after it was told only that it had."""
+    """The error that broke a connection, where the clean-up after it raised only that it is broken."""
     first: BaseException | None = error
     while isinstance(first, PendingRollbackError):
         first = first.__context__

@@ -1,4 +1,4 @@
-"""Has what was written outlive a power cut; must know no content."""
+"""Syncs files and folders to the disk, so that they outlive a power cut; must know no content."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def sync(path: Path) -> None:
-    """Have a file that nobody has open, or a folder's entries, on the disk. Raises OSError."""
+    """Sync a file that nobody has open, or the entries of a folder. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -1,9 +1,10 @@
 """Group commit on PostgreSQL: commands that take the same workspace lock are run one after another and committed
 together; must know no command's meaning.
 
-Those that take one lock end one after another anyhow. So whoever comes while one of them waits for the database joins
-its transaction, instead of waiting for its commit and then for a commit of his own. What they ask first is asked for
-all who wait in one go, where it is known how the answer to one is changed by what those before it write.
+Commands that take the same lock run one after another anyhow. So a command that comes while another one waits for the
+database joins its transaction, instead of waiting for that commit and then for a commit of its own. The first questions
+of all waiting commands (their prefetches) are sent together, where it is known how an earlier command's writes change
+the answers.
 """
 
 from __future__ import annotations
@@ -33,32 +34,32 @@ from keyrack.store.sealing.deferred_writes import DeferredWrites
 
 MAX_COMMANDS = 16
 MAX_SECONDS = 0.05
-"""After so long nobody joins any more, so that the last does not keep the first waiting. An exception is whose first
-question is answered already: only his command is left to be run.
+"""After so long no further command joins, so that the last one does not keep the first waiting; except a command whose
+prefetch is answered already, so that only the command itself is left to run.
 """
 SENT_EACH = 4
-"""After so many commands their statements are sent, so that the server works on them while the next commands run."""
-_LOCKS_OF_OURS = 0x6B6579  # keeps our advisory locks apart from those of others in the same database
+"""After so many commands their queued statements are sent, so that the server works while the next commands run."""
+_LOCK_CLASS = 0x6B6579  # keeps our advisory locks apart from those of other programs in the same database
 
 
 class Prefetch(Protocol):
-    """The first question of a command, by itself, so that those of several commands can be asked ahead in one go."""
+    """The first question of a command, apart from it, so that those of several commands can be sent together."""
 
     def start(self, connection: Connection) -> None:
-        """Have it asked in this transaction, without waiting for the answer."""
+        """Send it in this transaction, without waiting for the answer."""
         ...
 
     def discard(self) -> None:
-        """What was answered may not be so any more: it is to be asked again."""
+        """Drop the answer, which may no longer be right: the command asks again."""
         ...
 
     def accounts_for(self, other: Any) -> bool:
-        """Whether it takes account of all that the command of another prefetch, made just now, has written."""
+        """Whether its answer takes account of everything that the command of another prefetch just wrote."""
         ...
 
 
 class QueuedCommand:
-    """A command that a fiber waits for, and its result."""
+    """A command, the fiber that waits for it, and its result."""
 
     def __init__(
         self,
@@ -72,9 +73,9 @@ class QueuedCommand:
         self.context = contextvars.copy_context()
         self.came = fibers.signal()
         self.leads = False
-        """Whether its fiber runs the commands of the others too."""
+        """Whether its fiber runs the commands of the whole group."""
         self.again = False
-        """Whether nothing of it was kept, perhaps because of another command: it is to be run again, by itself."""
+        """Whether it was undone, perhaps because of another command, and has to run again alone."""
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -84,7 +85,7 @@ class _Lost(Exception):
 
 
 class GroupCommit:
-    """One transaction, in which the commands of several fibers are run."""
+    """One transaction for the commands of several fibers."""
 
     def __init__(self, pool: Pool, workspace_lock: int, first: QueuedCommand, queue: deque[QueuedCommand]) -> None:
         """queue: the commands that may still join."""
@@ -92,20 +93,20 @@ class GroupCommit:
         self._queue = queue
         self.members = [first]
         self._prefetched: dict[QueuedCommand, bool] = {}
-        """Of whom it was asked what they ask first, and whether the answer still counts."""
+        """The commands whose prefetch was sent, and whether its answer is still right."""
         self.recorded: dict[int, int] = {}
 
     def go(self) -> None:
-        """Run the commands of all members; the result or error of each is then in its member."""
+        """Run the commands of all members, and put the result or error of each into it."""
         try:
             self.recorded = answer(self._commit_all, again=False)
         except _Lost:
             for member in self.members:
                 member.again, member.error = True, None
-        except Exception as error:  # raised for each who wanted it, in his own fiber
+        except Exception as error:  # raised by run() in each member's own fiber
             for member in self.members:
                 member.error = error
-        except BaseException:  # the end of this fiber or program, and of no other's command: none was committed
+        except BaseException:  # ends this fiber or the program; nothing was committed, so the others run again
             for member in self.members[1:]:
                 member.again, member.error = True, None
             raise
@@ -145,15 +146,15 @@ class GroupCommit:
         return announced
 
     def _start_prefetches(self, conn: Connection) -> None:
-        """Ask the first questions of those that may still join."""
+        """Send the prefetches of the commands that may still join."""
         for queued in islice(self._queue, MAX_COMMANDS - len(self.members)):
             if queued.prefetch is not None and queued not in self._prefetched:
-                held_servers.write(conn)  # or the answer would be older than what it follows
+                held_servers.write(conn)  # else the answer would lack the rows that are held
                 queued.prefetch.start(conn)
                 self._prefetched[queued] = True
 
     def _check_prefetches(self, wrote: QueuedCommand) -> None:
-        """A command wrote: each of those that looked ahead takes account of that, or asks again."""
+        """After a command that wrote: drop the prefetched answers that do not take account of its writes."""
         for queued in self._prefetched:
             if queued.prefetch is not None and (
                 wrote.prefetch is None or not queued.prefetch.accounts_for(wrote.prefetch)
@@ -162,7 +163,7 @@ class GroupCommit:
                 self._prefetched[queued] = False
 
     def _make(self, conn: Connection, queued: QueuedCommand, deferred: DeferredWrites) -> set[int]:
-        """Run one command so that it leaves all or nothing; answers what it announced."""
+        """Run one command; if it fails after it wrote, the whole transaction is lost. Answers what it announced."""
         transaction = conn.get_transaction()
         deferred.begin(may_hold=queued.prefetch is not None, defers_tree=queued.defers_tree)
         before = self._wrote(conn)
@@ -172,9 +173,9 @@ class GroupCommit:
             queued.result = queued.context.run(queued.command, conn)
             deferred.settle()
         except (DBAPIError, PendingRollbackError) as error:
-            # It may be of what an earlier one queued.
+            # It may be the error of a statement that an earlier command queued.
             raise _Lost from error
-        except Exception as error:  # the command's own: raised for who gave it, and the others go on
+        except Exception as error:  # the command's own, raised for its caller; the others go on
             queued.error = error
         announced = changes.end_announcing(conn)
         if conn.get_transaction() is not transaction:
@@ -186,20 +187,20 @@ class GroupCommit:
                 self._check_prefetches(queued)
             return announced
         if wrote:
-            # Nearly all that are refused wrote nothing until then: a savepoint for each that is not would be two
-            # statements more for every command.
+            # There are no savepoints, which would be two more statements for every command: nearly all commands that
+            # fail have written nothing before.
             raise _Lost from queued.error
         return set()
 
     @staticmethod
     def _wrote(conn: Connection) -> int:
-        """How many statements that may write were sent for the commands themselves."""
+        """How many statements that may write the commands themselves have sent."""
         return statements_that_write(conn) - held_servers.written(conn)
 
 
 @contextmanager
 def committed(conn: Connection) -> Iterator[Transaction]:
-    """A transaction that is committed at the end of the block; raises CommitInDoubt where it is not known whether."""
+    """A transaction that is committed at the end of the block. Raises CommitInDoubt if it may have been committed."""
     transaction = conn.begin()
     try:
         yield transaction
@@ -210,18 +211,18 @@ def committed(conn: Connection) -> Iterator[Transaction]:
     try:
         transaction.commit()
     except Exception as error:
-        if is_unavailable(error) and not is_altered(error):  # of a lost write it is known: the server undid it
+        if is_unavailable(error) and not is_altered(error):  # after a lost write the server surely undid it
             raise CommitInDoubt from error
-        transaction.rollback()  # what was queued and failed shows here
+        transaction.rollback()  # the error of a queued statement shows here
         raise
 
 
 def lock_workspace(conn: Connection, workspace_id: int) -> None:
-    """Take the lock of a workspace until the end of the transaction; waits for who has it. On SQLite none is needed:
-    one command is run after another anyhow.
+    """Take the lock of a workspace until the end of the transaction; waits until it is free. On SQLite none is needed,
+    as commands run one after another anyhow.
     """
     if conn.dialect.name == "postgresql":
-        _locking.enqueue(conn, _LOCKS_OF_OURS, workspace_id)
+        _locking.enqueue(conn, _LOCK_CLASS, workspace_id)
 
 
 @prepared

@@ -20,12 +20,12 @@ log = logging.getLogger(__name__)
 
 CHANNEL = "keyrack_changes"
 NOTIFY_PAUSE_SECONDS = 0.05
-"""Between two notifications. The first after a quiet while is sent at once; under load several changes share one. Each
-wakes a thread in this process and in every process that listens. A busy event loop and a thread take the interpreter
-from each other at every step, so that a notification costs as much as adding two keys.
+"""Pause between two notifications. The first after a while is sent immediately; under load several changes share one.
+Each wakes a thread in this process and in every process that listens. A busy event loop and a thread take the
+interpreter from each other at every step, so that a notification costs as much as adding two keys.
 """
 POLL_SECONDS = 5.0
-"""How often to read changes without a notification: one is lost when its sender dies after the commit."""
+"""How often to read changes without a notification, which is lost when its sender dies after the commit."""
 RECONNECT_SECONDS = 2.0
 READY_SECONDS = 5.0
 
@@ -103,8 +103,8 @@ class Notifier:
 
 
 class ChangeListener:
-    """Waits for notifications of other processes, reads what changed since the last time, and delivers it; reads it now
-    and then without one.
+    """Waits for notifications of other processes, then reads what changed since the last time, and delivers it. It also
+    polls, every POLL_SECONDS.
     """
 
     def __init__(self, connect: Connect, deliver: Deliver, own_process: Callable[[], int]) -> None:
@@ -122,10 +122,10 @@ class ChangeListener:
         self._floor: int | None = None
         self._stop, self._stopped = socket.socketpair()
         self._thread = threading.Thread(target=self._work, name="keyrack-listener", daemon=True)
-        self._outage = Outage("Changes of other processes are heard of")
+        self._outage = Outage("Changes of other processes are received")
 
     def start(self) -> None:
-        """Listen from now on. Returns once it does, or after READY_SECONDS: then it still goes on trying."""
+        """Listen from now on. Returns once it listens, or after READY_SECONDS, when it goes on trying."""
         self._thread.start()
         self._ready.wait(READY_SECONDS)
 
@@ -145,24 +145,26 @@ class ChangeListener:
         while not self._closing.is_set():
             try:
                 with self._connect() as raw:
-                    # psycopg receives some while it runs a statement, and would keep them for good.
+                    # psycopg receives some while it runs a statement; without a handler it would keep them for good.
                     raw.add_notify_handler(lambda notification: self._note_notification(notification.pid))
                     raw.execute(f"LISTEN {CHANNEL}")
                     self._listen(raw)
             except psycopg.Error as error:
-                self._outage.failed(f"The connection that hears of changes is gone and is made anew: {error}")
-                # At random, or all processes reconnect in the same instant.
+                self._outage.failed(
+                    f"The connection that listens for changes broke, and another one is opened: {error}"
+                )
+                # A random pause, so that not all processes reconnect in the same instant.
                 self._closing.wait(RECONNECT_SECONDS * random.uniform(0.25, 1))  # noqa: S311
-            except Exception:  # without this thread the process would serve outdated states: it goes on, and says so
-                log.exception("Hearing of changes stumbled over an error of its own and goes on.")
+            except Exception:  # without this thread the process would serve outdated states, so it goes on
+                log.exception("Listening for changes failed; it goes on.")
                 self._closing.wait(RECONNECT_SECONDS)
 
     def _listen(self, raw: psycopg.Connection[Any]) -> None:
-        """Read changes at once (much may have happened meanwhile), then at each notification and every POLL_SECONDS."""
+        """Read changes first, as some may have come meanwhile, then at each notification and every POLL_SECONDS."""
         if self._floor is None:
             self._floor = changes.floor_on_postgresql(raw)
         while not self._closing.is_set():
-            self._notified = False  # first: a later notification may be of a change that is not read here
+            self._notified = False  # before reading: a later notification may be of a change that is not read now
             self._read_changes(raw)
             self._outage.answered()
             self._ready.set()
@@ -172,8 +174,8 @@ class ChangeListener:
         assert self._floor is not None
         floor, latest_changes = changes.since_on_postgresql(raw, self._floor)
         if floor < self._floor:
-            # Another database server has taken its place, which lacks the last commits: its transactions reuse numbers
-            # that were delivered already or are below the floor. So all that it holds counts as changed.
+            # After a failover to a server that lacks the last commits, its transactions reuse numbers that were
+            # delivered already or are below the floor. So all its changes are delivered again.
             floor, latest_changes = changes.since_on_postgresql(raw, 0)
             with self._lock:
                 self._delivered = {}
@@ -202,5 +204,5 @@ class ChangeListener:
                 raw.pgconn.consume_input()
 
     def _note_notification(self, process: int) -> None:
-        # Not for this process's own: to read what it changed itself would take longer than many a change.
+        # This process's own notification is ignored: to read what it changed itself takes longer than many a change.
         self._notified = self._notified or process != self._own_process()

@@ -1,4 +1,4 @@
-"""Brings a database's tables to the form this version expects; must never be undone or run halfway."""
+"""Migrates a database's tables to the schema of this version, in one transaction; must never leave half of it."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from keyrack.store.engine.connect import (
 
 FOLDER = Path(__file__).parent.parent / "migrations"
 
-_ONE_AT_A_TIME = 0x6B6579_6D6967
+_LOCK = 0x6B6579_6D6967  # the advisory lock of migrations
 LOCK_SECONDS = 30
-"""How long a migration waits for a table that somebody is using, while all others queue behind it."""
+"""How long a migration waits for the lock of a table in use; all other sessions queue behind it meanwhile."""
 
 
 class SchemaTooNew(RuntimeError):
-    """The database was brought up by a later version than this one."""
+    """The database was migrated by a later version than this one."""
 
 
 def head() -> str:
-    """The revision this version works with."""
+    """The schema revision that this version works with."""
     return _chain(FOLDER)[-1]
 
 
@@ -48,13 +48,13 @@ def current(url: str) -> str | None:
     """
     dialect, parsed = parse_url(url)
     if dialect == "sqlite" and not os.path.exists(str(parsed.database)):
-        return None  # a look must not make it
+        return None  # SQLite would make the file
     with _connected(url, writer=False) as conn:
         return _revision(conn)
 
 
 def knows(at_revision: str | None, revision: str) -> bool:
-    """Whether a database at this revision has what `revision` brought; one of a later version has."""
+    """Whether a database at this revision contains `revision`; one of a later version does."""
     chain = _chain(FOLDER)
     if at_revision is None or at_revision not in chain:
         return at_revision is not None
@@ -62,12 +62,11 @@ def knows(at_revision: str | None, revision: str) -> bool:
 
 
 def upgrade(url: str, to: str = "head", then: Callable[[Connection], None] | None = None) -> None:
-    """Bring an empty or older database to a revision, in one transaction; does nothing when it is there.
+    """Migrate an empty or older database to a revision, in one transaction; does nothing if it is there already.
 
-    then: what else belongs to it, called in the same transaction where there was anything to do.
-    Any number of processes may try at once: one does it, the others wait. Raises SchemaTooNew, and
-    DatabaseUnavailable if the database is away or somebody holds on to a table; DatabaseAltered where something is
-    missing that this revision has, as nothing is made anew in silence.
+    then: called in the same transaction if anything was migrated. Any number of processes may call this at the same
+    time: one migrates, the others wait. Raises SchemaTooNew; DatabaseUnavailable if the database is away or somebody
+    keeps a table locked; DatabaseAltered if something of this revision is missing, as it is not made again silently.
     """
     dialect, parsed = parse_url(url)
     at_revision = None
@@ -85,8 +84,8 @@ def upgrade(url: str, to: str = "head", then: Callable[[Connection], None] | Non
         return
     with _connected(url, writer=True) as conn:
         if conn.dialect.name == "sqlite":
-            # Changing a table may mean to rebuild it, and dropping the old one takes along what points to it.
-            _let_go_of_foreign_keys(conn)
+            # To change a table may mean to rebuild it; dropping the old one would delete the rows that refer to it.
+            _switch_off_foreign_keys(conn)
         with conn.begin():
             _lock(conn)
             there = _revision(conn)
@@ -104,7 +103,7 @@ def upgrade(url: str, to: str = "head", then: Callable[[Connection], None] | Non
 
 @functools.cache
 def _chain(folder: Path) -> tuple[str, ...]:
-    """The revisions of a folder, oldest first, as their files name them; none is run for that."""
+    """The revisions of a folder, oldest first, as their files name them; no file is imported."""
     after: dict[str | None, str] = {}
     for file in folder.glob("*.py"):
         text = file.read_text("utf-8")
@@ -126,7 +125,7 @@ def _scripts(folder: Path) -> Any:
     from alembic.script import ScriptDirectory
 
     scripts = ScriptDirectory(folder, version_locations=[folder])
-    scripts.get_current_head()  # all is read now, before another thread sees it
+    scripts.get_current_head()  # reads all files now, as it is not safe for two threads
     return scripts
 
 
@@ -146,7 +145,7 @@ def _revision(conn: Connection) -> str | None:
 
 @contextmanager
 def _in_words(there: str | None) -> Iterator[None]:
-    """A database that has what a later migration makes says a revision that is not its own."""
+    """Raise DatabaseAltered for tables that exist already: the database does not have the revision that it names."""
     try:
         yield
     except DBAPIError as error:
@@ -165,8 +164,8 @@ def _in_words(there: str | None) -> Iterator[None]:
 
 
 def _run(conn: Connection, to: str) -> None:
-    """What alembic's own command does, without its ini file and env.py."""
-    # Loaded here, as it takes a tenth of a second, and a command nearly always finds that there is nothing to do.
+    """Run the migrations as the alembic command does, without its ini file and env.py."""
+    # Imported here, as it takes a tenth of a second, and there is nearly always nothing to migrate.
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
 
@@ -182,13 +181,13 @@ def _run(conn: Connection, to: str) -> None:
 
 
 def _skipped(conn: Connection, at_revision: str | None) -> tuple[str, ...]:
-    """Only of a database that is brought up: what is missing at the newest revision was taken away by somebody."""
+    """Revisions that an older database never got. At the newest revision nothing is skipped: somebody removed it."""
     chain = _chain(FOLDER)
     return skipped.among(conn, chain[: chain.index(at_revision) + 1]) if at_revision in chain else ()
 
 
 def _run_alone(conn: Connection, revision: str) -> None:
-    """What a revision below the one that a database is at would have done, had it been there then."""
+    """Run the migration of one revision that is below the database's own."""
     from alembic.operations import Operations
     from alembic.runtime.migration import MigrationContext
 
@@ -200,12 +199,12 @@ def _run_alone(conn: Connection, revision: str) -> None:
 def _lock(conn: Connection) -> None:
     """One migration at a time. On SQLite the transaction itself began with the write lock."""
     if conn.dialect.name == "postgresql":
-        conn.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_ONE_AT_A_TIME,))
+        conn.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         conn.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
 
 
 def _check_fit(conn: Connection) -> None:
-    """Raises DatabaseRefused for an empty database in which the tables must not be made."""
+    """Raise DatabaseRefused if the tables must not be made in this empty database."""
     if conn.dialect.name == "postgresql":
         from keyrack.store.engine import postgresql_session
 
@@ -213,8 +212,8 @@ def _check_fit(conn: Connection) -> None:
             raise DatabaseRefused(problem)
 
 
-def _let_go_of_foreign_keys(conn: Connection) -> None:
-    """Beside SQLAlchemy, which would begin a transaction, in which SQLite ignores it."""
+def _switch_off_foreign_keys(conn: Connection) -> None:
+    """On the driver's connection: SQLAlchemy would begin a transaction, inside which SQLite ignores it."""
     raw: Any = conn.connection.driver_connection
     raw.execute("PRAGMA foreign_keys = OFF")
 

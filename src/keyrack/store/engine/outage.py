@@ -1,4 +1,4 @@
-"""Says in the log when the database stops answering and when it answers again; must not say it for each question."""
+"""Logs when the database stops answering and when it answers again; must not log each failed question."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 QUIET_SECONDS = 30.0
-"""Between two lines about one outage or about several in a row."""
+"""At least so long between two lines about one outage or about several in a row."""
 
 
 class Outage:
-    """Whether something answers, as one process sees it. From any thread."""
+    """Whether something works, as one process sees it. May be used from any thread."""
 
     def __init__(self, what: str = "The database answers", clock: Callable[[], float] = time.monotonic) -> None:
-        """what: said with "again" when it does."""
+        """what: the words that are logged, with "again", once it works."""
         self._what = what
         self._clock = clock
         self._lock = threading.Lock()
@@ -26,7 +26,7 @@ class Outage:
         self._said_at = float("-inf")
 
     def failed(self, error: Exception | str) -> None:
-        """A question was not answered; the first says so, the others are counted."""
+        """Note a failure: the first is logged, further ones within QUIET_SECONDS are counted."""
         with self._lock:
             self._failed += 1
             now = self._clock()
@@ -38,7 +38,7 @@ class Outage:
         log.error("%s%s", str(error).strip().partition("\n")[0], more)
 
     def answered(self) -> None:
-        """A question was answered."""
+        """Note a success."""
         if not self._failed:
             return
         with self._lock:

@@ -1,10 +1,10 @@
 """A connection to PostgreSQL that sends statements ahead of the answers; must know no statement.
 
-psycopg sends a statement and waits for its answer, one after another: each wait is a hand-over between processes and,
-on our side, between threads, and takes longer than most statements do. Here a transaction begins with its first
-statement, in one go; what nobody needs an answer of yet is queued, and goes with the next statement that is asked, or
-with the commit. Statements are prepared in the server once for each connection. What psycopg itself is asked for, such
-as whatever SQLAlchemy runs, works between all that as it always does.
+psycopg sends a statement and waits for its answer, one after another. Each wait hands over between processes and, on
+our side, between threads, which takes longer than most statements do. Here BEGIN is sent together with the first
+statement of a transaction. A statement whose answer nobody needs yet is queued, and sent with the next statement that
+is waited for, or with the commit. Statements are prepared in the server once for each connection. What is run through
+psycopg's own methods, as SQLAlchemy does, works in between as it always does.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from keyrack.store.engine.fibers import Fiber
 from keyrack.store.engine.silence import BoundedConnection
 
 MAX_UNREAD = 256
-"""So many statements at most are sent before their answers are read, which wait in memory here or there."""
+"""Statements that are sent before their answers are read; until then the answers use memory, here or in the server."""
 FULL_SECONDS = 0.001
-"""How long a fiber waits for a server that takes no more at the moment."""
+"""How long a fiber waits before it tries again to send to a server that takes no more at the moment."""
 MAX_PREPARED = 400
-"""Statements that a connection keeps prepared; a server process keeps some ten kilobytes for each."""
+"""Statements that a connection keeps prepared; the server's process uses some ten kilobytes for each."""
 
 # feature_not_supported, invalid_sql_statement_name
 _UNSUPPORTED, _NO_SUCH_STATEMENT = b"0A000", b"26000"
@@ -42,11 +42,11 @@ _PLACE = re.compile(r"%\((\w+)\)s|%%")
 
 
 class MoreThanOne(Exception):
-    """A second statement where there was to be one."""
+    """A question was to be one statement, and asks a second one."""
 
 
 class PendingResult:
-    """What comes of a statement that was sent; whoever looks at it waits for it."""
+    """The result of a statement that was sent; to look at it is to wait for it."""
 
     __slots__ = ("_pipeline", "result")
 
@@ -56,7 +56,7 @@ class PendingResult:
 
     @property
     def rowcount(self) -> int:
-        """How many rows it changed or found."""
+        """How many rows it changed or returned."""
         return self._come().command_tuples or 0
 
     def fetchall(self) -> list[tuple[Any, ...]]:
@@ -76,46 +76,44 @@ class PendingResult:
 
 
 class PipelinedConnection(BoundedConnection):
-    """A connection of psycopg's on which statements can be queued besides; for one thread or fiber at a time."""
+    """A psycopg connection that can also queue statements; for one thread or fiber at a time."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.ahead = _Pipeline(self)  # whose names are not psycopg's
+        self.ahead = _Pipeline(self)  # apart, so that no name of it is one of psycopg's
 
     @property
     def written(self) -> int:
-        """How many statements that may write were sent so far; whatever psycopg itself sends counts."""
+        """How many statements that may write were sent so far; each use of psycopg's own methods counts as one."""
         return self.ahead.written
 
     def ask(self, sql: str, values: Mapping[str, Any]) -> PendingResult:
-        """Run a statement, in a transaction, and wait for what comes of it. sql: with places as psycopg has them.
+        """Run a statement in a transaction, and wait for its result. sql: with placeholders as psycopg has them.
 
-        Raises psycopg's errors, also that of a statement which was queued before.
+        Raises psycopg's errors, also those of statements that were queued before.
         """
         return self.ahead.ask(sql, values)
 
     def enqueue(self, sql: str, values: Mapping[str, Any]) -> PendingResult:
-        """Have a statement run before all that is asked, queued or committed later; an error shows there."""
+        """Queue a statement, to run before everything later on this connection, where its error is raised too."""
         return self.ahead.enqueue(sql, values)
 
     def send(self) -> None:
-        """Hand what was queued to the system, as much as it takes now."""
+        """Send what was queued, as far as the system takes it without waiting."""
         self.ahead.send()
 
     def ask_together(self, asked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[list[tuple[Any, ...]]]:
-        """The rows of statements that only read, outside of any transaction: each sees one instant of its own. They are
-        sent in one go. Raises what the first of them failed by; nothing is known of the others then.
+        """The rows of statements that only read, sent together outside of any transaction: each has a snapshot of its
+        own. Raises the error of the first that failed; the results of the others are lost then.
         """
         return self.ahead.ask_together(asked)
 
     def lone(self) -> AbstractContextManager[None]:
-        """A block in which one statement is asked, which is a transaction by itself. Raises MoreThanOne where there
-        would be another one.
-        """
+        """A block for one statement, which is its own transaction. A second one raises MoreThanOne."""
         return self.ahead.lone()
 
     def commit(self) -> None:
-        """As psycopg's; that a transaction which could only read ended is not waited for."""
+        """As psycopg's; after a transaction that could only read, the answer is not waited for."""
         if self.ahead.is_used:
             self.ahead.commit()
         else:
@@ -134,23 +132,23 @@ class PipelinedConnection(BoundedConnection):
             super().rollback()
 
     def wait(self, gen: PQGen[Any], *args: Any, **options: Any) -> Any:
-        """As psycopg's, which does through this whatever takes an answer of the server; a fiber waits as fibers do."""
+        """As psycopg's own wait, by which its methods wait for the server; a fiber does not block its event loop."""
         self.ahead.leave()
         self.ahead.unwatch()  # or two threads would read
         ours = super().wait
-        # What takes psycopg's own steps is asked seldom: for a fiber a thread makes them.
+        # Rare, so for a fiber a thread simply waits.
         return fibers.run_in_thread(lambda: ours(gen, *args, **options))
 
 
 class _Pipeline:
-    """What was sent on a connection and not answered yet."""
+    """The statements that were sent on a connection and not answered yet."""
 
     def __init__(self, raw: psycopg.Connection[Any]) -> None:
         self._raw = raw
         self._pgconn = raw.pgconn
         self._piped = False
         self._within = False
-        self._sent: deque[PendingResult | None] = deque()  # None for an end
+        self._sent: deque[PendingResult | None] = deque()  # None for a sync message
         self._open_ended = False
         self._prepared: OrderedDict[str, bytes] = OrderedDict()
         self._unsure: list[str] = []
@@ -162,7 +160,7 @@ class _Pipeline:
 
     @property
     def is_used(self) -> bool:
-        """Whether the connection is not as psycopg itself uses it."""
+        """Whether the connection is in pipeline mode, in which psycopg's own methods do not work."""
         return self._piped and not self._raw.closed
 
     def ask(self, sql: str, values: Mapping[str, Any]) -> PendingResult:
@@ -233,7 +231,7 @@ class _Pipeline:
 
     def rollback(self) -> None:
         if self._sent or self._open_ended:
-            # After one that failed the server passes over all that comes before this end.
+            # After a statement that failed the server skips all others up to this sync message.
             self._end()
             with suppress(psycopg.DatabaseError):
                 self.read()
@@ -244,7 +242,7 @@ class _Pipeline:
         self._within = False
 
     def leave(self) -> None:
-        """Go back to psycopg's own way, within the same transaction."""
+        """Leave pipeline mode, so that psycopg's own methods work; the transaction goes on."""
         if self._lone:
             raise MoreThanOne
         self.written += 1
@@ -307,7 +305,7 @@ class _Pipeline:
         return name
 
     def _end(self) -> None:
-        """Nothing that fails after this keeps what came before it from being done, nor the other way round."""
+        """Send a sync message: an error before it does not stop what comes after it, nor the other way round."""
         self._pgconn.pipeline_sync()
         self._sent.append(None)
         self._open_ended = False
@@ -320,7 +318,7 @@ class _Pipeline:
     # Reading -----------------------------------------------------------------------------------------
 
     def read(self) -> None:
-        """Read what comes of all that was sent. Raises what the first of them failed by."""
+        """Read the results of all statements that were sent. Raises the error of the first that failed."""
         pgconn, sent = self._pgconn, self._sent
         if self._open_ended:
             pgconn.send_flush_request()
@@ -332,7 +330,7 @@ class _Pipeline:
                 pgconn.consume_input()
             result = pgconn.get_result()
             if result is None:
-                sent.popleft()  # that was all of it
+                sent.popleft()  # the end of one statement's results
                 continue
             status = result.status
             if status in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
@@ -343,7 +341,7 @@ class _Pipeline:
             elif status != ExecStatus.PIPELINE_ABORTED and failed is None:
                 failed = result
                 if self._open_ended:
-                    with suppress(psycopg.OperationalError):  # it broke, which the reason read here says better
+                    with suppress(psycopg.OperationalError):  # the connection broke; `failed` says why
                         self._end()
                         self._flush()
         if failed is not None or pgconn.status == ConnStatus.BAD:
@@ -355,16 +353,16 @@ class _Pipeline:
             self._prepared.pop(sql, None)
         self._unsure.clear()
         if failed is not None and _is_stale(failed):
-            # Others changed a table, as a later version's migration does, or took the statement away: in this session
-            # it fails for good, in a new one it is planned anew.
+            # Another session changed a table, as a later version's migration does, or deallocated the statement: it
+            # will always fail in this session; a new session prepares it anew.
             self._raw.close()
             raise psycopg.OperationalError("A statement that was prepared is not valid any more.")
-        if failed is None or failed.error_field(DiagnosticField.SQLSTATE) is None:  # of libpq itself
+        if failed is None or failed.error_field(DiagnosticField.SQLSTATE) is None:  # raised by libpq, not by the server
             raise psycopg.OperationalError(self._pgconn.get_error_message().strip() or "The connection broke.")
         raise psycopg.errors.error_from_result(failed, self._raw.info.encoding)
 
     def _until_heard(self) -> None:
-        """Wait until there is something to be read. Raises silence.Silent."""
+        """Wait until something can be read. Raises silence.Silent."""
         fiber, seconds = fibers.current(), silence.SECONDS
         if fiber is not None:
             came = self._watched(fiber).until_readable(fiber, seconds)
@@ -380,7 +378,7 @@ class _Pipeline:
     def _flush(self) -> None:
         until = time.monotonic() + silence.SECONDS
         while self._pgconn.flush():
-            # The server reads no more before its answers are read.
+            # The server reads no further statements before its answers are read.
             if time.monotonic() > until:
                 raise self._given_up()
             if fibers.current() is not None:
@@ -397,14 +395,14 @@ class _Pipeline:
         return self._watch
 
     def _read_unsolicited(self) -> None:
-        """Read what the server says though nobody asked: that it goes down, or that a transaction ended."""
+        """Read a message that answers no statement: that the server shuts down, or ended the transaction."""
         try:
             self._pgconn.consume_input()
         except psycopg.OperationalError:
-            self.unwatch()  # whoever asks next is told
+            self.unwatch()  # the next statement raises it
 
     def unwatch(self) -> None:
-        """Before the connection is closed."""
+        """Stop watching the socket; to be called before the connection is closed."""
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.end()
@@ -417,7 +415,7 @@ class _Pipeline:
 
     @cached_property
     def _transformer(self) -> Any:
-        # Not before SQLAlchemy said how JSON is read.
+        # Made late, as SQLAlchemy registers how JSON is read after it has connected.
         return Transformer(self._raw)
 
 
@@ -431,8 +429,8 @@ def _is_stale(failed: PGresult) -> bool:
 
 @cache
 def _translated(sql: str) -> tuple[bytes, Callable[[Mapping[str, Any]], Sequence[Any]], Sequence[PyFormat], bool]:
-    """A statement with numbered places, what takes their values in that order, how each is sent, and whether it surely
-    only reads.
+    """A statement with numbered placeholders, a function that picks their values in that order, the format of each, and
+    whether it certainly only reads.
     """
     names: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Lends open connections, first come, first served; must not know what they are used for."""
+"""A connection pool, first come, first served; must not know what connections are used for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keyrack.store.engine.connect import DatabaseUnavailable, is_unavailable
 
 
 class _Waiter:
-    """Somebody who waits for a place, and the connection (or the leave to open one) that is handed over."""
+    """A thread or fiber that waits, and what it is handed: a connection, or None with which it opens one itself."""
 
     __slots__ = ("came", "conn", "era")
 
@@ -25,7 +25,7 @@ class _Waiter:
 
 
 class Pool:
-    """So many connections at most, opened when first needed.
+    """A bounded number of connections, opened when first needed.
 
     SQLAlchemy's own pool lets a thread that has just finished overtake those that wait: with 32 threads and
     16 connections some waited as long as the load lasted. It also makes a new Connection
@@ -59,7 +59,7 @@ class Pool:
             if conn is not None and (broken or conn.invalidated or conn.get_transaction() is not None):
                 _let_go(conn)
                 conn = None
-                # One that broke off seldom broke off alone: the others of its age are replaced as well.
+                # A connection seldom breaks alone: those that were opened before now are replaced as well.
                 self._era += 1
             raise
         finally:
@@ -67,11 +67,11 @@ class Pool:
 
     @property
     def has_free(self) -> bool:
-        """Whether one would be lent at once."""
+        """Whether a connection could be taken without waiting."""
         return bool(self._free)
 
     def close(self) -> None:
-        """Close what is free now, and what is lent as soon as it comes back."""
+        """Close the free connections now, and the others as soon as they are given back."""
         with self._mutex:
             self._closed = True
             free, self._free = self._free, [(None, 0)] * len(self._free)
@@ -90,7 +90,7 @@ class Pool:
                 if waiter in self._waiting:
                     self._waiting.remove(waiter)
                     raise DatabaseUnavailable("The database has too much to do at the moment. Try again later.")
-            # It was handed over in the very moment of giving up.
+            # Else it was handed over at the last moment.
         return waiter.conn, waiter.era
 
     def _give_back(self, conn: Connection | None, era: int) -> None:
@@ -103,12 +103,12 @@ class Pool:
                 waiter.conn, waiter.era = conn, era
                 waiter.came.release()
             elif conn is None:
-                self._free.insert(0, (None, era))  # below those that are open
+                self._free.insert(0, (None, era))  # taken last: open connections come first
             else:
                 self._free.append((conn, era))
 
 
 def _let_go(conn: Connection) -> None:
-    """Close it, whatever state it is in."""
+    """Close a connection, whatever state it is in."""
     conn.invalidate()
     conn.close()

@@ -1,4 +1,6 @@
-"""Questions to PostgreSQL: one statement by itself where one is enough, else a transaction; must know no question."""
+"""Reads PostgreSQL: by a single statement without BEGIN and COMMIT where one is enough, else in a transaction; must
+know no question.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,15 @@ from keyrack.store.sealing.seals import Seals, attach_to_engine
 T = TypeVar("T")
 
 MAX_SKIPPED = 256
-"""So often at most a question is asked in a transaction at once, before it is tried again without one."""
+"""How often in a row, at most, a question is asked in a transaction before it is tried as a single statement again."""
 
 
 class PostgresqlReader:
-    """Asks, on connections that cannot write: threads on some, fibers on others, which an event loop looks after.
+    """Asks on connections that cannot write; threads and fibers have a pool each.
 
-    A statement that is all there is to a question needs no BEGIN and no COMMIT: it sees one instant by itself. Whether
-    it is all shows while it is asked. One that goes on is asked again, in a transaction, and so the next times.
+    A question of one statement needs no BEGIN and no COMMIT, as a statement sees one snapshot by itself. Whether it is
+    one shows only while it is asked. A question that asks a second statement (MoreThanOne) is begun again in a
+    transaction, and is asked in one the next times too.
     """
 
     def __init__(self, url: URL, connections: int, for_fibers: int, patience: float, seals: Seals) -> None:
@@ -38,51 +41,52 @@ class PostgresqlReader:
         self._for_fibers = Pool(engine, for_fibers, patience)
         self._shared = SharedReads(self._for_fibers)
         self._dialect, self._seals = engine.dialect, seals
-        # By a question's code: how often it is asked in a transaction from now on, and how often the next time.
-        self._passed: dict[CodeType, tuple[int, int]] = {}
+        # By a question's code: how many more times it is asked in a transaction before the next try as a single
+        # statement, and how many times after that try, if it fails.
+        self._skipped: dict[CodeType, tuple[int, int]] = {}
 
     def ask(self, question: Callable[[Connection], T]) -> T:
-        """What a question answers; all of it sees the same instant."""
+        """Ask a question; all its statements see the same snapshot."""
         fiber = fibers.current()
         code = getattr(question, "__code__", None)
-        if fiber is not None and code is not None and self._may_be_one(code):
+        if fiber is not None and code is not None and self._may_be_single(code):
             try:
                 result = question(lone_connection(self._shared, fiber, self._dialect, self._seals))
-                self._passed.pop(code, None)
+                self._skipped.pop(code, None)
                 return result
             except MoreThanOne:
-                self._pass_over(code)
+                self._skip(code)
                 code = None
         with (self._pool if fiber is None else self._for_fibers).connection() as conn:
-            if fiber is None and code is not None and self._may_be_one(code):
+            if fiber is None and code is not None and self._may_be_single(code):
                 try:
-                    result = self._ask_one(conn, question)
-                    self._passed.pop(code, None)
+                    result = self._ask_single(conn, question)
+                    self._skipped.pop(code, None)
                     return result
                 except MoreThanOne as wanted:
-                    wanted.__traceback__ = None  # a frame of SQLAlchemy's in it holds the error: a circle
-                    self._pass_over(code)
+                    wanted.__traceback__ = None  # a frame of SQLAlchemy in it refers to the error: a reference cycle
+                    self._skip(code)
             with conn.begin():
                 access_tree.begin(conn, reads=True)
                 return question(conn)
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._pool.close()
         self._for_fibers.close()
 
-    def _may_be_one(self, code: CodeType) -> bool:
-        left, most = self._passed.get(code, (0, 2))
+    def _may_be_single(self, code: CodeType) -> bool:
+        left, most = self._skipped.get(code, (0, 2))
         if not left:
             return True
-        self._passed[code] = (left - 1, most)
+        self._skipped[code] = (left - 1, most)
         return False
 
-    def _pass_over(self, code: CodeType) -> None:
-        _, most = self._passed.get(code, (0, 2))
-        self._passed[code] = (most, min(2 * most, MAX_SKIPPED))
+    def _skip(self, code: CodeType) -> None:
+        _, most = self._skipped.get(code, (0, 2))
+        self._skipped[code] = (most, min(2 * most, MAX_SKIPPED))
 
-    def _ask_one(self, conn: Connection, question: Callable[[Connection], T]) -> T:
+    def _ask_single(self, conn: Connection, question: Callable[[Connection], T]) -> T:
         with conn.begin(), conn.connection.driver_connection.lone():  # type: ignore[union-attr]
             access_tree.begin(conn, reads=True)
             return question(conn)

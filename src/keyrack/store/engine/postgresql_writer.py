@@ -1,4 +1,6 @@
-"""Writes to PostgreSQL, each command in a transaction of its own; must know no command's meaning."""
+"""Writes to PostgreSQL: each command in a transaction of its own, or in one with others (group_commit.py); must know no
+command's meaning.
+"""
 
 from __future__ import annotations
 
@@ -33,19 +35,19 @@ Command = Callable[[Connection], T]
 Deliver = Callable[[frozenset[int]], None]
 
 ATTEMPTS = 12
-"""How often PostgreSQL may undo a command for the sake of another before the caller hears of it."""
+"""How often a command is run that PostgreSQL undoes (serialization failure, deadlock) before its caller is told."""
 PAUSE_SECONDS = 0.002
 """The first pause on average; it doubles each time, up to 50 times as long."""
 
 
 class PostgresqlWriter:
-    """Runs commands side by side, again where they undid each other, and rings when servers changed."""
+    """Runs commands concurrently, again after conflicts, and notifies other processes when servers changed."""
 
     def __init__(
         self, url: URL, connections: int, for_fibers: int, patience: float, deliver: Deliver, seals: Seals
     ) -> None:
-        """connections, for_fibers: how many at most, for threads and for fibers, which an event loop looks after;
-        patience (seconds): see Pool; deliver: told the ids of servers that changed.
+        """connections, for_fibers: how many at most, for threads and for fibers; patience (seconds): see Pool;
+        deliver: called with the ids of servers that changed.
         """
         self._url = url
         self._deliver = deliver
@@ -66,9 +68,9 @@ class PostgresqlWriter:
         prefetch: Prefetch | None = None,
         defers_tree: bool = False,
     ) -> T:
-        """Run a command and return its result once it is on the disk; raise what it raised, nothing kept.
+        """Run a command and return its result once it is on the disk; if it raises, nothing is kept.
 
-        Arguments as those of Database.write. Commands of fibers that want the same lock are committed together.
+        Arguments as those of Database.write. Commands of fibers that take the same lock are committed together.
         """
         fiber = fibers.current()
         if fiber is None or workspace_lock is None:
@@ -89,13 +91,13 @@ class PostgresqlWriter:
             try:
                 raise me.error
             finally:
-                me.error = None  # which leads back here, in a circle
+                me.error = None  # its traceback refers to this frame: else a reference cycle
         result: T = me.result
         return result
 
     @property
     def is_free(self) -> bool:
-        """Whether a command of this thread or fiber would begin at once."""
+        """Whether a command of this thread or fiber would find a free connection."""
         return self._pool_here.has_free
 
     @property
@@ -110,7 +112,7 @@ class PostgresqlWriter:
             try:
                 result, recorded = answer(lambda: _run_once(pool, command, workspace_lock), again=True)
                 break
-            except Exception as error:  # each driver has its own for it; raised where it is another
+            except Exception as error:  # each driver has its own class for a conflict; others are raised
                 if not is_conflict(error) or attempt == ATTEMPTS:
                     raise
             fibers.sleep(PAUSE_SECONDS * min(2 ** (attempt - 1), 50) * random.uniform(0, 2))  # noqa: S311
@@ -122,10 +124,10 @@ class PostgresqlWriter:
             if me in queue:
                 queue.remove(me)
                 raise DatabaseUnavailable("The database has too much to do at the moment. Try again later.")
-            # It is being made just now.
+            # Else it runs just now.
 
     def _lead(self, me: QueuedCommand, workspace_lock: int) -> None:
-        """Make what a fiber wants, with what others who want the same lock ask for meanwhile."""
+        """Run a fiber's command, together with those that are queued for the same lock meanwhile."""
         queue = self._queues[me.fiber.loop, workspace_lock]
         group = GroupCommit(self._for_fibers, workspace_lock, me, queue)
         try:
@@ -151,14 +153,14 @@ class PostgresqlWriter:
             self._deliver(frozenset(recorded))
 
     def watch(self) -> None:
-        """From now on deliver what other processes change; not to be called by two threads at once."""
+        """From now on also deliver what other processes change; not to be called by two threads at the same time."""
         if self._listener is None:
             listener = ChangeListener(self._connect, self._deliver, lambda: self._notifier.process)
             listener.start()
             self._listener = listener
 
     def close(self) -> None:
-        """Ring a last time if there is need, and let go of the connections."""
+        """Send the last notification if one is due, and close the connections."""
         if self._listener is not None:
             self._listener.close()
         self._notifier.close()

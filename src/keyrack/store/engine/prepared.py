@@ -1,9 +1,9 @@
 """Statements that are made once and then run on the driver itself with bound values; must know no table.
 
-Making a statement of SQLAlchemy's anew, and having it looked up, takes thirty times as long as SQLite needs to answer
-it. So a question is written as a function that makes its statement from its arguments, and `prepared` calls that
-function once: with placeholders in place of the arguments. What is kept is the text and how values go in and rows come
-out. All of it happens inside the transaction that SQLAlchemy holds on the connection.
+To build a statement with SQLAlchemy and look up its compiled form takes thirty times as long as SQLite needs to answer
+it. So a question is written as a function that builds its statement from its arguments, and `prepared` calls that
+function once, with placeholders for the arguments. It keeps the text, and how values are bound and rows are read. All
+of it runs inside the transaction that SQLAlchemy has open on the connection.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ P = ParamSpec("P")
 Process = Callable[[Any], Any]
 
 MAX_USUAL_TYPES = 1000
-_PREFIX = "given_"  # or a placeholder could bear the name of one that SQLAlchemy makes itself
+_PREFIX = "given_"  # keeps our placeholders apart from those that SQLAlchemy makes itself
 
 
 class Row(dict[str, Any]):
@@ -105,7 +105,7 @@ def among(column: Any, values: Iterable[Any]) -> ColumnElement[bool]:
     return _Among(column, values)
 
 
-_NOTHING: Any = object()  # is no value
+_NOTHING: Any = object()  # differs from every value
 
 
 class Written(int):
@@ -130,26 +130,26 @@ def page_size(limit: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class CompiledStatement:
-    """A statement as the driver takes it: its text, what each value goes through, and how a row is read."""
+    """A statement as the driver takes it: its text, how each value is converted, and how a row is read."""
 
     sql: str
     placeholders: tuple[str, ...]
-    """What the driver calls them."""
+    """Their names for the driver."""
     taken: Callable[[Mapping[str, Any]], Sequence[Any]]
     """The arguments' values, in the order of their placeholders."""
     fixed: tuple[tuple[int, Any], ...]
-    """The values that stand already, each with the number of its placeholder."""
+    """The values that are known already, each with the number of its placeholder."""
     converted: tuple[tuple[int, Process], ...]
-    """What a value goes through, by the number of its placeholder."""
+    """How a value is converted, by the number of its placeholder."""
     positional: bool
     names: tuple[str, ...]
     reads: tuple[tuple[str, Process], ...]
     writes_one: bool = False
-    """Each time it writes exactly one row, or fails."""
+    """Whether it must write exactly one row each time it runs; else it fails."""
     checks: tuple[tuple[int, Process], ...] = ()
-    """By the number of a column what its value goes through where it may be of another type."""
+    """By the number of a column, how a value is read that may be of another type than the column's."""
     usual: set[tuple[type, ...]] = field(default_factory=set, compare=False)
-    """The types of rows that the checks changed nothing in, as with nearly all: to look those up is far quicker."""
+    """Types of rows in which the checks change nothing, as in nearly all: to look them up is far quicker."""
 
     def bound(self, given: Mapping[str, Any]) -> Any:
         """The values for the driver."""
@@ -161,7 +161,7 @@ class CompiledStatement:
         return tuple(values) if self.positional else dict(zip(self.placeholders, values, strict=True))
 
     def bound_many(self, given: Iterable[Mapping[str, Any]]) -> list[Any]:
-        """The same for many sets of values. What several share, as one object, is converted once."""
+        """As bound, for many sets of values. An object that follows itself is converted once."""
         made = []
         last = [_NOTHING] * len(self.converted)
         converted: list[Any] = [None] * len(self.converted)
@@ -178,7 +178,7 @@ class CompiledStatement:
         return made
 
     def row(self, values: Sequence[Any]) -> Row:
-        """A row of the driver's as ours."""
+        """A row of the driver as a Row."""
         if self.checks and (types := tuple(map(type, values))) not in self.usual:
             values = self._checked(values, types)
         row = Row(zip(self.names, values, strict=False))
@@ -227,7 +227,7 @@ class Statement:
     """One statement, planned once for each kind of database."""
 
     def __init__(self, make: Callable[[], Executable], *, one: bool = False) -> None:
-        """one: what it changes is one row that is there; an insert of one row always is such a write."""
+        """one: it changes exactly one row, which exists, and fails otherwise; as an insert of one row always does."""
         self._make = make
         self._one = one
         self._plans: dict[str, CompiledStatement] = {}
@@ -264,7 +264,7 @@ class Statement:
         return [values[0] if reads is None or values[0] is None else reads(values[0]) for values in rows]
 
     def raw(self, connection: Connection, given: Mapping[str, Any]) -> tuple[CompiledStatement, list[tuple[Any, ...]]]:
-        """All rows as the driver has them, and the plan that reads them."""
+        """All rows as the driver returns them, and the plan that reads them."""
         plan = self._plan(connection)
         return plan, _execute(connection, plan.sql, plan.bound(given)).fetchall()
 
@@ -274,12 +274,12 @@ class Statement:
         return int(_execute(connection, plan.sql, plan.bound(given), one=_one(plan)).rowcount)
 
     def enqueue(self, connection: Connection, given: Mapping[str, Any]) -> PendingRows:
-        """Run it once without waiting, as run_many does; its rows may be read later, also after the commit."""
+        """Run it without waiting, as run_many does; its rows may be read later, also after the commit."""
         plan = self._plan(connection)
         return PendingRows(plan, _execute(connection, plan.sql, plan.bound(given), ahead=True, one=_one(plan)))
 
     def run_many(self, connection: Connection, given: Iterable[Mapping[str, Any]]) -> None:
-        """Once for each set of values. On PostgreSQL nobody waits for it: what it fails by is raised by the next
+        """Run it once for each set of values. On PostgreSQL this does not wait: an error is raised by the next
         question, or by the commit.
         """
         plan = self._plan(connection)
@@ -295,7 +295,7 @@ class Statement:
 
 
 class Prepared(Generic[P]):
-    """A question whose statement is made once; arguments that are None, a bool or Written choose among several."""
+    """A question whose statement is built once for each combination of its arguments that are None, bool or Written."""
 
     def __init__(self, make: Callable[P, Executable]) -> None:
         self.__doc__ = make.__doc__
@@ -377,29 +377,29 @@ def _in_the_statement(value: Any) -> Any:
 
 
 listeners: list[Callable[[str, Any], None]] = []
-"""Each is called with a statement and its values before it runs: tests count them, and look at their plans.
+"""Each is called with a statement and its values before it runs: tests count statements, and look at their plans.
 
-Of the module, as statements are too: they are prepared when it is imported, before there is any database.
+It belongs to the module and to no database, as statements do, which are made when modules are imported.
 """
 
 
 def prepared(make: Callable[P, Executable]) -> Prepared[P]:
-    """A question that is prepared once: make answers its statement, and must use its arguments as values alone.
+    """A question whose statement is built once. make: returns the statement; to it the arguments are placeholders.
 
-    An argument that is None, True or False is handed in as it is, so that it may decide what the statement says, and
-    one that is Written as that number; lists are compared by `among`.
+    Only an argument that is None, True or False reaches make as it is, so that it may decide what the statement says,
+    and one that is Written as a literal number. Lists are compared by `among`.
     """
     return Prepared(make)
 
 
 def placeholder(column: Column[Any], name: str = "") -> BindParameter[Any]:
-    """A place for a value of this column, in a Statement; name: what it is called there, else as the column."""
+    """A placeholder for a value of this column, in a Statement; name: its name there, if not the column's."""
     return bindparam(_PREFIX + (name or column.name), type_=column.type)
 
 
 def _planned(statement: Executable, dialect: Dialect, one: bool) -> CompiledStatement:
     if isinstance(statement, Insert) and not statement._returning:
-        statement = statement.inline()  # or the new id is asked for, which nobody reads
+        statement = statement.inline()  # without RETURNING the new id, which nobody reads
     compiled = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
     assert isinstance(compiled, SQLCompiler)
     placeholders = tuple(compiled.positiontup or compiled.binds)
@@ -443,7 +443,7 @@ def _planned(statement: Executable, dialect: Dialect, one: bool) -> CompiledStat
 
 
 def _failing_for_none(sql: str) -> str:
-    """The statement so that it fails in the server where it writes no row: the commit is sent along with it."""
+    """The statement, made to fail in the server if it writes no row: COMMIT is sent without waiting for it."""
     return f"WITH written AS ({sql} RETURNING 1) SELECT 1 / count(*) FROM written"  # noqa: S608
 
 
@@ -457,23 +457,23 @@ def _inserts_one(statement: Executable) -> bool:
 
 
 def _binding(kind: TypeEngine[Any], dialect: Dialect) -> Process | None:
-    """What a value goes through before the driver has it."""
+    """How a value is converted for the driver; None where it is passed as it is."""
     if isinstance(kind, LargeBinary):
-        # SQLAlchemy would wrap bytes in objects of the driver's, of which no two are equal: that two ask the same, such
-        # as what a token stands for, could not be seen.
+        # SQLAlchemy would wrap bytes in objects of the driver, of which no two are equal; then equal questions, such as
+        # the one for a token's user, could not be sent once for all (shared_reads.py).
         return _as_hex if dialect.name == "postgresql" else None
     if isinstance(kind, Json) and dialect.name == "postgresql":
-        return json.dumps  # which the driver does too, through a wrapper that it looks for a dumper for each time
+        return json.dumps  # as the driver does, without the lookup of a dumper for each value
     return kind.dialect_impl(dialect).bind_processor(dialect)
 
 
 def _as_hex(value: bytes | None) -> str | None:
-    """Bytes as PostgreSQL reads them."""
+    """Bytes in the text form that PostgreSQL reads."""
     return None if value is None else "\\x" + value.hex()
 
 
 def _taking(arguments: Sequence[str]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
-    """The values of these arguments, as many as they are."""
+    """A function that picks the values of these arguments, as a sequence."""
     if len(arguments) > 1:
         return itemgetter(*arguments)
     if not arguments:
@@ -484,15 +484,15 @@ def _taking(arguments: Sequence[str]) -> Callable[[Mapping[str, Any]], Sequence[
 
 @contextmanager
 def savepoint(connection: Connection) -> Iterator[None]:
-    """What is done within is undone where it ends by an error; as begin_nested(), beside SQLAlchemy, which takes longer
-    for that than many a command. Savepoints may stand within each other.
+    """A block that is undone if it ends by an error. SQLAlchemy's begin_nested() does the same, but takes longer than
+    many a whole command. Savepoints may be nested.
     """
     _driven(connection, "SAVEPOINT nested", ())
     try:
         yield
         _driven(connection, "RELEASE SAVEPOINT nested", ())
     except BaseException:
-        # Whatever broke the connection, or ended the transaction, undid more than this, and is what is to be told.
+        # Where the connection broke or the transaction ended, there is nothing left to undo, and that error is raised.
         if not connection.invalidated:
             with suppress(DBAPIError):
                 _driven(connection, "ROLLBACK TO SAVEPOINT nested", ())
@@ -501,31 +501,31 @@ def savepoint(connection: Connection) -> Iterator[None]:
 
 
 def send(connection: Connection) -> None:
-    """Have PostgreSQL begin with what was queued so far; nobody waits."""
+    """Send what was queued so far to PostgreSQL, without waiting."""
     raw: Any = connection.connection.dbapi_connection
     raw.send()
 
 
 def statements_that_write(connection: Connection) -> int:
-    """How many statements were sent to PostgreSQL on this connection that may write."""
+    """How many statements that may write were sent to PostgreSQL on this connection."""
     raw: Any = connection.connection.dbapi_connection
     return int(raw.written)
 
 
 def write_lost() -> DatabaseAltered:
-    """The error for a write that the database took and did not do."""
+    """The error for a write that the database accepted and did not make."""
     return DatabaseAltered(WRITE_LOST)
 
 
 def _one(plan: CompiledStatement) -> bool:
-    """Whether the rows it wrote are to be counted; those that it answers are counted as they are read."""
+    """Whether the written rows have to be counted here; rows that are returned are counted where they are read."""
     return plan.writes_one and not plan.names
 
 
 def _execute(
     connection: Connection, sql: str, values: Any, *, many: bool = False, ahead: bool = False, one: bool = False
 ) -> Any:
-    """Have the driver act; its errors are raised as SQLAlchemy's, so that one kind is caught everywhere."""
+    """Run a statement on the driver; its errors are raised as SQLAlchemy's, so that callers catch one kind."""
     if not connection.in_transaction():
         raise RuntimeError("A prepared statement runs inside a transaction.")
     for listener in listeners:
@@ -536,7 +536,9 @@ def _execute(
 def _driven(
     connection: Connection, sql: str, values: Any, *, many: bool = False, ahead: bool = False, one: bool = False
 ) -> Any:
-    raw: Any = connection.connection.dbapi_connection  # which for both drivers is the driver's own, in fewer steps
+    raw: Any = (
+        connection.connection.dbapi_connection
+    )  # the driver's own connection; a shorter way than driver_connection
     try:
         if connection.dialect.name == "postgresql":
             if not many:
@@ -556,7 +558,7 @@ def _driven(
 
 
 def as_raised_by_sqlalchemy(connection: Connection, error: Any) -> Exception:
-    """SQLAlchemy's error for one of the driver's; a connection that broke is given up."""
+    """The SQLAlchemy error for one of the driver; a connection that broke is invalidated."""
     dialect = connection.dialect
     broken = dialect.is_disconnect(error, connection.connection, None)
     if broken:

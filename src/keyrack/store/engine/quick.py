@@ -1,7 +1,7 @@
-"""A connection of SQLAlchemy's within a transaction, asked in fewer steps; must know no table.
+"""Caches attributes of a SQLAlchemy connection while a transaction is open; must know no table.
 
-Each question asks a connection for its `info`, for the driver's own connection and whether a transaction is open, a
-hundred times in a command that asks four. SQLAlchemy finds that out anew each time.
+Each question reads the connection's `info`, the driver's connection and whether a transaction is open: a hundred times
+in a command of four questions. SQLAlchemy computes each of them anew every time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 
 class _Quick:
-    """What each question asks of it is an attribute; all else is SQLAlchemy's as ever."""
+    """The often read attributes are cached; everything else is passed on to SQLAlchemy's connection."""
 
     __slots__ = ("_whole", "connection", "dialect", "get_transaction", "info")
 
@@ -32,5 +32,5 @@ class _Quick:
 
 
 def as_quick(connection: Connection) -> Connection:
-    """The same connection, for as long as the transaction goes on that is open on it, and it does not break."""
+    """The connection with cached attributes; to be used only until its transaction ends or it breaks."""
     return cast(Connection, _Quick(connection))

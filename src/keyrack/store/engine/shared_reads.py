@@ -1,9 +1,9 @@
-"""Questions of one statement that several fibers ask at the same moment, sent to PostgreSQL together; must know no
-question.
+"""Sends single statements that several fibers ask in the same round of the event loop to PostgreSQL together; must know
+no question.
 
-What a statement costs us is mostly the system's work: to send it, to wake the server, to be woken by its answer. Fibers
-of one round of the event loop share that: one of them takes a connection and sends what all of them ask, each statement
-with its own view of the database, and the very same statement once.
+Most of a statement's cost here is system calls and wake-ups: sending it, waking the server, being woken by its answer.
+The fibers of one round share that: one of them takes a connection and sends the statements of all of them. Each has a
+snapshot of its own; equal statements with equal values are sent once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Rows = list[tuple[Any, ...]]
 
 
 class SharedRows:
-    """What comes of a statement, as a cursor answers it."""
+    """The rows of a statement, with a cursor's methods."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -47,8 +47,8 @@ class SharedRows:
 
 
 class LoneConnection:
-    """What a question sees of a connection while it is not known yet whether it is more than one statement: enough for
-    one that is prepared. Whatever else it wants raises MoreThanOne.
+    """Stands in for a connection while it is not known whether a question is a single statement: it can run one
+    prepared statement. Everything else raises MoreThanOne.
     """
 
     invalidated = False
@@ -62,20 +62,20 @@ class LoneConnection:
 
     @property
     def connection(self) -> LoneConnection:
-        """Itself, in place of the driver's own connection, whose ask() it has."""
+        """Itself: it has the ask() of the driver's connection."""
         return self
 
     dbapi_connection = connection
 
     def in_transaction(self) -> bool:
-        """Its statement is one by itself."""
+        """Always True: its statement is its own transaction."""
         return True
 
     def invalidate(self, _error: BaseException) -> None:
-        """It has nothing that could be broken."""
+        """Does nothing, as there is no connection of its own."""
 
     def ask(self, sql: str, values: Mapping[str, Any]) -> SharedRows:
-        """As a PipelinedConnection, once."""
+        """As ask() of a PipelinedConnection; a second call raises MoreThanOne."""
         if self._spent:
             raise MoreThanOne
         self._spent = True
@@ -86,7 +86,7 @@ class LoneConnection:
 
 
 def lone_connection(reads: SharedReads, fiber: Fiber, dialect: Dialect, kept_by: Seals) -> Connection:
-    """A LoneConnection of the fiber that is running, for who asks for SQLAlchemy's; kept_by: what seals its rows."""
+    """A LoneConnection of the running fiber, typed as SQLAlchemy's; kept_by: what seals its rows."""
     connection = cast(Connection, LoneConnection(reads, fiber, dialect))
     seals.attach_to_connection(connection, kept_by)
     access_tree.begin(connection, reads=True)
@@ -94,7 +94,7 @@ def lone_connection(reads: SharedReads, fiber: Fiber, dialect: Dialect, kept_by:
 
 
 class _Asked:
-    """A statement, who waits for it, and what comes of it."""
+    """A statement, the fibers that wait for it, and its rows or error."""
 
     __slots__ = ("error", "fibers", "rows", "sql", "values")
 
@@ -106,7 +106,7 @@ class _Asked:
 
 
 class SharedReads:
-    """Gathers what the fibers of an event loop ask until it is sent."""
+    """Gathers the statements of an event loop's fibers until one of them sends all."""
 
     def __init__(self, pool: Pool) -> None:
         """pool: of connections that cannot write."""
@@ -114,8 +114,8 @@ class SharedReads:
         self._gathered: dict[asyncio.AbstractEventLoop, dict[Any, _Asked]] = {}
 
     def ask(self, fiber: Fiber, sql: str, values: Mapping[str, Any]) -> Rows:
-        """The rows of a statement, for the fiber that is running. Raises DatabaseUnavailable, and MoreThanOne where
-        something failed for several: each asks by itself then, and hears of his own failure.
+        """The rows of a statement, for the running fiber. Raises DatabaseUnavailable, and MoreThanOne if statements of
+        several fibers failed together: then each asks again by itself, and gets its own error.
         """
         name = _name(sql, values)
         gathered = self._gathered.get(fiber.loop)
@@ -130,17 +130,17 @@ class SharedReads:
         return asked.rows
 
     def _lead(self, fiber: Fiber, name: Any, mine: _Asked) -> _Asked:
-        """Ask what others of this round ask too."""
+        """Send the statements of this round, this fiber's own among them."""
         gathered = self._gathered[fiber.loop] = {name: mine}
         try:
-            fiber.wait(fiber.resume)  # what came in with this call comes first
+            fiber.wait(fiber.resume)  # first let the other calls of this round ask
             with self._pool.connection() as conn:
                 del self._gathered[fiber.loop]
                 self._ask_all(conn, list(gathered.values()))
         except DatabaseUnavailable as error:
             for one in gathered.values():
                 one.error = error
-        except Exception as error:  # of several, each asks alone then, and raises its own
+        except Exception as error:  # of several statements; each is asked again alone, and raises its own
             if len(gathered) == 1:
                 mine.error = error
         finally:
@@ -162,7 +162,7 @@ class SharedReads:
 
 
 def _name(sql: str, values: Mapping[str, Any]) -> Any:
-    """The same for two statements that are the very same; an object of its own where values cannot be hashed."""
+    """A key that is equal for equal statements with equal values; unique where the values cannot be hashed."""
     name = (sql, *values.values())
     try:
         hash(name)
@@ -172,4 +172,4 @@ def _name(sql: str, values: Mapping[str, Any]) -> Any:
 
 
 def _until_called() -> None:
-    """Nothing: whoever leads calls."""
+    """Arranges nothing, as the fiber that sends resumes the others."""

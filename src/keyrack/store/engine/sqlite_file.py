@@ -1,4 +1,4 @@
-"""Tells whether the SQLite file is still the one that was opened, and whole; must never open it beside the engine.
+"""Checks that the SQLite file is still the one that was opened, and intact; must never open it apart from SQLite.
 
 On POSIX, closing any descriptor of a file drops every lock that the process holds on it (SQLite, "How To Corrupt
 An SQLite Database File", 2.2). So from its first connection on, a process checks the file with stat, and reads
@@ -26,7 +26,7 @@ BUSY_SECONDS = 30
 """How long a writer waits for another process's transaction on the same file."""
 READ_ATTEMPTS = 5
 RETRY_PAUSE_SECONDS = 0.02
-"""A first page that seems wrong is read again a few times: another process may be writing it this moment."""
+"""A first page that seems wrong is read again a few times, as another process may be writing it."""
 
 # https://www.sqlite.org/fileformat.html, "The Database Header"
 _MAGIC = b"SQLite format 3\x00"
@@ -37,22 +37,22 @@ _LOG_HEADER_BYTES = 32
 _LOG_MAGIC = {0x377F0682: "<6I", 0x377F0683: ">6I"}
 LAST_VERSION = 2**31 - 1
 
-# The files beside it while it is open: without the log commits are lost; without the log's index several processes
-# write into the log at the same time.
+# The files beside it while it is open. Without the log commits are lost; without the log's index several processes
+# would write to the log at the same time.
 _PARTS = {"-wal": "log", "-shm": "log's index"}
 
-# Puts U+FFFD where bytes are no UTF-8. It costs time for each value; the driver's own decoding is fast, and raises.
+# Reads bytes that are not UTF-8 as U+FFFD. It is slower than the driver's own decoding, which raises.
 _any_text = partial(str, encoding="utf-8", errors="replace")
 
 _Identity = tuple[int, int]
 
-# A file that is made here is closed again before anybody in this process can have it open.
+# A new file is created and closed under this lock, before anybody in this process can have it open.
 _opening = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """What the first page of the file itself said when it was last read; without pages that are still in the log."""
+    """The first page in the file itself, as it was last read; newer pages may still be in the log."""
 
     size: int
     changes: int
@@ -60,14 +60,14 @@ class _Header:
 
 
 class Unusable(sqlite3.OperationalError):
-    """The file must not be opened as it lies there; the words say why, and what to do."""
+    """The file must not be opened as it is; the text says why, and what to do."""
 
 
 class _Raw(sqlite3.Connection):
-    """A connection that leaves everything as it is where its file is no longer its own.
+    """A connection that is not closed if another file took the place of its own.
 
-    The last connection to be closed moves the log into the file and removes the log by its name: with another
-    database in that place, that one's log.
+    The last connection to be closed copies the log into the file and deletes the log by its name; if another database
+    has that name by then, it would delete that one's log.
     """
 
     file: SqliteFile
@@ -80,8 +80,8 @@ class _Raw(sqlite3.Connection):
 class SqliteFile:
     """One database file, from the first connection of this process to the last.
 
-    `problem` says why it must not be used any more; once set it stays, because what a process has cached of one
-    file must never be written into another.
+    `problem` says why it must not be used any more. Once set it stays, as what a process has cached of one file must
+    never be written to another.
     """
 
     def __init__(self, path: str) -> None:
@@ -91,7 +91,7 @@ class SqliteFile:
         self._identity: _Identity | None = None
         self._open: weakref.WeakSet[_Raw] = weakref.WeakSet()
         self._reads_any_text = False
-        # The rest belongs to the thread that writes.
+        # The rest is used only by the writer's thread.
         self._beside: dict[str, _Identity | None] = {}
         self._log: int | None = None
         self._log_start = b""
@@ -100,7 +100,7 @@ class SqliteFile:
         self._commits = 0
 
     def connect(self) -> sqlite3.Connection:
-        """A bare connection, in autocommit. Only the first one may make the file. Raises sqlite3.Error."""
+        """A new connection, in autocommit. Only the first one may create the file. Raises sqlite3.Error."""
         for _ in range(READ_ATTEMPTS):
             with _opening:
                 if self._identity is None:
@@ -132,9 +132,9 @@ class SqliteFile:
         return raw
 
     def read_any_text(self) -> bool:
-        """From now on also read text that is no UTF-8, which Keyrack never writes; False where that was so already.
+        """From now on also read text that is not UTF-8, which Keyrack never writes. False if that was set already.
 
-        A row with such text does not fit its seal, so it does not count; all other rows are read as before.
+        The seal of a row with such text does not hold, so it does not count; all other rows are read as before.
         """
         with _opening:
             if self._reads_any_text:
@@ -165,13 +165,13 @@ class SqliteFile:
             self._log = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
 
     def unwatch(self) -> None:
-        """Let go of what watch() opened."""
+        """Close what watch() opened."""
         log, self._log = self._log, None
         if log is not None:
             os.close(log)
 
     def check(self, raw: sqlite3.Connection) -> bool:
-        """Whether the file is still the one that was opened, and whole as far as can be seen; takes microseconds.
+        """Whether the file is still the one that was opened, and seems intact; takes microseconds.
 
         raw: the connection given to watch(). While it is open nobody may remove or replace the log either.
         """
@@ -191,7 +191,7 @@ class SqliteFile:
         stamp = (now.st_mtime_ns, now.st_size)
         if stamp == self._stamp:
             return True
-        # Somebody moved the log's pages into the file, as SQLite does now and then, or wrote into it past SQLite.
+        # A checkpoint copied the log's pages into the file, or somebody wrote to it past SQLite.
         words: str | None = None
         for _ in range(READ_ATTEMPTS):
             words = self._read_header(raw)
@@ -202,7 +202,7 @@ class SqliteFile:
         return self.mark_unusable(words or "")
 
     def mark_unusable(self, words: str) -> bool:
-        """From now on nothing is read or written; says so in the log, once. Always False."""
+        """From now on nothing is read or written; logs it once. Always False."""
         if self.problem is None:
             self.problem = (
                 f"The database file {self.path} {words} while Keyrack had it open, so nothing is read or written "
@@ -211,18 +211,16 @@ class SqliteFile:
             )
             log.error(self.problem)
             for raw in tuple(self._open):
-                # Not even the end of this process may close it: see _Raw.
+                # It must not be closed even as this process ends: see _Raw.
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(raw))
         return False
 
     def mark_damaged(self, error: BaseException) -> None:
-        """SQLite itself said that the file is no database, or a broken one."""
+        """SQLite reported that the file is damaged, or no database."""
         self.mark_unusable(f"turned out to be damaged ({error})")
 
     def _make(self) -> None:
-        """Make the file where there is none, for its owner only: it holds secrets. SQLite gives -wal and -shm the same
-        mode.
-        """
+        """Create the file if there is none, for its owner only, as it holds secrets; -wal and -shm get its mode."""
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         except FileExistsError:
@@ -231,7 +229,7 @@ class SqliteFile:
             raise sqlite3.OperationalError(f"cannot open {self.path}: {error.strerror}") from error
 
     def _refuse_second_name(self) -> None:
-        """Raise Unusable where another name leads to the same file: by each of them SQLite keeps a log of its own."""
+        """Raise Unusable if the file has another name (hard link), as SQLite keeps a log for each name."""
         names = self._stat_path().st_nlink
         if names > 1:
             raise Unusable(
@@ -241,7 +239,7 @@ class SqliteFile:
             )
 
     def count(self, raw: sqlite3.Connection) -> int:
-        """How many commits the database counts, as raw sees it; 0 where they became fewer, which spoils the file."""
+        """How many commits the database counts, as raw sees it; 0 if they became fewer, after mark_unusable()."""
         commits = int(raw.execute("PRAGMA user_version").fetchone()[0])
         if commits < self._commits:
             self.mark_unusable("went back to what it was before")

@@ -1,4 +1,4 @@
-"""The one thread that writes to SQLite: commits waiting commands together; must not know what they do."""
+"""The one thread that writes to SQLite, and commits waiting commands together; must not know what they do."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ log = logging.getLogger(__name__)
 BATCH_LIMIT = 256
 """Commands in one transaction, so that the first of them is not kept waiting by the last."""
 POLL_SECONDS = 0.1
-"""How often an idle writer checks whether another process changed the file; a check costs microseconds."""
+"""How often an idle writer checks whether another process changed the file; a check takes microseconds."""
 
 Deliver = Callable[[frozenset[int]], None]
 Waiting = WaitingCommand | LentTransaction
 
 
 class SqliteWriter:
-    """Runs commands one after another, each in a savepoint, and commits all that were waiting at once.
+    """Runs commands one after another, each in a savepoint, and commits all that were waiting together.
 
-    A sync to the disk costs the same for one command as for a hundred; so while one commit is under way
-    the next commands gather, and nobody ever waits for others to come.
+    A sync to the disk costs the same for one command as for a hundred. While one commit is under way the next commands
+    gather; the writer never waits for more to come.
     """
 
     def __init__(self, engine: Engine, file: SqliteFile, deliver: Deliver) -> None:
-        """engine: whose connections are to this file; deliver: told the ids of servers that changed."""
+        """engine: opens this file; deliver: called with the ids of servers that changed."""
         self._engine = engine
         self._file = file
         self._deliver = deliver
@@ -54,7 +54,7 @@ class SqliteWriter:
         self._next: Waiting | None = None
 
     is_free = True
-    """Commands wait for each other alone, and not for what others hold."""
+    """Always: commands wait only for each other."""
 
     def run(
         self,
@@ -63,10 +63,9 @@ class SqliteWriter:
         prefetch: object = None,
         defers_tree: bool = False,
     ) -> Any:
-        """Run a command and return its result once it is on the disk; raise what it raised, nothing kept.
+        """Run a command and return its result once it is on the disk; if it raises, nothing is kept.
 
-        workspace_lock: not taken, as here no two commands run at once anyhow. prefetch, defers_tree: nothing is sent
-        ahead here, and nothing deferred.
+        workspace_lock: not needed, as no two commands run at the same time. prefetch, defers_tree: not used here.
         """
         if threading.current_thread() is self._thread:
             raise RuntimeError("A command must not start another write: it would wait for itself.")
@@ -75,7 +74,7 @@ class SqliteWriter:
         return waiting.outcome()
 
     def lend_transaction(self, transaction: LentTransaction) -> None:
-        """Begin this transaction as soon as nothing else is written, and lend it; returns at once."""
+        """Begin this transaction once nothing else is being written, and lend it; returns immediately."""
         self._put(transaction)
 
     def _put(self, waiting: Waiting) -> None:
@@ -113,8 +112,8 @@ class SqliteWriter:
                     self._poll()
                 self._last_error = ""
             except Exception as error:  # without this thread nothing is written any more
-                if self._file.problem is None and str(error) != self._last_error:  # said once, not at every poll
-                    words = "The SQLite writer stumbled over an error of its own and goes on."
+                if self._file.problem is None and str(error) != self._last_error:  # logged once, not at every poll
+                    words = "A write to SQLite failed unexpectedly; later writes go on."
                     if is_altered(error):
                         log.error("%s %s", words, error)
                     else:
@@ -125,7 +124,7 @@ class SqliteWriter:
                 return
 
     def _take(self) -> tuple[list[Waiting], bool]:
-        """All that is waiting, up to the limit, or nothing after a while; and whether that was the end."""
+        """The waiting commands, up to the limit, or none after a while; and whether the writer is being closed."""
         first, self._next = self._next, None
         if first is None:
             try:
@@ -134,7 +133,7 @@ class SqliteWriter:
                 return [], False
         batch: list[Waiting] = []
         while first is not None:
-            # What is lost with a lent transaction is lost for its own commands alone.
+            # A lent transaction is a batch by itself: if it is lost, no other command is lost with it.
             if isinstance(first, LentTransaction) and batch:
                 self._next = first
                 return batch, False
@@ -168,16 +167,16 @@ class SqliteWriter:
                     others, latest = self._record(conn, touched)
                 if raw.total_changes != before:
                     commits = count_commit(raw, commits)
-            # Nothing is acknowledged that went into a file which is no longer there.
+            # Nothing is acknowledged that was written to a file which is no longer in place.
             self._check_file(conn)
             self._file.counted(commits)
             self._seen_change = latest
-        except Exception as error:  # the batch is lost, whatever it was; raised for all who wait
+        except Exception as error:  # the whole batch is lost; raised for every caller
             self._note_damage(error)
             self._drop_connection()
             if is_locked(error):
                 batch += self._drain_queue()
-            # Not one command of the batch is on the disk, also none that had gone well.
+            # No command of the batch is on the disk, not even those that succeeded.
             _fail_all(batch, error)
             touched, others = set(), frozenset()
         for waiting in batch:
@@ -186,11 +185,11 @@ class SqliteWriter:
             self._deliver(frozenset(touched) | others)
 
     def _drain_queue(self) -> list[Waiting]:
-        """All that queued while the lock was waited for in vain: each would wait as long again, one after another."""
+        """What was queued while the lock was waited for in vain: each would else wait as long again, one by one."""
         queued, self._next = [self._next] if self._next else [], None
         for _ in range(self._queue.qsize()):
             one = self._queue.get_nowait()
-            if one is None:  # the end, after which nothing comes
+            if one is None:  # the writer is being closed; nothing comes after it
                 self._queue.put(None)
             else:
                 queued.append(one)
@@ -215,7 +214,7 @@ class SqliteWriter:
             self._watching = True
 
     def _poll(self) -> None:
-        """Deliver what other processes changed; SQLite's own counter (data_version) tells cheaply whether any did."""
+        """Deliver what other processes changed; SQLite's data_version tells cheaply whether any did."""
         if self._file.problem is not None:
             return
         try:
@@ -228,7 +227,7 @@ class SqliteWriter:
             with conn.begin():
                 commits = self._count(driver_connection(conn))
                 others, latest = self._record(conn, set())
-        except Exception as error:  # a lock is for who waits behind it; all else is raised
+        except Exception as error:  # a lock is raised for the callers that wait behind it, other errors here
             self._note_damage(error)
             self._drop_connection()
             if not is_locked(error):
@@ -262,12 +261,12 @@ class SqliteWriter:
         return commits
 
     def _note_damage(self, error: Exception) -> None:
-        """Before any connection is closed, which may write."""
+        """Tell the file about damage; called before any connection is closed, as closing may write."""
         if is_damage(error):
             self._file.mark_damaged(getattr(error, "orig", error))
 
     def _drop_connection(self) -> None:
-        """Let go of a connection whose state is in doubt; the next batch opens another."""
+        """Close a connection whose state is unknown; the next batch opens another."""
         conn, self._connection = self._connection, None
         self._file.unwatch()
         if conn is None:
@@ -275,7 +274,7 @@ class SqliteWriter:
         try:
             conn.invalidate()
             conn.close()
-        except Exception:  # it is thrown away in any case
+        except Exception:  # it is not used again in any case
             log.exception("A broken SQLite connection did not close cleanly.")
 
 
