@@ -170,7 +170,7 @@ class Follower:
             return _spread(COPIED_RETRY)
         if answer.status != 204:
             self._client.close()  # another process of the service may be able to
-            return self._no_answer(_trouble(answer))
+            return self._no_answer(_trouble(answer), is_there=True)
         self._confirm()
         self._answered("ok")
         if self._refusal is not None:
@@ -468,14 +468,18 @@ class Follower:
         """Note that the service refuses this host. Only a signed document changes who may log in (Invariant 6)."""
         self._answered(f"it refuses this host: {answer.words}")
 
-    def _no_answer(self, words: str) -> float:
-        """Note that the service did not answer; everything stays as it is. Answers how long to pause."""
+    def _no_answer(self, words: str, *, is_there: bool = False) -> float:
+        """Note that the service did not answer; everything stays as it is. Answers how long to pause.
+
+        is_there: the service says itself that it cannot serve, as without its database. It is asked no sooner, since
+        thousands of hosts that do would keep it from others.
+        """
         self._reconciler.note_contact(False)
         if self._status.service != words:
             self._say(f"no answer from the service: {words}; what is in force here stays")
             self._status = self._status._replace(service=words)
             self._note()
-        restarts = since_boot() - self._heard_at < RESTART_SECONDS
+        restarts = not is_there and since_boot() - self._heard_at < RESTART_SECONDS
         return self._next_retry(RESTART_RETRY if restarts else LAST_RETRY)
 
     def _answered(self, service: str) -> None:
