@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -15,6 +18,15 @@ from keyrack.agent.service.client import AddressProblem, NoAnswer, ServiceClient
 from keyrack.agent.service.http1 import BrokenAnswer, Connection, Dropped, ProxyRefused
 from keyrack.agent.service.proxy import Proxy
 from tests.endless_answer import GIVEN_UP_SECONDS, endless_answer
+
+ASK_AND_MEASURE = """import resource, sys
+from keyrack.agent.service.client import NoAnswer, ServiceClient
+try:
+    ServiceClient(sys.argv[1]).get("/")
+except NoAnswer as problem:
+    print(problem)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+"""
 
 
 @contextmanager
@@ -247,3 +259,16 @@ def test_the_secret_is_not_sent_in_clear_over_a_network(url: str) -> None:
     ServiceClient(url, plain_http=True)
     for near in ("http://127.0.0.1:1", "http://localhost", "http://[::1]:8022/keyrack"):
         ServiceClient(near)
+
+
+def test_an_answer_that_grows_when_it_is_unpacked_takes_no_more_than_one_may() -> None:
+    """In a process of its own, whose memory is measured: twice the largest document, as bytes and as text."""
+    pack = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+    packed = b"".join(pack.compress(b" " * (1 << 20)) for _ in range(400)) + pack.flush()
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode("ascii")
+    with server([[head + packed]]) as (port, _):
+        given = [sys.executable, "-c", ASK_AND_MEASURE, f"http://127.0.0.1:{port}"]
+        ended = subprocess.run(given, capture_output=True, text=True, check=True, timeout=60)
+    words, megabytes = ended.stdout.splitlines()
+    assert "too large" in words
+    assert int(megabytes) < 600

@@ -311,3 +311,15 @@ def test_a_key_that_the_hosts_own_list_revokes_opens_nothing(host: Host, setting
     assert (host.lets_in(), host.is_told()) == (opens, opens)
     path.write_text("", "ascii")
     assert (host.lets_in(), host.is_told()) == (True, True)
+
+
+@needs_root
+@pytest.mark.parametrize("settings", [f"Match User {NAME}\nRevokedKeys none\n", "RevokedKeys /nonexistent\n"])
+def test_a_list_that_sshd_cannot_read_lets_no_key_in(host: Host, settings: str) -> None:
+    """Below a Match, `none` is a file of this name to sshd."""
+    put(host.home / ".ssh" / "authorized_keys", f"{host.key.public}\n")
+    host.write(settings)
+    host.start()
+    assert (host.lets_in(), host.is_told()) == (False, False)
+    (told,) = [one for one in host.scanner.scan() if one.key == host.key.public]
+    assert "RevokedKeys" in told.problem

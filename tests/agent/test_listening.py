@@ -24,9 +24,19 @@ from keyrack.agent.system import local, programs
 from keyrack.private_sshd import ADDRESS
 from keyrack.protocol.host_document import HostDocument
 from keyrack.ssh.public_key import fingerprint_of
-from tests.login.private_sshd import USERNAME, Key, private_sshd, strict_folder
+from tests.login.private_sshd import USERNAME, Key, private_sshd, sshd_path, strict_folder
 from tests.ports import free_port
 from tests.waiting import wait_until
+
+# $0: a folder for it, where all of the machine's folders are mounted.
+BELOW_ANOTHER_ROOT = """set -e
+mount -t tmpfs tmpfs "$0"
+for one in /*; do
+    if [ -L "$one" ]; then cp -a "$one" "$0$one"; continue; fi
+    if [ -d "$one" ]; then mkdir "$0$one"; mount --rbind "$one" "$0$one"; fi
+done
+exec chroot "$0" "$@"
+"""
 
 
 def test_an_sshd_with_settings_of_its_own_is_seen_and_a_forwarded_port_is_none(tmp_path: Path) -> None:
@@ -124,6 +134,35 @@ def test_keys_that_another_sshd_of_the_machine_takes_are_found(tmp_path: Path, m
         found = {found.path: found for found in Scanner(sshd, str(one.keys)).scan()}
         assert found[str(two.keys / USERNAME)].in_force
         assert fingerprint_of(keys[1].public) == found[str(two.keys / USERNAME)].fingerprint
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have another root folder")
+def test_an_sshd_with_a_root_folder_of_its_own_is_said_to_be_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with strict_folder() as folder, private_sshd(folder / "one") as (one, _):
+        monkeypatch.setattr(settings, "DEFAULT_CONFIG", str(one.config))
+        sshd, port = Sshd(str(one.config)), free_port()
+        given = [
+            "unshare",
+            "-m",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            BELOW_ANOTHER_ROOT,
+            str(tmp_path),
+            str(sshd_path()),
+        ]
+        other = subprocess.Popen([*given, "-D", "-f", str(one.config), "-p", str(port), "-o", "PidFile=none"])
+        try:
+            wait_until(lambda: f"port {port}" in sshd.others(), "the other sshd")
+            scanner = Scanner(sshd, str(one.keys))
+            scanner.scan()
+        finally:
+            other.terminate()
+            other.wait(60)
+        assert any("root folder of its own" in cut.why for cut in scanner.cut)
 
 
 def test_keys_count_until_another_sshd_has_read_that_they_do_not(

@@ -171,8 +171,8 @@ def test_rights_of_single_accounts_and_attributes_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can do so")
-@pytest.mark.parametrize("flag", ["i", "a"])
-def test_a_file_that_must_not_change_stays_and_is_told(flag: str) -> None:
+@pytest.mark.parametrize(("flag", "why"), [("i", "immutable"), ("a", "append-only")])
+def test_a_file_that_must_not_change_stays_and_is_told(flag: str, why: str) -> None:
     key = public_key()
     with strict_folder() as folder:
         path = folder / "authorized_keys"
@@ -183,7 +183,7 @@ def test_a_file_that_must_not_change_stays_and_is_told(flag: str) -> None:
             found = ReportedKey("root", str(path), KEY, fingerprint=parse(key).fingerprint)
             (problem,) = remove_keys([KeyRemoval(str(path), found.fingerprint)], [found])
             assert "could not be taken out" in problem
-            assert "Operation not permitted" in problem
+            assert problem.endswith(f"Operation not permitted; {path} is {why} (chattr -{flag} {path})")
             assert path.read_text("ascii") == f"{key} stays\n"
             assert os.listdir(folder) == ["authorized_keys"]
         finally:

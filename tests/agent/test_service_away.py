@@ -212,6 +212,26 @@ def small_disk(path: Path, *, hidden: bool = True) -> Iterator[None]:
         subprocess.run(["umount", "-l", path], check=True)
 
 
+@pytest.mark.parametrize(("flag", "why"), [("i", "immutable"), ("a", "append-only")])
+def test_a_key_file_that_chattr_keeps_is_said_with_the_remedy(
+    host: EnrolledHost, service: SmallService, flag: str, why: str
+) -> None:
+    service.publish(1, service.signer.signed(document(1, {"root": [AuthorizedKey(public_key())]})))
+    assert host.agent("run", "--once").returncode == 0
+    path = host.keys / "root"
+    if subprocess.run(["chattr", f"+{flag}", path], check=False, capture_output=True).returncode != 0:
+        pytest.skip("this file system has no such files")
+    try:
+        service.publish(2, service.signer.signed(document(2, {"root": [AuthorizedKey(public_key())]})))
+        follower = host.follower()
+        for _ in range(3):
+            follower.step(0)
+        (words,) = service.wait_for_report("failed")["problems"]
+        assert words.endswith(f"{path} is {why} (chattr -{flag} {path})")
+    finally:
+        subprocess.run(["chattr", f"-{flag}", path], check=True)
+
+
 @pytest.mark.parametrize(
     ("flag", "what", "why"),
     [

@@ -244,6 +244,18 @@ def test_a_desk_that_is_away_refuses_with_words(team: Service, tmp_path: Path) -
             host.stop()
 
 
+@pytest.mark.parametrize("with_its_folder", [False, True])
+def test_a_desk_whose_socket_was_removed_answers_again(site: Site, with_its_folder: bool) -> None:
+    site.repository("acme/site", alice="developer")
+    alice = site.person("alice", token=ALICE)
+    socket_path = site.host.directory / "authorizer" / "s"
+    socket_path.unlink()
+    if with_its_folder:
+        socket_path.parent.rmdir()
+    wait_until(lambda: clone(alice, "acme/site")[0].code == 0, "Git to be open again")
+    assert (socket_path.parent.stat().st_mode & 0o777, socket_path.stat().st_mode & 0o777) == (0o700, 0o600)
+
+
 def test_the_log_says_why_gits_sshd_does_not_start_again(site: Site) -> None:
     server = site.host.server
     with capture_logs() as logged, socket.socket() as other:

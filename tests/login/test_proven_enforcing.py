@@ -364,7 +364,7 @@ def test_an_immutable_file_puts_everything_back(scene: Scene) -> None:
     (scene.host.etc / "sshd_config.d").mkdir()
     scene.start(second_line_includes(scene))
     with immutable(scene.host.config):
-        assert "Operation not permitted" in scene.refused()
+        assert f"Operation not permitted; {scene.host.config} is immutable (chattr -i" in scene.refused()
         scene.host.tell_sshd()
         assert scene.hand_key_works()
 
@@ -521,3 +521,13 @@ def test_ends_that_the_running_sshd_reads_in_another_zone_are_seen(scene: Scene)
     scene.start()
     assert "takes keys whose end has passed" in scene.refused()
     assert scene.hand_key_works()
+
+
+def test_ways_in_that_need_no_key_are_named_in_the_plan(scene: Scene) -> None:
+    """Nothing of Keyrack ends them, so nobody may believe that its keys alone open the host then."""
+    rule = "\nMatch User krtwo\nPasswordAuthentication Yes\n"
+    scene.start(lambda text: f"HostbasedAuthentication yes\nPasswordAuthentication no\n{text}{rule}")
+    plan = scene.host.agent("plan").stdout
+    assert "  HostbasedAuthentication stays on: whoever comes from a machine that this host trusts" in plan
+    assert "  PasswordAuthentication stays on for those whom a rule (Match) names: whoever knows a password" in plan
+    assert "GSSAPIAuthentication" not in plan

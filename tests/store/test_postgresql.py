@@ -13,17 +13,19 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, Select, insert, select, text, update
 
+from keyrack.errors import Kind
 from keyrack.store import changes as changes_module
 from keyrack.store.changes import announce, changes
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.engine import listen, migrate, postgresql_session
-from keyrack.store.engine.connect import DatabaseRefused, DatabaseUnusable
+from keyrack.store.engine.connect import DatabaseFull, DatabaseRefused, DatabaseUnusable
 from keyrack.store.engine.prepared import Row as PreparedRow
 from keyrack.store.engine.prepared import prepared, savepoint
 from keyrack.store.hosts import servers
 from keyrack.store.rows import Records
 from keyrack.store.sealing import sums
 from keyrack.store.tables import instance_facts
+from keyrack.web.api import unanswered
 from tests.postgres import Cluster, database_name
 from tests.waiting import wait_until
 
@@ -204,6 +206,24 @@ def test_what_the_server_cannot_do_is_no_fault_of_the_question(
         )
         with pytest.raises(kind):
             database.write(lambda conn: put(conn, "a"))
+
+
+def test_a_full_disk_that_shows_at_the_commit_leaves_no_doubt(postgresql_url: str) -> None:
+    """Statements go ahead of their answers, so that the commit may be what hears of it; the server undid it all."""
+    with Database.open(postgresql_url) as database:
+        database.write(
+            lambda conn: conn.exec_driver_sql(
+                "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS"
+                " $$ BEGIN RAISE EXCEPTION 'No space left on device' USING ERRCODE = '53100'; END $$;"
+                "CREATE CONSTRAINT TRIGGER fails AFTER INSERT ON instance_facts DEFERRABLE INITIALLY DEFERRED"
+                " FOR EACH ROW EXECUTE FUNCTION fails()"
+            )
+        )
+        with pytest.raises(DatabaseFull) as raised:
+            database.write(lambda conn: put(conn, "a"))
+        assert not raised.value.in_doubt
+        said = unanswered(raised.value)
+        assert (said.kind, "disk is full. Nothing was changed" in str(said)) == (Kind.UNAVAILABLE, True), said
 
 
 def test_a_session_that_the_server_ended_for_its_patience_is_said_to_be_away(postgresql_url: str) -> None:

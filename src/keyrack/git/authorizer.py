@@ -46,6 +46,7 @@ MAX_ENDED = 1_000
 CHECK_EVERY_SECONDS = 0.3
 HEARTBEAT_SECONDS = 5.0
 MEASURE_EVERY_SECONDS = 1.0
+LISTEN_ANEW_SECONDS = 1.0
 WRITE_EVERY_SECONDS = 0.5
 LOGIN_REFUSED, TEMPORARY_FAILURE = 1, 75
 GIT_PROTOCOL = re.compile(r"version=[012]")
@@ -112,6 +113,7 @@ class Authorizer:
         self._started = threading.Event()
         self._failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._server: asyncio.Server | None = None
         self._stopping: asyncio.Event | None = None
         self._thread = threading.Thread(target=self._run, name="git authorizer", daemon=True)
 
@@ -151,24 +153,41 @@ class Authorizer:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        self._socket.unlink(missing_ok=True)
-        server = await asyncio.start_unix_server(self._answer, str(self._socket), backlog=512)
-        os.chmod(self._socket, 0o600)
+        await self._listen()
         self._upkeep = Upkeep(
             self._instance.settings, self._instance.database, self._programs.repositories, self._programs.git
         )
-        work = (self._check(), self._write(), self._measure(), self._upkeep.run())
+        work = (self._check(), self._write(), self._measure(), self._keep_listening(), self._upkeep.run())
         chores = [asyncio.create_task(chore) for chore in work]
         self._started.set()
         try:
             await self._stopping.wait()
         finally:
-            server.close()
             for chore in chores:
                 chore.cancel()
+            if self._server is not None:
+                self._server.close()
             for running in self._running:
                 running.writer.close()
             self._socket.unlink(missing_ok=True)
+
+    async def _listen(self) -> None:
+        self._socket.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._answer, str(self._socket), backlog=512)
+        os.chmod(self._socket, 0o600)
+
+    async def _keep_listening(self) -> None:
+        """Listen anew where somebody removed the socket: nobody's key would open Git any more."""
+        while True:
+            await asyncio.sleep(LISTEN_ANEW_SECONDS)
+            if self._socket.is_socket():
+                continue
+            log.warning("the socket of the Git authorizer is gone, and is made again", socket=str(self._socket))
+            with contextlib.suppress(OSError):  # the next round tries again
+                self._socket.parent.mkdir(mode=0o700, exist_ok=True)
+                if self._server is not None:
+                    self._server.close()  # who is connected stays so
+                await self._listen()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         running = None

@@ -21,7 +21,7 @@ from keyrack.errors import Kind, Refusal
 from keyrack.logs import logger
 from keyrack.model import Actor
 from keyrack.store.database import Commits, DatabaseUnavailable, TookLonger, WouldBlock, commits
-from keyrack.store.engine.connect import TablesChanged
+from keyrack.store.engine.connect import DatabaseFull, TablesChanged
 from keyrack.web import access_log, bodies
 from keyrack.web.callers import Caller, Callers, is_signed
 from keyrack.web.fair_queueing import LONG_BODY, FairScheduler
@@ -171,7 +171,11 @@ def unanswered(error: DatabaseUnavailable) -> Refusal:
     if isinstance(error, TablesChanged):
         return fault()
     made = commits.get()
-    return database_away(perhaps_changed=error.in_doubt or (made is not None and made.made))
+    perhaps_changed = error.in_doubt or (made is not None and made.made)
+    if isinstance(error, DatabaseFull) and not perhaps_changed:
+        words = "The database's disk is full. Nothing was changed; changes are taken again once there is room."
+        return Refusal(Kind.UNAVAILABLE, "database-unavailable", words, retry_after=AWAY_SECONDS)
+    return database_away(perhaps_changed=perhaps_changed)
 
 
 def fault() -> Refusal:

@@ -13,7 +13,7 @@ from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from keyrack.agent.keys.ends import IN_UTC, EndForm, Ends
 from keyrack.agent.system import labels
-from keyrack.agent.system.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder
+from keyrack.agent.system.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder, why_not
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import authorized_keys, revoked_keys
 from keyrack.ssh.printable import printable
@@ -214,4 +214,4 @@ _AS_IT_WAS = KeyFilesOutcome((), ())
 
 
 def _problem(path: str, what: str, error: OSError) -> KeyFilesOutcome:
-    return KeyFilesOutcome((), (f"{printable(path)} {what}: {error.strerror or error}",))
+    return KeyFilesOutcome((), (f"{printable(path)} {what}: {why_not(path, error)}",))

@@ -19,7 +19,7 @@ import time
 from typing import Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack.agent.system import as_account
-from keyrack.agent.system.folder import OF_THE_BYTES, unsafe_because
+from keyrack.agent.system.folder import OF_THE_BYTES, unsafe_because, why_not
 from keyrack.agent.system.mounts import may_hang
 from keyrack.protocol.host_document import KeyRemoval
 from keyrack.protocol.report import AUTHORITY, EVERYBODY, KEY, ReportedKey, as_reported
@@ -108,7 +108,10 @@ def rewrite(path: str, fingerprint: str, rules: SshdRules = USUAL_RULES) -> byte
     real = os.path.realpath(path)
     for _ in range(_TRIES):
         with contextlib.suppress(_ChangedMeanwhile):
-            _rewrite_once(real, fingerprint, rules)
+            try:
+                _rewrite_once(real, fingerprint, rules)
+            except PermissionError as error:
+                raise as_account.AccountProblem(why_not(real, error)) from None
             return _DONE
     raise as_account.AccountProblem("somebody else goes on writing to it")
 

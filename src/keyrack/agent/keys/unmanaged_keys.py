@@ -7,6 +7,7 @@ report, is reported as cut: nobody may believe that a key is gone because a scan
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -15,7 +16,7 @@ from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence
 
 from keyrack.agent.keys import account_tasks, key_file, other_sources
 from keyrack.agent.keys.seen_files import Place, SeenFiles
-from keyrack.agent.sshd import revoked_list
+from keyrack.agent.sshd import listening, revoked_list
 from keyrack.agent.sshd.read_settings import UNREAD, ReadSettings
 from keyrack.agent.sshd.running import TAKES_PATTERNS, UNKNOWN, TimeZone, Version
 from keyrack.agent.sshd.settings import PLACE_CRITERIA, Effective, SettingLine, Sshd, SshdProblem, SshdSilent, criteria
@@ -36,6 +37,7 @@ _LANE = -1  # the queue of files that count for all accounts (account_tasks.py)
 _USUAL = (".ssh/authorized_keys", ".ssh/authorized_keys2")
 _WILD = frozenset("*?[\\")
 _LARGE = "it is larger than 1 MiB, and only its beginning was read for rules (Match) and the files of keys they name"
+_OTHER_ROOT = "another sshd has this path below a root folder of its own (chroot), and what it reads is not looked at"
 _NAMING_KEYS = ("authorizedkeysfile", "trustedusercakeys", "authorizedkeyscommand")
 _REVOKING_KEYS = ("revokedkeys",)
 _JUDGING_KEYS = ("pubkeyacceptedalgorithms", "pubkeyacceptedkeytypes", "requiredrsasize")
@@ -184,10 +186,13 @@ class Scanner:
 
     def _refused(self, row: key_file.KeyFileLine, place: _Place) -> str:
         """Why every sshd here refuses a key as revoked although it stands in a file; empty where one may take it."""
-        lists = sorted(self._revoked.get(place.username, ()))
-        if not row.public_key or not lists or not all(revoked_list.refuses(path, row.public_key) for path in lists):
-            return ""
-        return f"sshd refuses it (RevokedKeys {lists[0]})"
+        why = ""
+        for path in sorted(self._revoked.get(place.username, ()), reverse=True) if row.public_key else ():
+            why = revoked_list.unreadable(path)
+            if not why and not revoked_list.refuses(path, row.public_key):
+                return ""
+            why = why or f"sshd refuses it (RevokedKeys {path})"
+        return why
 
     def _scan_files(self) -> List[Tuple[_Place, key_file.KnownFile]]:
         """Read every file again that may have changed. Answers each place with what is known of its file."""
@@ -305,6 +310,9 @@ class Scanner:
         self._strict = True
         self._add_sources(sources, self._sshd, self._asked, before)
         for sshd in sshds[1:]:
+            if listening.have_other_root(sshd.listeners()):
+                self._unasked.append(Cut("", sshd.config, _OTHER_ROOT))
+                continue
             try:
                 self._add_sources(sources, sshd, {})
             except SshdProblem as problem:
@@ -364,10 +372,12 @@ class Scanner:
     def _ask_for_each(self, sshd: Sshd, known: Mapping[str, Effective], for_all: Effective) -> Dict[str, Effective]:
         """An sshd's settings for accounts that it was not asked about yet; for _MAX_ASKED of them at most."""
         said: Dict[str, Effective] = {}
+        may_mean_a_file = revoked_list.none_may_mean_a_file(sshd.lines())
         names = (account.name for account in self._account_list.accounts if account.name not in known)
         for name in itertools.islice(names, _MAX_ASKED):
+            asked = functools.partial(_asked, sshd, name)
             try:
-                said[name] = sshd.effective(name)
+                said[name] = revoked_list.with_its_file(asked(), asked) if may_mean_a_file else asked()
             except SshdSilent:
                 break  # it will not answer for the next one either
             except SshdProblem:
@@ -382,6 +392,10 @@ class Scanner:
         if (now, zone) != (self._rules, self._zone):
             self._rules, self._zone = now, zone
             self._read = {place: known._replace(stamp=None) for place, known in self._read.items()}
+
+
+def _asked(sshd: Sshd, name: str, given: Tuple[str, ...] = ()) -> Effective:
+    return sshd.effective(name, given=given)
 
 
 def _unseen(pattern: str, account: LocalAccount, ours: str) -> Set[Cut]:

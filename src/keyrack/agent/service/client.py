@@ -21,8 +21,8 @@ from keyrack.protocol import host_document
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 15.0  # beyond the time that the service was asked to wait
 
-# JSON may write one character of the document as six.
-_LARGEST_ANSWER = 6 * host_document.MAX_CHARACTERS + 65536
+# A document is ASCII, of which JSON text writes a character as two at most. What is taken at all stands in memory.
+_LARGEST_ANSWER = 2 * host_document.MAX_CHARACTERS + 65536
 _AWAY = (502, 503, 504)
 # OpenSSL's X509_V_ERR_…
 _NOT_YET_VALID, _EXPIRED, _UNKNOWN_ISSUER = 9, 10, (2, 18, 19, 20, 21)

@@ -170,6 +170,15 @@ def beside(known: Iterable[Listener]) -> Tuple[Listener, ...]:
     return tuple(sorted(others))
 
 
+def have_other_root(listeners: Iterable[Listener]) -> bool:
+    """Whether a process that listens has another root folder (chroot), so that its paths are not this host's."""
+    for pid in {pid for listener in listeners for pid, _ in listener.owners}:
+        with contextlib.suppress(OSError):
+            if not os.path.samefile(f"/proc/{pid}/root", "/"):
+                return True
+    return False
+
+
 def is_sshd(pid: int) -> bool:
     """Whether a process is OpenSSH's server, by its program file, name or title."""
     process = processes.read(pid)

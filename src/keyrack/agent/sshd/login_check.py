@@ -16,7 +16,6 @@ It changes nothing. Enforcing, `plan`, `doctor` and reports all use this one jud
 from __future__ import annotations
 
 import grp
-import itertools
 import os
 import pwd
 import re
@@ -52,7 +51,6 @@ _USERS = ("allowusers", "denyusers")
 _LANE = -3  # the queue of this module's tasks (account_tasks.py)
 _UNANSWERED = "does not answer"
 # Below a Match, sshd takes RevokedKeys "none" for the name of a file in its working folder, /.
-_NO_LIST, _FILE_OF_THAT_NAME = ("-o", "RevokedKeys=/nonexistent"), "/none"
 _ANYWHERE = Place(places.ASKING, places.ASKING)
 
 
@@ -198,10 +196,7 @@ class _Answers:
         self._by_place = bool(words & set(PLACE_CRITERIA))
         self._by_ends = bool(words & {"localaddress", "localport"})
         self._named = matched_sources(self._lines)
-        self._may_mean_a_file = any(
-            line.keyword == "revokedkeys" and [value.lower() for value in line.values] == ["none"]
-            for line in itertools.dropwhile(lambda line: line.keyword != "match", self._lines)
-        )
+        self._may_mean_a_file = revoked_list.none_may_mean_a_file(self._lines)
         self._all: Optional[Effective] = None
 
     def of(self, name: str, sources: str = "") -> List[Tuple[Place, Effective]]:
@@ -244,7 +239,12 @@ class _Answers:
     def _asked(self, name: str, place: Optional[Place]) -> Effective:
         if self._single:
             try:
-                return self._with_its_list(name, place, self._sshd.effective(name, self._config, place))
+                effective = self._sshd.effective(name, self._config, place)
+                if not self._may_mean_a_file:
+                    return effective
+                return revoked_list.with_its_file(
+                    effective, lambda given: self._sshd.effective(name, self._config, place, given)
+                )
             except SshdSilent:
                 raise
             except SshdProblem as problem:
@@ -253,16 +253,6 @@ class _Answers:
         if self._all is None:
             self._all = self._sshd.effective(None, self._config)
         return self._all
-
-    def _with_its_list(self, name: str, place: Optional[Place], effective: Effective) -> Effective:
-        """The settings with the file of revoked keys that sshd really reads: below a Match, its answer is "none" both
-        for no file and for a file of this name.
-        """
-        if not self._may_mean_a_file or effective.one("revokedkeys") != "none":
-            return effective
-        asked = self._sshd.effective(name, self._config, place, _NO_LIST)
-        is_file = asked.one("revokedkeys") == "none"
-        return effective.having("revokedkeys", _FILE_OF_THAT_NAME) if is_file else effective
 
     def _users(self) -> Iterator[str]:
         return (value for line in self._lines if line.keyword in _USERS for value in line.values)

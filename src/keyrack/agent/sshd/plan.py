@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Set
 
 from keyrack.agent.keys.seen_files import SeenFiles
@@ -11,7 +12,7 @@ from keyrack.agent.sessions import recent_logins
 from keyrack.agent.sshd import config_block, drop_in, login_verdict, originals
 from keyrack.agent.sshd.enforcement import LASTING_SECONDS
 from keyrack.agent.sshd.login_check import LoginCheck
-from keyrack.agent.sshd.settings import Sshd, SshdProblem
+from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd, SshdProblem
 from keyrack.agent.sshd.tried_settings import tried
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system import local, lookup
@@ -24,6 +25,12 @@ from keyrack.ssh.authorized_keys import key_line
 
 MAX_LINES = 60  # of a section, in a report
 _LONGEST = 300
+_WAYS_WITHOUT_KEY = {
+    "PasswordAuthentication": "whoever knows a password",
+    "KbdInteractiveAuthentication": "whoever knows a password",
+    "HostbasedAuthentication": "whoever comes from a machine that this host trusts (shosts.equiv, .shosts)",
+    "GSSAPIAuthentication": "whoever has a Kerberos ticket for this host",
+}
 
 
 def plan(state: StateFolder, enrolment: Enrolment) -> Iterator[str]:
@@ -202,9 +209,7 @@ def _settings(
             yield "  no change"
         recent = recent_logins.read(state, sshd)
         verdicts = check.verdicts(document, copy, recent)
-    for keyword in ("PasswordAuthentication", "KbdInteractiveAuthentication"):
-        if after.one(keyword) == "yes":
-            yield f"  {keyword} stays on: whoever knows a password still logs in without a key"
+    yield from _other_ways(sshd, wanted, after)
     yield ""
     yield "Who could not log in with a key of Keyrack all the same:"
     count = 0
@@ -218,6 +223,22 @@ def _settings(
         yield from (f"  {why}" for why in login_verdict.nobody_words(verdicts, LASTING_SECONDS, recent))
     elif not count:
         yield "  nobody: each key opens its account"
+
+
+def _other_ways(sshd: Sshd, wanted: Mapping[str, str], after: Effective) -> Iterator[str]:
+    """The lines about ways in that need no key, for everybody or below a rule. wanted: what Keyrack sets, which no rule
+    changes; after: sshd's settings with it.
+    """
+    rules = list(itertools.dropwhile(lambda line: line.keyword != "match", sshd.lines()))
+    for keyword, who in _WAYS_WITHOUT_KEY.items():
+        if after.one(keyword) == "yes":
+            yield f"  {keyword} stays on: {who} still logs in without a key"
+        elif keyword not in wanted and any(_allows(line, keyword) for line in rules):
+            yield f"  {keyword} stays on for those whom a rule (Match) names: {who} still logs in without a key"
+
+
+def _allows(line: SettingLine, keyword: str) -> bool:
+    return line.keyword == keyword.lower() and [value.lower() for value in line.values] == ["yes"]
 
 
 def _shown(one: ReportedKey) -> str:

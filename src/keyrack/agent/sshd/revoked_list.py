@@ -8,16 +8,36 @@ from __future__ import annotations
 
 import errno
 import functools
+import itertools
 import os
 import stat
-from typing import FrozenSet, Set, Tuple
+from typing import Callable, FrozenSet, Iterable, Set, Tuple
 
+from keyrack.agent.sshd.settings import Effective, SettingLine
 from keyrack.agent.system import file_stamp, programs
 from keyrack.ssh.line_key import USUAL_RULES, certified, is_certificate, read_key
 
 _KRL = b"SSHKRL\n\0"  # how such a file begins (PROTOCOL.krl)
 _REVOKED = " REVOKED"
 _KEYS_ASKED = 4096  # answers about KRLs that are remembered, as each takes a process
+_NO_LIST, _FILE_OF_THAT_NAME = ("-o", "RevokedKeys=/nonexistent"), "/none"
+
+
+def none_may_mean_a_file(lines: Iterable[SettingLine]) -> bool:
+    """Whether these settings say `RevokedKeys none` below a Match, where sshd takes it for a file of this name."""
+    return any(
+        line.keyword == "revokedkeys" and [value.lower() for value in line.values] == ["none"]
+        for line in itertools.dropwhile(lambda line: line.keyword != "match", lines)
+    )
+
+
+def with_its_file(effective: Effective, asked: Callable[[Tuple[str, ...]], Effective]) -> Effective:
+    """An account's settings with the file of revoked keys that sshd really reads, where none_may_mean_a_file(): its
+    answer is "none" both for no file and for a file of this name. asked: asks it again with more arguments.
+    """
+    if effective.one("revokedkeys") != "none" or asked(_NO_LIST).one("revokedkeys") != "none":
+        return effective
+    return effective.having("revokedkeys", _FILE_OF_THAT_NAME)
 
 
 def unreadable(path: str) -> str:

@@ -14,7 +14,7 @@ from keyrack.agent.sshd import config_block, drop_in, originals
 from keyrack.agent.sshd.originals import Original
 from keyrack.agent.sshd.settings import Sshd, SshdProblem
 from keyrack.agent.system import labels
-from keyrack.agent.system.folder import PUBLIC_FILE
+from keyrack.agent.system.folder import PUBLIC_FILE, why_not
 
 
 class SettingsFiles:
@@ -107,5 +107,5 @@ def _unwritable(path: str) -> str:
                 errno.EROFS if read_only else errno.EPERM, os.strerror(errno.EROFS if read_only else errno.EPERM)
             )
     except OSError as error:
-        return f"{path} cannot be changed: {error.strerror}"
+        return f"{path} cannot be changed: {why_not(path, error)}"
     return ""

@@ -28,7 +28,7 @@ _RESERVE_STEP = 16 * 1024
 _NEW_BYTES = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _GET_FLAGS = 2 << 30 | struct.calcsize("l") << 16 | ord("f") << 8 | 1  # FS_IOC_GETFLAGS (ioctl_iflags(2))
-_APPEND_ONLY = 0x20
+_IMMUTABLE, _APPEND_ONLY = 0x10, 0x20
 # Extended attributes that sign a file's bytes (evm, ima), and so must not be copied to another file.
 OF_THE_BYTES = {"security.evm", "security.ima"}
 
@@ -67,14 +67,20 @@ def is_append_only(path: str) -> bool:
     """Whether a file or folder is append-only (chattr +a), so that not even root can replace it or anything in it;
     False where that cannot be found out.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return _is_append_only(descriptor)
-    finally:
-        os.close(descriptor)
+    return bool(_flags_at(path) & _APPEND_ONLY)
+
+
+def why_not(path: str, error: OSError) -> str:
+    """An error at a change of a file in words, with the remedy where chattr(1) keeps even root from it."""
+    said = error.strerror or str(error)
+    if error.errno == errno.EPERM and "chattr" not in said:
+        for place in (path, os.path.dirname(path)):
+            flags = _flags_at(place)
+            if flags & _IMMUTABLE:
+                return f"{said}; {place} is immutable (chattr -i {place})"
+            if flags & _APPEND_ONLY:
+                return f"{said}; {place} is append-only (chattr -a {place})"
+    return said
 
 
 def mount_point(path: str) -> str:
@@ -200,7 +206,7 @@ class Folder:
         """Raise OSError for an append-only folder: an unfinished file could be neither renamed nor removed there, and
         each try would leave one more.
         """
-        if _is_append_only(self._descriptor):
+        if _flags(self._descriptor) & _APPEND_ONLY:
             raise OSError(errno.EPERM, f"{self.path} is append-only (chattr -a {self.path})", self.path)
 
     def _fill(
@@ -385,12 +391,24 @@ def _make(path: str, mode: int, *, sticky_is_fine: bool) -> None:
         os.close(above)
 
 
-def _is_append_only(descriptor: int) -> bool:
+def _flags_at(path: str) -> int:
+    """The flags of chattr(1) of a file or folder; 0 where they cannot be found out."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        return _flags(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flags(descriptor: int) -> int:
     try:
         answer = fcntl.ioctl(descriptor, _GET_FLAGS, bytes(struct.calcsize("l")))
     except OSError:  # a file system that has no such flags
-        return False
-    return bool(int.from_bytes(answer[:4], sys.byteorder) & _APPEND_ONLY)
+        return 0
+    return int.from_bytes(answer[:4], sys.byteorder)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

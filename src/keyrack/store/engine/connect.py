@@ -349,7 +349,8 @@ def answer(ask: Callable[[], T], *, again: bool, conflicts: bool = False) -> T:
         return ask()
     except CommitInDoubt as error:
         unknown = unavailable(error.__cause__ or error)
-        unknown.in_doubt = True
+        # A server that says that its disk is full has undone the transaction.
+        unknown.in_doubt = not isinstance(unknown, DatabaseFull)
         raise unknown from error
     except Exception as error:  # each driver has its own classes; an error of another kind is raised
         error = what_broke(error)  # the same name, which Python deletes afterwards: else a reference cycle
