@@ -1,9 +1,9 @@
-"""What commands of one transaction defer to its end, to be written once for all of them: rows of servers, and what the
-tree counts; must know no command.
+"""Writes that the commands of one transaction defer to its end, to be made once for all: rows of servers, and nodes of
+the access tree; must know no command.
 
 Each key of a user changes a path of six nodes, from the leaf to the root, and each on a server that server's row
-(held_servers.py). A command that says so, and asks for neither by itself, leaves that to whoever runs several in one
-transaction; before any other command it is written.
+(held_servers.py). A command that allows it, and reads neither by itself, leaves these writes to the code that runs
+several commands in one transaction; before any other command they are made.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class DeferredWrites:
 
     @deferred.setter
     def deferred(self, deferred: Deferred) -> None:
-        """Have this be deferred again."""
+        """Go back to what was deferred then."""
         held_servers.hold_again(self._connection, deferred.servers)
         self._places = deferred.places
 

@@ -2,8 +2,9 @@
 sealed and written once; must know no command.
 
 Each key that is entered raises its server's revision, and changes the sum of its rows. Where the next command takes the
-row from the one before it, and reads no other from the database, only the last state need be written. Whoever runs the
-commands says before each whether it may hold rows, and has them written at the end; else each is written at once.
+row from the one before it, and reads no other from the database, only the last state need be written. The code that
+runs the commands says before each whether it may hold rows, and calls write() at the end; else each row is written
+immediately.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _HELD = "keyrack held servers"
 @dataclass(frozen=True, slots=True)
 class _HeldRow:
     before: Row
-    """As it stands in the database."""
+    """As it is in the database."""
     row: Row
     """What it is to be; its sum and seal are made as it is written."""
     columns: tuple[str, ...]
@@ -42,7 +43,7 @@ class _Held:
 
 @contextmanager
 def holding(connection: Connection) -> Iterator[None]:
-    """Within it, in this transaction, rows may be held; what is not written at its end is forgotten with that."""
+    """A block of this transaction in which rows may be held; rows that are not written by its end are dropped."""
     info = connection.info  # which a connection that broke has no more
     info[_HELD] = _Held()
     try:
@@ -62,7 +63,7 @@ def begin_command(connection: Connection, *, may_hold: bool) -> None:
 
 
 def may_hold(connection: Connection) -> bool:
-    """Whether the command under way may."""
+    """Whether the running command may hold rows."""
     held: _Held | None = connection.info.get(_HELD)
     return held is not None and held.may
 

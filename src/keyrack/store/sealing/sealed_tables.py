@@ -1,4 +1,6 @@
-"""Sealed tables as a whole: read through, sealed the first time, taken from another copy; must decide about no row."""
+"""Works on whole sealed tables: reads all rows, seals them the first time, takes them from a copy; must decide about no
+row.
+"""
 
 from __future__ import annotations
 
