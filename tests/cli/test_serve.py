@@ -302,6 +302,20 @@ print(*sys.modules)
     assert not NOT_BEFORE_IT_IS_ASKED_FOR & set(ended.stdout.split())
 
 
+def test_a_service_that_loses_its_terminal_ends_in_order(cluster: Cluster, tmp_path: Path) -> None:
+    """It ended in the middle of what it did."""
+    folder = tmp_path / "alone"
+    with serving(folder, f"sqlite:///{folder}/keyrack.db") as (process, _):
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(30) == -signal.SIGTERM  # as uvicorn ends once all is done
+    with serving(tmp_path / "workers", cluster.create_database(), "--workers", "2") as (process, _):
+        workers = children(process.pid)
+        for one in (process.pid, *workers):  # as the kernel does
+            os.kill(one, signal.SIGHUP)
+        assert process.wait(30) == 0
+        assert not [one for one in workers if Path(f"/proc/{one}").exists()]
+
+
 def test_a_folder_with_sqlite_is_served_by_one_service(tmp_path: Path) -> None:
     """A second one was started without a word; a service with other settings, or another version, beside the first."""
     folder = tmp_path / "data"

@@ -27,7 +27,7 @@ from keyrack.cli.machine.stopping import Stopping
 
 stopping = Stopping()
 signal.signal(signal.SIGCHLD, lambda number, frame: None)
-for number in (signal.SIGINT, signal.SIGTERM):
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     stopping._told = False
     os.kill(os.getpid(), signal.SIGCHLD)
     assert not stopping.is_told()
@@ -45,8 +45,13 @@ def test_a_signal_that_comes_as_the_wait_begins_ends_it() -> None:
     assert _run(ROUNDS) == "each ended\n"
 
 
-def test_these_two_signals_and_a_thread_end_it_and_no_other() -> None:
+def test_these_signals_and_a_thread_end_it_and_no_other() -> None:
     assert _run(HEARS) == "each ended\n"
+
+
+def test_nohup_keeps_it_going() -> None:
+    ignored = "import signal; signal.signal(1, signal.SIG_IGN); from keyrack.cli.machine.stopping import Stopping; "
+    assert _run(ignored + "Stopping(); print(signal.getsignal(1) is signal.SIG_IGN)") == "True\n"
 
 
 def _run(program: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -21,6 +22,7 @@ from keyrack import app, logs, serving
 from keyrack.cli import options
 from keyrack.cli.connection.explained import explained
 from keyrack.cli.machine.alone import serving_alone
+from keyrack.cli.machine.stopping import stop_at_hangup
 from keyrack.settings import FIELDS, Settings
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.engine.connect import DatabaseAltered, DatabaseRefused, DatabaseUnusable
@@ -53,7 +55,7 @@ def command(**given: Any) -> None:
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C; problems at the start are words, not tracebacks."""
+    """Serve until SIGTERM, SIGHUP or Ctrl-C; problems at the start are words, not tracebacks."""
     set_up_logging(settings.log_format)
     host, port = settings.host_and_port
     check_free((host, port, "--listen"))
@@ -70,6 +72,7 @@ def serve(settings: Settings) -> None:
         application = open_application(settings)
         click.echo(f"Keyrack serves at {settings.url} (data in {settings.data.resolve()}).", err=True)
         service = listening.ListeningServer(uvicorn.Config(application, **uvicorn_arguments(settings)), application)
+        stop_at_hangup()
         # Ctrl-C has stopped it in order by then, and uvicorn raises it once more.
         with suppress(KeyboardInterrupt):
             service.run()
@@ -87,7 +90,10 @@ def serve_with_workers(settings: Settings) -> None:
         workers=settings.workers,
         **uvicorn_arguments(settings),
     )
+    hangup = signal.getsignal(signal.SIGHUP)
     workers = _Workers(config, [config.bind_socket()])
+    signal.signal(signal.SIGHUP, hangup)  # uvicorn would start all workers anew
+    stop_at_hangup()
     click.echo(
         f"Keyrack serves at {settings.url} with {settings.workers} processes (data in {settings.data.resolve()}).",
         err=True,
@@ -142,6 +148,7 @@ def keep_what_is_loaded(collect_after: int) -> None:
 
 def from_environment() -> Service:
     """The application of one of several workers. A worker that starts while the database is away waits for it."""
+    stop_at_hangup()
     settings = Settings()
     set_up_logging(settings.log_format)
     outage = Outage()

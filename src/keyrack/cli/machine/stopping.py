@@ -8,6 +8,15 @@ import signal
 from collections.abc import Sequence
 
 
+def stop_at_hangup() -> None:
+    """Have the loss of the terminal (SIGHUP) stop this program in order, as SIGTERM does, unless `nohup` ignores it.
+
+    Otherwise it would end at once: requests under way would be cut off, and the programs that it started would stay.
+    """
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
+
+
 class Stopping:
     """Told by signals, or by a thread; made once in a program, by its main thread.
 
@@ -26,6 +35,7 @@ class Stopping:
         for number in numbers:
             signal.signal(number, lambda number, frame: None)  # a signal with SIG_IGN would not reach the pipe
         signal.set_wakeup_fd(self._writes, warn_on_full_buffer=False)
+        stop_at_hangup()
 
     def tell(self) -> None:
         """Stop; from any thread."""
