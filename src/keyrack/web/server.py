@@ -283,7 +283,7 @@ async def _metrics(instance: Instance, request: Request) -> Response:
     sent = request.headers.get("authorization", "").removeprefix("Bearer ")
 
     def attempt() -> None:
-        if not hmac.compare_digest(sent.encode(), token.encode()):
+        if not hmac.compare_digest(sent.encode("latin-1"), token.encode()):  # a header's bytes as they came
             words = "Metrics take metrics_token as bearer token."
             raise Refusal(Kind.UNAUTHENTICATED, "token-not-in-force", words)
 
