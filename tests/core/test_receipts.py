@@ -10,7 +10,7 @@ from keyrack.core.audit import events, overview
 from keyrack.core.hosts import documents, enrolment, reports, servers
 from keyrack.core.hosts.system_users import create
 from keyrack.core.keys import credentials, freezes, grants, receipts, revocation, user_keys
-from keyrack.core.people import offboarding, users
+from keyrack.core.people import groups, offboarding, users
 from keyrack.errors import Kind, Refusal
 from keyrack.model import EventFilter, Server
 from keyrack.ssh.public_key import parse
@@ -117,6 +117,15 @@ def test_receipts_tell_from_which_servers_a_key_is_gone(team: Team) -> None:
     assert later.words == "done on 5 of 5 servers"
     # The time is that of the first word, not of the last.
     assert {receipt.server_id: receipt.acknowledged_at for receipt in later.of}[team.server.id] == at[team.server.id]
+
+
+def test_an_event_that_concerns_no_host_is_told_from_one_that_is_not_there(team: Team) -> None:
+    groups.put(team.instance, team.owner, "ops", [])
+    event = events.find(team.instance, team.owner, EventFilter(), limit=1).items[0]
+    with pytest.raises(Refusal, match="This event changed nothing that a host obeys"):
+        receipts.of_event(team.instance, team.owner, event.id)
+    with pytest.raises(Refusal, match="There is no such event"):
+        receipts.of_event(team.instance, team.owner, event.id + 1000)
 
 
 def test_a_leaver_is_gone_with_receipts(team: Team) -> None:

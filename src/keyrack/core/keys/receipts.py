@@ -17,7 +17,7 @@ from keyrack.core import validation
 from keyrack.core.instance import Instance
 from keyrack.core.people.actors import system_actor
 from keyrack.core.work import Attempt, Work
-from keyrack.errors import missing
+from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Event
 from keyrack.protocol.words import count
 from keyrack.store.audit import events
@@ -114,7 +114,13 @@ def of_event(instance: Instance, actor: Actor, event_id: int) -> Receipts:
 
     def read(connection: Connection) -> tuple[Receipt, ...]:
         event = events.get(connection, actor.workspace_id, event_id)
-        return () if event is None else _of_event(connection, event)
+        if event is None:
+            raise missing("event")
+        kept = _of_event(connection, event)
+        if not kept:
+            words = "This event changed nothing that a host obeys, so there are no receipts of it."
+            raise Refusal(Kind.MISSING, "no-receipts", words)
+        return kept
 
     return _receipts(instance, actor, read, "event")
 
