@@ -225,6 +225,7 @@ def test_what_is_not_keyrack_is_no_answer(answer: bytes, words: str) -> None:
         client = ServiceClient(f"http://127.0.0.1:{port}")
         with pytest.raises(NoAnswer, match=words):
             client.get("/x")
+        client.close()
 
 
 def test_nobody_there_is_no_answer() -> None:
