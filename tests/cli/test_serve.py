@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -42,13 +43,17 @@ def serve(*arguments: str) -> list[str]:
 
 
 @contextmanager
-def serving(folder: Path, database: str, *more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A service in a process of its own, ready; its standard error goes to FOLDER/log."""
+def serving(
+    folder: Path, database: str, *more: str, first: Callable[[], object] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A service in a process of its own, ready; its standard error goes to FOLDER/log. first: what that process does
+    before it begins.
+    """
     url = f"http://127.0.0.1:{free_port()}"
     arguments = ("--data", str(folder), "--database", database, "--listen", url.removeprefix("http://"), *more)
     folder.mkdir(exist_ok=True)
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(serve(*arguments), stderr=log, text=True)
+        process = subprocess.Popen(serve(*arguments), stderr=log, text=True, preexec_fn=first)
     try:
         wait_until(lambda: process.poll() is not None or status(url) == 200, "the service")
         assert process.poll() is None, (folder / "log").read_text()
@@ -305,10 +310,12 @@ print(*sys.modules)
 def test_a_service_that_loses_its_terminal_ends_in_order(cluster: Cluster, tmp_path: Path) -> None:
     """It ended in the middle of what it did."""
     folder = tmp_path / "alone"
-    with serving(folder, f"sqlite:///{folder}/keyrack.db") as (process, _):
+    hears = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
+    with serving(folder, f"sqlite:///{folder}/keyrack.db", first=hears) as (process, _):
         process.send_signal(signal.SIGHUP)
         assert process.wait(30) == -signal.SIGTERM  # as uvicorn ends once all is done
-    with serving(tmp_path / "workers", cluster.create_database(), "--workers", "2") as (process, _):
+    database = cluster.create_database()
+    with serving(tmp_path / "workers", database, "--workers", "2", first=hears) as (process, _):
         workers = children(process.pid)
         for one in (process.pid, *workers):  # as the kernel does
             os.kill(one, signal.SIGHUP)

@@ -25,6 +25,7 @@ HEARS = """
 import os, signal, threading
 from keyrack.cli.machine.stopping import Stopping
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
 stopping = Stopping()
 signal.signal(signal.SIGCHLD, lambda number, frame: None)
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
