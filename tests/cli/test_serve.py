@@ -190,8 +190,8 @@ def test_a_replaced_file_makes_every_api_say_so_and_the_log_once(tmp_path: Path)
     workspace_apply.apply(instance, TEAM, {})
     instance.database.close()
     with serving(tmp_path / "data", database) as (_, url):
-        (tmp_path / "keyrack.db").rename(tmp_path / "moved.db")
-        (tmp_path / "keyrack.db").write_bytes((tmp_path / "moved.db").read_bytes())
+        (tmp_path / "copy.db").write_bytes((tmp_path / "keyrack.db").read_bytes())
+        (tmp_path / "copy.db").rename(tmp_path / "keyrack.db")  # in one step, so that nobody reads half of it
         wait_until(lambda: status(url) == 503, "that the service is not ready")
         assert "was replaced" in plain_http.get(f"{url}/readyz").json()["detail"]
         olga = {"Authorization": "Bearer token-of-olga"}
