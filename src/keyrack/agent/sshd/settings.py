@@ -17,7 +17,7 @@ import stat
 import time
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from keyrack.agent.sshd import command_line, listening
+from keyrack.agent.sshd import command_line, keys_command, listening
 from keyrack.agent.sshd.listening import DEFAULT_CONFIG as DEFAULT_CONFIG
 from keyrack.agent.sshd.listening import Listener
 from keyrack.agent.sshd.places import HERE, Place
@@ -212,7 +212,7 @@ class Sshd:
     def keys_commands(self) -> List[str]:
         """The programs of every AuthorizedKeysCommand in its settings, as written."""
         said = (" ".join(line.values) for line in self.lines() if line.keyword == "authorizedkeyscommand")
-        return sorted({command for command in said if command not in ("", "none")})
+        return sorted({command for command in said if not keys_command.names_nobody(command)})
 
     def signature(self) -> Tuple[object, ...]:
         """A value that changes whenever a settings file or the program does, as another version may understand the same
