@@ -75,7 +75,7 @@ def status(url: str, path: str = "/readyz") -> int:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_database_that_is_away_and_one_that_refuses_are_told_apart(
+def test_an_unreachable_database_and_one_that_refuses_have_different_errors(
     workers: str, cluster: Cluster, tmp_path: Path
 ) -> None:
     for address, words in (

@@ -99,7 +99,7 @@ def test_an_end_that_was_shown_is_the_one_that_is_set(console: Service, olga: Pe
     assert f"{end:%Y-%m-%dT%H:%M:%S}" == fields["until"]
 
 
-def test_other_tags_of_a_host_show_who_gains_and_who_loses_by_them(console: Service, olga: Person) -> None:
+def test_changing_a_hosts_tags_shows_first_who_gains_and_who_loses_access(console: Service, olga: Person) -> None:
     alice = next(user for user in users.find(console.instance, KEYRACK) if user.name == "alice")
     host = servers.create(console.instance, KEYRACK, name="vault-1", address="192.0.2.78", tags=["vault"])
     system_users.create(console.instance, KEYRACK, host.id, username="www")
@@ -118,7 +118,7 @@ def test_other_tags_of_a_host_show_who_gains_and_who_loses_by_them(console: Serv
     assert servers.get(console.instance, KEYRACK, host.id).tags == ()
 
 
-def test_other_rights_say_what_somebody_may_then_and_no_longer(console: Service, olga: Person) -> None:
+def test_changing_a_persons_rights_shows_first_what_they_may_then(console: Service, olga: Person) -> None:
     users.create_user(console.instance, KEYRACK, name="ringo", role=Role.ADMIN)
     shown = olga.send("/rights/ringo", 200, seen="admin ", role="member")
     assert "ringo is admin and becomes member." in shown

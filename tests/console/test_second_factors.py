@@ -116,7 +116,7 @@ def test_dangerous_changes_ask_again(console: Service, later: list[timedelta]) -
         assert post(client, f"{HERE}/app").status_code == 200, "that holds for ten minutes"
 
 
-def test_a_name_typed_wrong_is_told_before_a_password_is_asked_for(console: Service, later: list[timedelta]) -> None:
+def test_a_mistyped_name_is_refused_before_a_password_is_asked_for(console: Service, later: list[timedelta]) -> None:
     with browser(console, "olga") as client:
         later[0] = timedelta(minutes=11)
         wrong = post(client, "/offboard/mallory", confirm="malory", reason="left")
