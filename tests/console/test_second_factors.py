@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.twofactor.totp import TOTP
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.console.conftest import COOKIE, session_of
-from tests.console.test_each_change import kept
+from tests.console.rows import kept
 from tests.console.test_sign_in import browser, form_token, sign_in
 from tests.services import Service
 
