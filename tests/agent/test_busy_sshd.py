@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from keyrack.agent.sshd.enforcement import TRYING, UNDONE, Enforcement
+from keyrack.agent.sshd.enforcement import Enforcement
+from keyrack.agent.sshd.enforcement_record import TRYING, UNDONE
 from keyrack.agent.state import Enrolment, StateFolder
 from keyrack.private_sshd import PrivateSshd
 from keyrack.protocol.host_document import HostDocument

@@ -20,7 +20,8 @@ from keyrack.agent.keys import unmanaged_keys as finding
 from keyrack.agent.keys.seen_files import SeenFiles
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd.login_check import LoginCheck
-from keyrack.agent.sshd.settings import Sshd, SshdSilent, split_values
+from keyrack.agent.sshd.settings import Sshd, SshdSilent
+from keyrack.agent.sshd.settings_text import split_values
 from keyrack.agent.state import StateFolder
 from keyrack.agent.system import account_names, as_account, programs
 from keyrack.protocol.report import AUTHORITY, COMMAND, KEY, UNREADABLE, ReportedKey

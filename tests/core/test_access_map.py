@@ -14,11 +14,11 @@ from keyrack.core.keys.access import Decision
 from keyrack.core.people import groups, users
 from keyrack.model import Role
 from keyrack.store import tables
-from keyrack.store.engine import prepared
 from keyrack.store.hosts import servers as server_rows
 from keyrack.store.per_server import batch
 from tests.core.conftest import Team, actor
 from tests.core.keys_for_tests import fresh_line
+from tests.statements import prepared_statements
 
 
 def hosts_of_every_kind(team: Team) -> None:
@@ -110,12 +110,8 @@ def test_a_map_of_more_hosts_asks_no_more(team: Team) -> None:
     hosts_of_every_kind(team)
 
     def questions(limit: int) -> int:
-        asked: list[str] = []
-        prepared.listeners.append(lambda sql, values: asked.append(sql))
-        try:
+        with prepared_statements() as asked:
             assert len(who_can.of_hosts(team.instance, team.owner, tag="odd", limit=limit).servers.items) == limit
-        finally:
-            prepared.listeners.pop()
         return len(asked)
 
     questions(4)  # what is remembered of seals is read once

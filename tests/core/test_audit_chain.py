@@ -29,7 +29,6 @@ from keyrack.model import Actor, EventFilter
 from keyrack.protocol import audit_tree
 from keyrack.store.audit import audit_log
 from keyrack.store.audit import events as stored_events
-from keyrack.store.engine import prepared
 from keyrack.store.sealing import event_seals
 from keyrack.store.tables import audit_checkpoints, audit_leaves, audit_nodes
 from keyrack.store.tables import events as held
@@ -37,6 +36,7 @@ from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 from tests.core.set_back import to_before
 from tests.core.undone_transaction import DatabaseInTransaction, Undo
+from tests.statements import prepared_statements
 
 ALTERATIONS = 1000 if os.environ.get("KEYRACK_LONG") else 40
 OPERATOR = actors.system_actor(channel="cli")
@@ -359,18 +359,9 @@ def test_what_was_signed_is_what_the_next_checkpoint_goes_on_from(log: Team) -> 
 def test_events_are_read_once_to_be_chained(log: Team) -> None:
     chained(log.instance)
     servers.create(log.instance, log.owner, name="later", address="192.0.2.9")
-    asked: list[str] = []
-
-    def note(statement: str, _values: Any) -> None:
-        if "events.summary" in statement and statement.startswith("SELECT"):
-            asked.append(statement)
-
-    prepared.listeners.append(note)
-    try:
+    with prepared_statements("events.summary") as asked:
         chain.extend(log.instance)
-    finally:
-        prepared.listeners.remove(note)
-    assert len(asked) == 1
+    assert len([statement for statement in asked if statement.startswith("SELECT")]) == 1
     assert outcome(log.instance).problem == ""
 
 

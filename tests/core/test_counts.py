@@ -19,12 +19,12 @@ from keyrack.core.people import users as people
 from keyrack.errors import Refusal
 from keyrack.model import Window
 from keyrack.store import tables
-from keyrack.store.engine import prepared
 from keyrack.store.keys import credential_lists
 from keyrack.store.keys import user_keys as key_rows
 from keyrack.store.people import users
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
+from tests.statements import each_prepared
 
 
 def rows_of(instance: Instance, table: Table) -> int:
@@ -144,12 +144,8 @@ def test_nothing_is_counted_again_before_anything_changed(team: Team, name: str)
     def left_out() -> bool:
         """Whether the list's statement, as it is asked now, did without its count."""
         asked: list[tuple[str, Any]] = []
-        listener = lambda sql, values: asked.append((sql, values))  # noqa: E731
-        prepared.listeners.append(listener)
-        try:
+        with each_prepared(lambda sql, values: asked.append((sql, values))):
             assert read(lambda connection: LISTS[name](connection, team).total) == 3
-        finally:
-            prepared.listeners.remove(listener)
         sql, values = asked[-1]
         explain = f"EXPLAIN (ANALYZE, COSTS off) {sql}"
         plan = "\n".join(read(lambda connection: connection.exec_driver_sql(explain, values).scalars().all()))

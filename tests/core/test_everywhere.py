@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import update
 
 from keyrack.core.audit import events
 from keyrack.core.hosts import documents, servers, system_users
@@ -19,10 +18,10 @@ from keyrack.model import EventFilter
 from keyrack.protocol import host_document
 from keyrack.ssh.public_key import fingerprint_of
 from keyrack.store import tables
-from keyrack.store.engine import prepared
 from keyrack.store.sealing import sums
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
+from tests.statements import all_statements
 
 WEB = {"tag": "web"}
 
@@ -63,29 +62,6 @@ def lets_in(team: Team, server_id: int, line: str) -> bool:
 def refuses(team: Team, server_id: int, line: str) -> bool:
     """Whether a host is told to refuse a key."""
     return " ".join(line.split()[:2]) in document(team, server_id).revoked
-
-
-@contextmanager
-def counted(team: Team) -> Iterator[list[str]]:
-    """The statements sent to the database meanwhile; one run with many values is one."""
-    sent: list[str] = []
-
-    def note(conn: Any, cursor: Any, statement: str, *_: Any) -> None:
-        sent.append(statement)
-
-    def note_prepared(statement: str, values: Any) -> None:
-        sent.append(statement)
-
-    engines = {team.instance.database.read(lambda c: c.engine), team.instance.database.write(lambda c: c.engine)}
-    for engine in engines:
-        event.listen(engine, "before_cursor_execute", note)
-    prepared.listeners.append(note_prepared)
-    try:
-        yield sent
-    finally:
-        prepared.listeners.remove(note_prepared)
-        for engine in engines:
-            event.remove(engine, "before_cursor_execute", note)
 
 
 def test_one_call_adds_revokes_and_is_the_same_a_second_time(team: Team) -> None:
@@ -239,7 +215,7 @@ def test_statements_do_not_grow_with_the_servers(team: Team, name: str) -> None:
             grants.give_named(team.instance, team.owner, user="alice", tag="web", system_user="deploy")
             users.change(team.instance, team.owner, team.member_user.id, enabled=False)
             users.change(team.instance, team.owner, team.member_user.id, enabled=True)
-        with counted(team) as sent:
+        with all_statements() as sent:
             COMMANDS[name](team, line)
         counts.append(len(sent))
         everywhere.revoke(team.instance, team.owner, "all", label="bot")

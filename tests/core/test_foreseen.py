@@ -18,7 +18,7 @@ from keyrack.errors import Refusal
 from keyrack.model import Credential
 from keyrack.store import tables
 from keyrack.store.database import lock_workspace
-from keyrack.store.engine import fibers, group_commit, prepared
+from keyrack.store.engine import fibers, group_commit
 from keyrack.store.engine.pipeline import _Pipeline
 from keyrack.store.engine.postgresql_writer import PostgresqlWriter
 from keyrack.store.hosts import lineage, servers
@@ -27,6 +27,7 @@ from keyrack.store.sealing import event_seals, sealed
 from keyrack.store.sealing.seals import Seen
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
+from tests.statements import prepared_statements
 
 
 def adding(team: Team, label: str, line: str = "", server_id: int = 0) -> Callable[[], Credential]:
@@ -113,34 +114,18 @@ def test_their_questions_are_waited_for_once(at_work: Team, monkeypatch: pytest.
     assert is_whole(at_work)
 
 
-def test_a_server_is_written_once_for_those_that_follow_each_other(
-    at_work: Team, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written: list[str] = []
-
-    def noted(statement: str, _values: Any) -> None:
-        if "UPDATE servers" in statement:
-            written.append(statement)
-
+def test_a_server_is_written_once_for_those_that_follow_each_other(at_work: Team) -> None:
     calls = [adding(at_work, f"laptop-{number}") for number in range(12)]
-    monkeypatch.setattr(prepared, "listeners", [*prepared.listeners, noted])
-    found = concurrently(at_work, *calls)
-    monkeypatch.undo()
+    with prepared_statements("UPDATE servers") as written:
+        found = concurrently(at_work, *calls)
     assert len(written) <= 3, "the first one, and the others"
     assert sorted(one.revision for one in found) == list(range(found[0].revision, found[0].revision + 12))
     assert revision(at_work) == max(one.revision for one in found)
     assert is_whole(at_work)
 
 
-def test_the_tree_is_written_once_for_keys_of_users_that_come_together(
-    at_work: Team, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_tree_is_written_once_for_keys_of_users_that_come_together(at_work: Team) -> None:
     """Also beside a command that reads it, of which one was refused, and one on a server in between."""
-    written: list[str] = []
-
-    def noted(statement: str, _values: Any) -> None:
-        if "INTO access_tree" in statement:
-            written.append(statement)
 
     def entering(title: str, line: str = "") -> Callable[[], Any]:
         key = line or fresh_line()
@@ -148,9 +133,8 @@ def test_the_tree_is_written_once_for_keys_of_users_that_come_together(
 
     line = fresh_line()
     calls = [entering("mine", line), *(entering(f"own-{number}") for number in range(8)), adding(at_work, "a")]
-    monkeypatch.setattr(prepared, "listeners", [*prepared.listeners, noted])
-    found = concurrently(at_work, *calls, entering("again", line), entering("last"))
-    monkeypatch.undo()
+    with prepared_statements("INTO access_tree") as written:
+        found = concurrently(at_work, *calls, entering("again", line), entering("last"))
     assert [type(one).__name__ for one in found] == [*["UserKey"] * 9, "Credential", "Refusal", "UserKey"]
     assert len(written) == 1
 

@@ -15,6 +15,7 @@ from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.engine import fibers, group_commit, prepared
 from keyrack.store.engine.prepared import Statement, placeholder
 from keyrack.store.tables import instance_facts
+from tests.statements import prepared_statements
 
 Command = Callable[[Connection], Any]
 
@@ -57,15 +58,8 @@ def database(postgresql_url: str) -> Iterator[Database]:
 @pytest.fixture
 def turns() -> Iterator[list[str]]:
     """What took the lock, once for each transaction."""
-    seen: list[str] = []
-
-    def note(statement: str, _values: Any) -> None:
-        if "pg_advisory_xact_lock" in statement:
-            seen.append(statement)
-
-    prepared.listeners.append(note)
-    yield seen
-    prepared.listeners.remove(note)
+    with prepared_statements("pg_advisory_xact_lock") as sent:
+        yield sent
 
 
 def made(database: Database, *commands: Command) -> list[Any]:

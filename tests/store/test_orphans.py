@@ -18,8 +18,8 @@ from sqlalchemy import Connection
 
 from keyrack.store.database import Database
 from keyrack.store.engine import orphans
+from keyrack.store.engine.execute import send
 from keyrack.store.engine.orphans import OrphanedSessions
-from keyrack.store.engine.prepared import send
 from tests.services import TEAM, running, settings_for
 from tests.store.test_postgresql import names, put
 from tests.waiting import wait_until

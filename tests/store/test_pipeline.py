@@ -13,7 +13,8 @@ from sqlalchemy.exc import IntegrityError
 from keyrack.store.database import Database
 from keyrack.store.engine import pipeline
 from keyrack.store.engine.connect import DatabaseAltered
-from keyrack.store.engine.prepared import Statement, placeholder, prepared, savepoint
+from keyrack.store.engine.execute import savepoint
+from keyrack.store.engine.prepared import Statement, placeholder, prepared
 from keyrack.store.tables import instance_facts
 
 _put = Statement(

@@ -19,8 +19,9 @@ from keyrack.store.changes import announce, changes
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.engine import listen, migrate, postgresql_session
 from keyrack.store.engine.connect import DatabaseFull, DatabaseRefused, DatabaseUnusable
+from keyrack.store.engine.execute import savepoint
 from keyrack.store.engine.prepared import Row as PreparedRow
-from keyrack.store.engine.prepared import prepared, savepoint
+from keyrack.store.engine.prepared import prepared
 from keyrack.store.hosts import servers
 from keyrack.store.rows import Records
 from keyrack.store.sealing import sums

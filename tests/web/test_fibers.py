@@ -17,11 +17,12 @@ import uvloop
 from greenlet import getcurrent
 from sqlalchemy import text
 
-from keyrack.store.engine import fibers, group_commit, prepared
+from keyrack.store.engine import fibers, group_commit
 from keyrack.web.callers import Caller
 from keyrack.web.fair_queueing import FairScheduler
 from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM, Service, running, settings_for
+from tests.statements import each_prepared
 from tests.waiting import wait_until
 from tests.web.test_nonblocking import KEYS, askers
 from tests.web.test_runcloud import add as add_credential
@@ -70,11 +71,8 @@ def turns_taken() -> Iterator[list[Any]]:
         if "pg_advisory_xact_lock" in statement and 1 in values.values():
             seen.append(values)
 
-    prepared.listeners.append(note)
-    try:
+    with each_prepared(note):
         yield seen
-    finally:
-        prepared.listeners.remove(note)
 
 
 def test_short_calls_are_handed_to_no_thread(team: Service) -> None:

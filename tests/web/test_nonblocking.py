@@ -20,13 +20,13 @@ from keyrack.core.keys import credentials
 from keyrack.core.people.actors import system_actor
 from keyrack.store import tables, unchanged
 from keyrack.store.database import Database, TookLonger, WouldBlock
-from keyrack.store.engine import prepared
 from keyrack.store.engine.nonblocking import unchanged_answers
 from keyrack.store.keys import credential_lists
 from keyrack.store.keys import credentials as credential_rows
 from keyrack.store.people import tokens
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service, running, settings_for
+from tests.statements import each_prepared
 from tests.waiting import wait_until
 from tests.web.test_native import call
 from tests.web.test_runcloud import add as add_credential
@@ -58,11 +58,8 @@ def askers() -> Iterator[set[str]]:
     def note(_statement: str, _values: Any) -> None:
         seen.add(threading.current_thread().name)
 
-    prepared.listeners.append(note)
-    try:
+    with each_prepared(note):
         yield seen
-    finally:
-        prepared.listeners.remove(note)
 
 
 @pytest.fixture
@@ -109,8 +106,7 @@ def test_what_was_answered_is_asked_again_once_anything_was_written(team: Servic
 
     assert shown() == (200, 1)
     other = app.open_instance(team.instance.settings)
-    prepared.listeners.append(note)
-    try:
+    with closing(other.database), each_prepared(note):
         for _ in range(20):  # the service itself may write meanwhile
             asked.clear()
             assert shown() == (200, 1)
@@ -120,9 +116,6 @@ def test_what_was_answered_is_asked_again_once_anything_was_written(team: Servic
         credentials.delete(other, system_actor(1), 1, 1)
         assert shown() == (404, 0)
         assert asked
-    finally:
-        prepared.listeners.remove(note)
-        other.database.close()
 
 
 def test_calls_of_one_round_see_one_instant_and_nobody_later(team: Service) -> None:

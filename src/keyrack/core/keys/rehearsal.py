@@ -19,7 +19,7 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.model import Actor, Server
 from keyrack.store import changes
-from keyrack.store.engine.prepared import savepoint
+from keyrack.store.engine.execute import savepoint
 from keyrack.store.hosts import servers
 from keyrack.store.sealing import sums
 
