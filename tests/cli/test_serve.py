@@ -109,6 +109,24 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in listed if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
+def test_a_worker_that_takes_long_to_load_is_not_taken_for_hung(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = "import sys, time\nif '--multiprocessing-fork' in sys.argv: time.sleep(6)\n"
+    (tmp_path / "sitecustomize.py").write_text(slow, "utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with serving(tmp_path / "data", cluster.create_database(), "--workers", "2") as (process, _):
+        log = tmp_path / "data" / "log"
+        wait_until(lambda: log.read_text().count("fsync = off") == 2, "what each of both says as it begins")
+        assert "is replaced" not in log.read_text()
+        stopped = children(process.pid)[0]
+        os.kill(stopped, signal.SIGSTOP)
+        wait_until(lambda: stopped not in children(process.pid), "another one in place of one that stands still")
+    said = [line for line in log.read_text().splitlines() if "is replaced" in line]
+    assert len(said) == 1
+    assert f"pid={stopped} why='it did not answer'" in said[0]
+
+
 def test_a_worker_that_starts_anew_waits_for_a_database_that_is_away(durable_cluster: Cluster, tmp_path: Path) -> None:
     database = durable_cluster.create_database()
     with serving(tmp_path / "data", database, "--workers", "2") as (process, url):

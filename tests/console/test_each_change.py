@@ -7,16 +7,15 @@ from collections.abc import Iterator, Mapping
 
 import httpx2
 import pytest
-from sqlalchemy import Connection, select
 
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.keys import grants, user_keys
 from keyrack.core.people import actors, users
 from keyrack.model import Role
-from keyrack.store import tables
 from keyrack.web.console.api import PAGES
 from keyrack.web.console.visits import FIRST_PRESS, ConsolePage
 from tests.console.first_presses import AT_FIRST, Example, first_presses
+from tests.console.rows import kept
 from tests.console.test_pages import KEYRACK, Person
 from tests.core.keys_for_tests import fresh_line
 from tests.plain_http import PLAIN
@@ -24,22 +23,6 @@ from tests.services import Service
 
 CHANGES = [page for page in PAGES if page.method != "GET"]
 GETS = {page.path for page in PAGES if page.method == "GET"}
-# What is noted beside requests, whatever they ask for.
-NOTED = {"web_sessions", "audit_checkpoints", "audit_leaves", "daily_tallies", "instance_facts"}
-# How far events were sent.
-NOTED |= {"webhooks", "webhook_deliveries"}
-# How the rows of other tables are sealed, brought up to date beside requests.
-NOTED |= {"access_tree"}
-
-
-def kept(console: Service) -> dict[str, str]:
-    """Everything that the database holds, by table."""
-    names = sorted(set(tables.metadata.tables) - NOTED)
-
-    def ask(connection: Connection) -> dict[str, str]:
-        return {name: repr(connection.execute(select(tables.metadata.tables[name])).all()) for name in names}
-
-    return console.instance.database.read(ask)
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from keyrack.errors import Refusal
 from keyrack.model import Actor
 from keyrack.store.people import workspaces
 from keyrack.store.tables import key_policies, metadata
+from tests.core.all_damaged_rows import damaged
 from tests.core.keys_for_tests import fresh_line, records
 
 FILE = """
@@ -60,6 +61,7 @@ tag = "web"
 system_user = "root"
 """
 SECRETS = {"ALICE": "alice's password"}
+HIGH = 2_000_000_000
 
 
 def bearer(instance: Instance, secret: str) -> Actor | None:
@@ -470,6 +472,25 @@ def test_a_new_workspace_gives_servers_the_ids_that_they_had(instance: Instance)
     for number in range(5):
         done = workspace_apply.apply(instance, numbered + f'[[repositories]]\npath = "acme/more-{number}"\n', SECRETS)
         assert done == [f"create repository acme/more-{number}: no members"]
+
+
+def test_ids_as_high_as_any_that_are_taken_stand_beside_low_ones(instance: Instance) -> None:
+    numbered = FILE.replace('name = "web-1"\n', f'name = "web-1"\nid = {HIGH}\n').replace(
+        "id = 4242\n", f"id = {HIGH}\n"
+    )
+    low = """
+[[servers]]
+name = "web-2"
+id = 5
+address = "192.0.2.11"
+[[repositories]]
+path = "acme/two"
+id = 5
+members = [{ user = "alice", role = "viewer" }]
+"""
+    workspace_apply.apply(instance, numbered + low, SECRETS)
+    assert damaged(instance, actors.system_actor(1)) == []
+    assert workspace_apply.apply(instance, numbered + low, SECRETS) == []
 
 
 SEVERAL = """

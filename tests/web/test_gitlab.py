@@ -82,6 +82,10 @@ def test_administrators_find_keys_and_give_them_to_others(team: Service, alice: 
         assert (caught.value.response_code, caught.value.error_message) == (404, "404 Key Not Found")
         assert [key.title for key in alice.user.keys.list(get_all=True)] == ["from olga"]  # type: ignore[union-attr]
         person.keys.delete(added.id)
+        end = (datetime.now(UTC) + timedelta(days=30)).replace(microsecond=0)
+        ending = person.keys.create({"title": "a month", "key": fresh_line(), "expires_at": end.isoformat()})
+        assert datetime.fromisoformat(ending.expires_at) == end
+        person.keys.delete(ending.id)
     assert alice.user.keys.list(get_all=True) == []  # type: ignore[union-attr]
 
 
@@ -156,6 +160,9 @@ def test_pages_have_gitlabs_headers_and_python_gitlab_follows_them(team: Service
     names = ("X-Total", "X-Total-Pages", "X-Page", "X-Per-Page", "X-Next-Page", "X-Prev-Page")
     assert [answer.headers[name] for name in names] == ["5", "3", "2", "2", "3", "1"]
     assert set(answer.links) == {"first", "prev", "next", "last"}
+    sought = team.call("GET", "/api/v4/users?username=alice&per_page=1", headers=headers)
+    first = team.call("GET", sought.links["first"]["url"].removeprefix(team.url), headers=headers)
+    assert [one["username"] for one in first.json()] == ["alice"], first.text
     last = team.call("GET", "/api/v4/user/keys?page=3&per_page=2", headers=headers)
     assert last.headers["X-Next-Page"] == ""
     assert team.call("GET", "/api/v4/user/keys?page=0", headers=headers).status_code == 400
