@@ -11,7 +11,8 @@ import os
 from typing import Dict, List, Mapping, Tuple
 
 from keyrack.agent.sshd import keys_command
-from keyrack.agent.sshd.settings import Effective, read_lines
+from keyrack.agent.sshd.settings import Effective
+from keyrack.agent.sshd.settings_text import read_lines
 from keyrack.ssh.quotes import quote_setting
 
 HEADER = "# Written by Keyrack; changes here are lost. Ask Keyrack for a change, or: keyrack-agent uninstall\n"
