@@ -40,7 +40,7 @@ ELSEWHERE = Ends(EndForm.LOCAL, ((moment(SOON), "20260701090000"), (moment(LATER
 ABSENT = Ends(EndForm.ABSENT, ended=frozenset([moment(SOON)]))
 
 
-def test_each_form_stands_in_its_lines() -> None:
+def test_each_form_of_an_end_is_written_into_lines() -> None:
     assert file(Ends()).count(b'expiry-time="20260701125959Z"') == 1
     assert file(LOCAL).count(b'expiry-time="20260701150000"') == 1
     assert b'"20260701' not in file(ABSENT)
@@ -70,7 +70,7 @@ def test_a_file_that_somebody_changed_is_told_from_one_with_other_ends() -> None
         assert not differ_by_ends(found, wanted, whole)
 
 
-def test_the_next_end_is_one_that_the_agent_must_see_to() -> None:
+def test_the_next_end_counts_only_those_that_sshd_does_not_enforce() -> None:
     assert next_end(DOCUMENT, Ends()) == float("inf")
     assert next_end(DOCUMENT, Ends(EndForm.ABSENT)) == moment(SOON) - EARLY_SECONDS
     assert next_end(DOCUMENT, ABSENT) == moment(LATER) - EARLY_SECONDS

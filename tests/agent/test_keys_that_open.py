@@ -122,7 +122,9 @@ def host() -> Iterator[Host]:
         ("AuthorizedKeysFile .ssh/old\n", "AuthorizedKeysFile .ssh/old\nPubkeyAcceptedAlgorithms rsa-sha2-512\n"),
     ],
 )
-def test_a_key_counts_until_sshd_has_read_that_it_does_not(host: Host, settings: str, changed: str) -> None:
+def test_a_key_is_in_force_until_sshd_has_read_the_settings_that_exclude_it(
+    host: Host, settings: str, changed: str
+) -> None:
     put(host.home / ".ssh" / "old", f"{host.key.public}\n")
     host.write(settings)
     host.start()

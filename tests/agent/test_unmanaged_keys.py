@@ -76,7 +76,7 @@ def of(found: list[ReportedKey], name: str) -> list[ReportedKey]:
 
 
 @needs_root
-def test_a_loud_account_hides_nobody(homes: dict[str, Path], tmp_path: Path) -> None:
+def test_an_account_with_very_many_keys_hides_no_other(homes: dict[str, Path], tmp_path: Path) -> None:
     """Lines without end in one account's file push nothing of another out of a report; that is said."""
     put(homes[LOUD] / ".ssh" / "authorized_keys", "".join(f"{public_key()} junk\n" for _ in range(50)) * 60)
     second = homes[LOUD] / ".ssh" / "authorized_keys2"
@@ -262,7 +262,7 @@ def test_an_sshd_that_does_not_answer_for_an_account_is_asked_again(
 
 @needs_root
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ELOOP])
-def test_every_error_but_absence_is_no_answer(
+def test_every_error_but_absence_is_reported(
     homes: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """As file systems of a network give them when their server is away."""
@@ -520,7 +520,7 @@ def test_quotes_are_read_as_sshd_reads_them(homes: dict[str, Path], tmp_path: Pa
         ("", []),
     ],
 )
-def test_words_of_a_setting(text: str, words: list[str]) -> None:
+def test_values_of_a_setting_are_split_as_sshd_does(text: str, words: list[str]) -> None:
     assert list(split_values(text)) == words
 
 

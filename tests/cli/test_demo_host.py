@@ -68,7 +68,7 @@ def test_killed_parts_come_back(folder: Path, service: SmallService) -> None:
         wait_until(lambda: client.login(key).returncode == 0, "a login after sshd came back")
 
 
-def test_nothing_is_left_running(folder: Path, service: SmallService) -> None:
+def test_a_stopped_demo_host_leaves_nothing_running(folder: Path, service: SmallService) -> None:
     with agent_host(folder, service.url, "t0ken") as (host, _):
         pids = [int(pid) for pid in (host.directory / "running").read_text().split()]
         assert len(pids) == 2

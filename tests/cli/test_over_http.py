@@ -457,7 +457,7 @@ def test_an_answer_that_breaks_off_anywhere_is_an_error(home: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n"])
-def test_an_answer_that_dribbles_is_given_up(home: Path, monkeypatch: Any, head: bytes) -> None:
+def test_a_response_that_trickles_in_is_given_up(home: Path, monkeypatch: Any, head: bytes) -> None:
     """No single wait is long: the whole would never end."""
     monkeypatch.setattr(over_http, "WHOLE_SECONDS", 0.5)
     with endless_answer(head) as port:

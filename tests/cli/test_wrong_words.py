@@ -216,7 +216,7 @@ def test_an_agent_whose_help_cannot_be_written_says_so(buffered: bool) -> None:
 
 
 @pytest.mark.parametrize(("words", "status"), [("nothing", 2), ("grants renew 1", 1), ("hosts list --data /none", 1)])
-def test_an_error_whose_line_cannot_be_written_keeps_its_status(tmp_path: Path, words: str, status: int) -> None:
+def test_an_error_that_cannot_be_printed_keeps_its_exit_status(tmp_path: Path, words: str, status: int) -> None:
     with open("/dev/full", "wb") as full:
         ended = subprocess.run(
             [*PROGRAM, *words.split()],

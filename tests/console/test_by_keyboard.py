@@ -31,7 +31,7 @@ def keys(page: Page) -> Keyboard:
     return Keyboard(page)
 
 
-def test_the_first_visit(page: Page, keys: Keyboard, console: Service, host: Host) -> None:
+def test_the_first_visit_is_made_by_keyboard_alone(page: Page, keys: Keyboard, console: Service, host: Host) -> None:
     alice = person(console, "alice")
     grants.give(console.instance, KEYRACK, user_id=alice.id, server_id=1, system_user="deploy")
     page.goto("/login")

@@ -260,7 +260,7 @@ def test_a_person_who_lost_the_right_to_send_a_form_is_not_sent_to_its_page(
     expect(page.get_by_label("Why")).to_have_value("a long reason")
 
 
-def test_no_way_leads_back_to_a_form_of_what_is_gone(page: Page, console: Service, signed_in: SignedIn) -> None:
+def test_a_form_of_something_deleted_is_not_offered_again(page: Page, console: Service, signed_in: SignedIn) -> None:
     made = servers.create(console.instance, KEYRACK, name="short-lived", address="192.0.2.61")
     signed_in(page, "olga").goto(f"/hosts/{made.id}/change")
     page.get_by_label("Name", exact=True).fill("renamed")

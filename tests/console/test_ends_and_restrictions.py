@@ -97,7 +97,7 @@ def test_a_wrong_address_leads_on_where_one_is_signed_in(page: Page, signed_in: 
     expect(page.get_by_role("navigation", name="Console", exact=True).get_by_role("link", name="Hosts")).to_be_visible()
 
 
-def test_a_page_that_is_not_ones_own_leads_on_too(page: Page, signed_in: SignedIn) -> None:
+def test_a_page_that_one_may_not_see_still_has_the_navigation(page: Page, signed_in: SignedIn) -> None:
     signed_in(page, "alice")
     answer = page.goto("/webhooks")
     assert answer is not None

@@ -172,7 +172,7 @@ def test_a_grant_to_break_glass_is_marked_and_given_another_end(console: Service
     assert grants.get(console.instance, KEYRACK, made.id).expires_at is not None
 
 
-def test_the_alarm_of_broken_glass_leads_to_where_the_login_is_ended(
+def test_the_alarm_of_a_break_glass_login_links_to_where_it_is_ended(
     console: Service, people: dict[str, Person]
 ) -> None:
     line = fresh_line()

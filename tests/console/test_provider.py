@@ -225,7 +225,7 @@ def test_a_first_sign_in_in_two_tabs_at_once_succeeds_in_both(console: Service) 
             assert len(set(threads.map(come, [f"twice-{number}"] * 4))) == 1
 
 
-def test_nobody_becomes_somebody_by_a_name(console: Service, provider: Provider) -> None:
+def test_a_name_at_the_provider_gives_nobody_an_existing_account(console: Service, provider: Provider) -> None:
     with browser(console) as client:
         answer = through(client, provider, sub="evil", preferred_username="olga", groups=["ssh-admins"])
         assert answer.status_code == 403

@@ -97,7 +97,7 @@ def test_a_form_of_another_origin_is_refused_whatever_that_is(console: Service, 
         assert COOKIE not in client.cookies
 
 
-def test_the_cookie_is_out_of_reach(console: Service) -> None:
+def test_the_session_cookie_is_protected(console: Service) -> None:
     with browser(console) as client:
         answer = sign_in(client, "olga", "olga's password")
         said = [value for value in answer.headers.get_list("set-cookie") if value.startswith(f"{COOKIE}=")]
@@ -126,7 +126,7 @@ def test_over_tls_the_cookie_is_bound_to_the_host(console: Service) -> None:
         object.__setattr__(settings, "public_url", "")
 
 
-def test_no_password_is_taken_in_the_clear(console: Service) -> None:
+def test_no_password_is_accepted_over_plain_http(console: Service) -> None:
     with browser(console) as client:
         answer = client.get("/login", headers={"Host": "keys.example.org"})
         assert answer.status_code == 403
@@ -134,7 +134,7 @@ def test_no_password_is_taken_in_the_clear(console: Service) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/login", "/logout", "/nothing-here"])
-def test_every_answer_says_what_may_act_in_it(console: Service, path: str) -> None:
+def test_every_page_has_a_content_security_policy(console: Service, path: str) -> None:
     with browser(console, "olga") as client:
         answer = client.get(path)
     policy = answer.headers["content-security-policy"]

@@ -426,7 +426,7 @@ def test_proofs_hold_for_whoever_checks_them_himself(log: Team) -> None:
     assert audit_tree.extends(checkpoint.size, checkpoint.root, later.size, later.root, path)
 
 
-def test_a_checkpoint_that_cannot_be_read_is_named_to_who_asks_for_a_proof(log: Team) -> None:
+def test_a_damaged_checkpoint_is_named_when_a_proof_is_asked_for(log: Team) -> None:
     row = {"size": 10**6, "text": "nothing", "signature": "nothing", "at": log.instance.now()}
     log.instance.database.write(lambda connection: connection.execute(audit_checkpoints.insert().values(row)))
     event = events.find(log.instance, log.owner, limit=1).items[0]

@@ -252,7 +252,7 @@ def test_a_line_that_is_kept_follows_what_changes(team: Team) -> None:
     assert {key["name"] for key in told(team)["frozen"]["deploy"]} == {"a"}
 
 
-def test_the_text_is_the_one_text_of_what_it_says(team: Team) -> None:
+def test_a_document_put_together_of_kept_parts_is_the_same_text(team: Team) -> None:
     """Parts of it are kept and put together; whole or in parts it is the same."""
     add(team, 'a "name" é', fresh_line(), expires_at=team.instance.now() + timedelta(hours=1))
     add(team, "b", fresh_line(), restrictions={"command": "true"})

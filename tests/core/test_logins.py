@@ -80,7 +80,7 @@ def test_a_batch_of_logins_counts_once_however_often_it_is_reported(team: Team) 
     assert len(told(team)) == 3
 
 
-def test_a_host_that_never_stops_telling_is_counted(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_reports_without_end_is_counted(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logins, "MAX_PER_HOUR", 3)
     line = fresh_line()
     for name in "abcd":

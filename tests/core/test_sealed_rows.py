@@ -156,7 +156,7 @@ def of_mallory(world: World, **values: Any) -> Any:
     return update(tables.users).where(tables.users.c.id == world.mallory.id).values(**values)
 
 
-def test_nobody_makes_himself_more_in_the_database(world: World) -> None:
+def test_rights_changed_in_the_database_do_not_count(world: World) -> None:
     assert world.role(world.token) is Role.MEMBER
     for values in ({"role": "owner"}, {"policies": ["*"]}, {"name": "olga2"}):
         world.alter(of_mallory(world, **values))

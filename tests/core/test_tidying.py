@@ -60,7 +60,7 @@ def obey(team: Team) -> None:
     reports.ingest(team.instance, team.server, {"revision": signed.revision, "state": "applied"})
 
 
-def test_the_log_goes_back_as_far_as_is_set_and_says_what_went(team: Team) -> None:
+def test_the_log_is_kept_as_long_as_is_set_and_says_what_was_deleted(team: Team) -> None:
     count = events.find(team.instance, team.owner, limit=1).total
     assert count > 3
     assert clear(later(team.instance, 1095 * DAY)) == {}

@@ -338,7 +338,7 @@ def test_an_incomplete_scan_marks_no_key_as_gone(team: Team, more: dict[str, Any
     assert any("was taken out of" in summary for summary in told_events(team))
 
 
-def test_the_first_found_key_of_a_host_is_named(team: Team) -> None:
+def test_the_first_unmanaged_key_of_a_host_is_named(team: Team) -> None:
     tell(team)
     by_hand = entry(fresh_line("by_hand"), username="root", path="/root/.ssh/authorized_keys")
     tell(team, by_hand)

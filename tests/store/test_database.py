@@ -305,7 +305,7 @@ def test_a_database_opened_and_never_used_closes(database_url: str) -> None:
     Database.open(database_url).close()
 
 
-def test_an_error_does_not_tell_the_values(database: Database) -> None:
+def test_a_database_error_does_not_show_values(database: Database) -> None:
     database.write(put("a", "an-open-secret"))
     with pytest.raises(IntegrityError) as caught:
         database.write(put("a", "an-open-secret"))

@@ -80,7 +80,7 @@ def test_a_restart_in_the_middle_is_survived(durable_cluster: Cluster) -> None:
         wait_until(lambda: 9 in heard, "the listener to hear again")
 
 
-def test_a_connection_that_breaks_within_a_savepoint_is_said_to_be_broken(postgresql_url: str) -> None:
+def test_a_connection_that_breaks_within_a_savepoint_is_reported_as_broken(postgresql_url: str) -> None:
     def command(conn: Connection) -> None:
         with savepoint(conn), savepoint(conn):
             conn.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
@@ -120,7 +120,7 @@ def test_connections_that_died_unnoticed_are_replaced_without_an_error(postgresq
         assert database.read(names) == {"a", "b"}
 
 
-def test_a_connection_that_dies_among_several_commands_is_said_to_be_away(postgresql_url: str) -> None:
+def test_a_connection_that_dies_among_several_commands_counts_as_unavailable(postgresql_url: str) -> None:
     """As when the server is killed while a workspace file is applied: many commands in one transaction."""
 
     def several(conn: Connection) -> None:
@@ -313,7 +313,7 @@ def test_commands_that_undo_each_other_are_run_again(postgresql_url: str) -> Non
         assert len(values) == 1
 
 
-def test_a_change_that_nobody_notified_of_is_found_by_polling(postgresql_url: str) -> None:
+def test_a_change_without_a_notification_is_found_by_polling(postgresql_url: str) -> None:
     heard: set[int] = set()
     with Database.open(postgresql_url) as database, Database.open(postgresql_url) as silent:
         database.listen(heard.update)

@@ -377,7 +377,7 @@ def test_blanks_behind_a_value_are_no_part_of_it(team: Service, blanks: bytes) -
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "identity, gzip", "x"])
-def test_a_coding_counts_where_a_body_does(team: Service, coding: str) -> None:
+def test_a_content_coding_counts_only_where_a_body_does(team: Service, coding: str) -> None:
     headers = {"Authorization": "Bearer token-of-olga", "X-Auth-Token": "token-of-alice", "Content-Encoding": coding}
     packed = gzip.compress(b'{"title": "x"}')
     for path, status in (("/v4/user/keys", 400), ("/api/v3/servers", 422), ("/api/v4/user/keys", 400)):
@@ -455,7 +455,7 @@ ASKED = (
 )
 
 
-def test_a_fault_of_ours_is_no_reason_to_try_again(team: Service) -> None:
+def test_an_internal_error_does_not_ask_to_try_again(team: Service) -> None:
     for table in ("tokens", "servers"):
         statement = f"ALTER TABLE {table} RENAME TO x{table}"
         team.instance.database.write(partial(Connection.exec_driver_sql, statement=statement))

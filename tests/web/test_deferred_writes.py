@@ -146,7 +146,7 @@ def test_a_tree_that_others_changed_is_found_before_anything_is_kept(acme: Team)
     assert commits(acme) == before
 
 
-def test_the_end_of_a_transaction_that_cannot_be_written_loses_it_and_nothing_more(
+def test_deferred_writes_that_fail_lose_their_transaction_and_nothing_more(
     acme: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:

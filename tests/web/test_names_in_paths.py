@@ -49,7 +49,7 @@ def test_a_name_that_reads_like_another_or_like_a_folder_is_refused(
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", " x"])
-def test_iam_makes_none_either(unchanged_team: Service, name: str) -> None:
+def test_iam_refuses_such_a_name_too(unchanged_team: Service, name: str) -> None:
     answer = unchanged_team.call(
         "POST", "/v3/users", headers={"X-Auth-Token": OLGA}, json={"user": {"name": name, "password": "a password"}}
     )
@@ -57,7 +57,7 @@ def test_iam_makes_none_either(unchanged_team: Service, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["Ada Lovelace", "o'hara", "a@example.org", "žofie", "李", "x.y", "..."])
-def test_names_of_people_are_taken(team: Service, name: str) -> None:
+def test_names_of_people_in_any_script_are_accepted(team: Service, name: str) -> None:
     made = team.call("PUT", f"{BASE}/people/{name}", token=OLGA, json={})
     assert (made.status_code, made.json()["name"]) == (200, name)
     assert team.call("GET", f"{BASE}/people/{name}", token=OLGA).status_code == 200
@@ -85,7 +85,7 @@ def test_a_wrong_query_parameter_is_refused_in_plain_words(unchanged_team: Servi
         assert (answer.status_code, answer.json()["error"]["message"]) == (422, words)
 
 
-def test_nobody_is_called_by_the_word_for_oneself(unchanged_team: Service) -> None:
+def test_no_user_is_named_me(unchanged_team: Service) -> None:
     """Such a user could be neither seen, changed nor removed at /people/me."""
     asked = {"user": {"name": "me", "password": "a long password"}}
     answer = unchanged_team.call("POST", "/v3/users", headers={"X-Auth-Token": OLGA}, json=asked)
@@ -96,7 +96,7 @@ def test_nobody_is_called_by_the_word_for_oneself(unchanged_team: Service) -> No
     assert "stands for whoever asks" in refused.value.message
 
 
-def test_no_workspace_is_one_blank_from_another(unchanged_team: Service) -> None:
+def test_blanks_around_a_workspaces_name_are_ignored(unchanged_team: Service) -> None:
     """A blank behind a name in the file made a second workspace, and everything in it anew."""
     for name in ("acme ", " acme", "acme\u00a0"):
         with pytest.raises(Refusal) as refused:
@@ -174,7 +174,7 @@ WITH_BLANKS = ["web-1 ", " web-1", "web-1\u00a0", "web  1", "web\u00a01", "web\u
     ],
 )
 @pytest.mark.parametrize("name", WITH_BLANKS)
-def test_no_new_name_is_blanks_alone_from_another(
+def test_a_new_name_that_differs_by_blanks_alone_is_refused(
     unchanged_team: Service, method: str, path: str, body: dict[str, Any], field: str | None, name: str
 ) -> None:
     named = body if field is None else {**body, field: name}
@@ -184,7 +184,7 @@ def test_no_new_name_is_blanks_alone_from_another(
 
 
 @pytest.mark.parametrize("name", WITH_BLANKS)
-def test_no_file_makes_a_name_that_is_blanks_alone_from_another(unchanged_team: Service, name: str) -> None:
+def test_a_name_in_a_file_that_differs_by_blanks_alone_is_refused(unchanged_team: Service, name: str) -> None:
     token = 'tokens = [{ name = "laptop", token = "token-of-alice"'
     for text in (
         f'{TEAM}[[projects]]\nname = "{name}"\n',

@@ -104,7 +104,7 @@ def test_duplicate_and_missing(sdk: Any) -> None:
     assert (refused.value.status_code, refused.value.error_code) == (404, "CH.000404")
 
 
-def test_no_private_key_is_taken(sdk: Any) -> None:
+def test_a_private_key_is_refused(sdk: Any) -> None:
     body = PrivateKeyVerify(repository_uuid="0" * 32, private_key="-----BEGIN OPENSSH PRIVATE KEY-----")
     with pytest.raises(ClientRequestException) as refused:
         sdk.show_private_key_verify(ShowPrivateKeyVerifyRequest(body=body))
