@@ -54,7 +54,7 @@ def test_an_end_that_cannot_be_written_opens_nothing() -> None:
     assert KEYS[2].encode() in file(some)
 
 
-def test_another_spelling_is_no_change_by_somebody() -> None:
+def test_an_end_written_otherwise_is_not_taken_for_a_change_by_somebody() -> None:
     for found in (Ends(), LOCAL, ELSEWHERE, Ends(EndForm.ABSENT)):
         for wanted in (Ends(), LOCAL, ELSEWHERE, ABSENT):
             assert differ_by_ends(file(found), file(wanted), file(Ends())), (found, wanted)

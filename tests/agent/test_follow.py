@@ -434,7 +434,7 @@ def test_a_damaged_field_of_the_status_is_as_not_noted(
     assert host.files()["deploy"] == authorized_keys.render([])
 
 
-def test_a_document_that_is_no_text_is_refused(host: EnrolledHost, service: SmallService) -> None:
+def test_a_document_that_is_not_utf_8_is_refused(host: EnrolledHost, service: SmallService) -> None:
     publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
     follower = host.follower()
     follower.step(0)

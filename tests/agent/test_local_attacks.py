@@ -136,7 +136,9 @@ def test_documents_arrive_and_others_keys_are_found_under_attack(
     assert not [one for one in found(service) if one["username"] == MALLORY and one["fingerprint"]]
 
 
-def test_taking_away_waits_for_nobody(watched: Watched, homes: dict[str, Path], service: SmallService) -> None:
+def test_an_account_cannot_stop_the_removal_of_a_key(
+    watched: Watched, homes: dict[str, Path], service: SmallService
+) -> None:
     """Whoever stops the process that takes the key out of its file stops neither documents nor, in the end, that."""
     key = public_key()
     deliver(watched)

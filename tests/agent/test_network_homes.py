@@ -64,7 +64,7 @@ def kinds(found: list[ReportedKey]) -> set[tuple[str, str, str]]:
     return {(one.username, one.kind, one.comment or one.problem) for name in (NEAR, FAR) for one in of(found, name)}
 
 
-def test_a_home_that_does_not_answer_hides_nobody_else(near: Path, tmp_path: Path) -> None:
+def test_a_home_that_does_not_answer_hides_no_other_account(near: Path, tmp_path: Path) -> None:
     """The agent that begins meanwhile knows all accounts, and says which one it could not look at."""
     with far(tmp_path) as home:
         assert kinds(scanner(tmp_path).scan()) == {(NEAR, KEY, "near"), (FAR, KEY, "far")}

@@ -218,7 +218,7 @@ def test_a_home_that_was_away_before_a_restart_of_the_agent_is_not_reported_as_e
     assert not cut_after_a_restart(), "a key that was taken out is gone"
 
 
-def test_an_account_that_nobody_knows_any_more_is_away_for_a_time(
+def test_an_account_that_is_no_longer_known_counts_as_away_for_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A directory of accounts that is away at a restart answers as one that has no such account."""
@@ -478,7 +478,7 @@ def test_accounts_without_a_home_that_only_settings_or_files_name(
 
 
 @needs_root
-def test_a_home_whose_owner_nobody_knows_is_no_empty_one(homes: dict[str, Path], tmp_path: Path) -> None:
+def test_a_home_with_an_unknown_owner_is_not_reported_as_empty(homes: dict[str, Path], tmp_path: Path) -> None:
     """The directory of accounts may be away: what was found there is not gone."""
     home = homes[LOUD]
     os.chown(home, 4_000_001, 4_000_001)
@@ -560,7 +560,7 @@ def test_a_key_that_a_rule_allows_from_some_addresses_alone_is_in_force(
 
 
 @needs_root
-def test_a_rule_goes_on_behind_what_is_included_below_it(homes: dict[str, Path], tmp_path: Path) -> None:
+def test_a_rule_goes_on_after_a_file_included_below_it(homes: dict[str, Path], tmp_path: Path) -> None:
     """And what is included there counts only where the rule does, however its pattern and its keywords are spelled."""
     for name in ("below", "behind"):
         put(homes[QUIET] / ".elsewhere" / name, f"{public_key()} {name}\n")

@@ -64,7 +64,7 @@ def test_approving_a_request_prints_who_gets_in_where_and_for_how_long(team: Ser
 
 
 @pytest.mark.usefixtures("home")
-def test_a_command_for_the_data_alone_says_so_to_whoever_is_logged_in() -> None:
+def test_a_command_that_works_on_the_data_alone_says_so_after_a_login() -> None:
     refused = run("export")
     assert (refused.exit_code, "not where `keyrack login` logged in" in refused.output) == (1, True)
 

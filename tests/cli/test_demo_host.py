@@ -42,7 +42,7 @@ def publish(service: SmallService, revision: int, *keys: Key) -> None:
     service.publish(revision, service.signer.signed(text))
 
 
-def test_a_key_comes_and_goes(folder: Path, service: SmallService) -> None:
+def test_a_key_is_added_and_deleted(folder: Path, service: SmallService) -> None:
     key = Key.make(folder / "key")
     with agent_host(folder, service.url, "t0ken") as (host, client):
         assert host.is_enrolled(service.url)

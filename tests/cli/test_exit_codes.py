@@ -383,7 +383,7 @@ def test_each_command_that_changes_a_login_has_a_dry_run() -> None:
     assert without - {"hosts events"} == CHANGES_NO_LOGIN
 
 
-def test_a_dry_run_of_each_steers_nothing_and_says_what_would_be(data: Path) -> None:
+def test_every_dry_run_changes_nothing_and_says_what_would_happen(data: Path) -> None:
     (data.parent / "KEY").write_text(fresh_line())
     made = json.loads(run("servers add-key web-1 KEY --label laptop --as deploy --json", data).stdout)
     key = made["id"]

@@ -68,7 +68,7 @@ def test_a_command_that_uses_local_data_names_the_setting_that_made_it(
 
 
 @pytest.mark.parametrize("words", ["hosts list", "events", "audit verify", "hosts damaged", "tidy"])
-def test_a_table_that_somebody_took_away_is_named(data: Path, words: str) -> None:
+def test_a_removed_table_is_named_at_the_start(data: Path, words: str) -> None:
     with closing(sqlite3.connect(data / "keyrack.db")) as raw:
         raw.execute("ALTER TABLE grants RENAME TO gone")
     ended = run(*words.split(), data=data)

@@ -120,7 +120,7 @@ def test_a_screen_reader_reads_folded_rows_as_rows(page: Page, signed_in: Signed
     assert roles.count("row") >= rows + 1
 
 
-def test_many_alarms_are_said_to_be_many(page: Page, console: Service, signed_in: SignedIn) -> None:
+def test_a_page_says_that_there_are_many_alarms(page: Page, console: Service, signed_in: SignedIn) -> None:
     for number in range(7):
         alarms.raise_once(console.instance, 1, f"tried-{number}", f"somebody tried {number}")
     signed_in(page, "olga").goto("/")

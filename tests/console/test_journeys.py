@@ -226,7 +226,7 @@ def test_an_open_page_shows_what_happened_to_its_key(page: Page, console: Servic
     expect(page.locator("[data-live-words]")).to_have_text("Live.")
 
 
-def test_a_key_comes_and_goes_by_keyboard_alone(page: Page, signed_in: SignedIn) -> None:
+def test_a_key_is_added_and_deleted_by_keyboard_alone(page: Page, signed_in: SignedIn) -> None:
     signed_in(page, "alice").goto("/")
     page.keyboard.press("g")
     page.keyboard.press("k")

@@ -70,7 +70,7 @@ def test_a_name_may_say_its_workspace(console: Service) -> None:
         assert "umbrella" in client.get("/").text
 
 
-def test_signing_in_leads_on_to_pages_of_ours_alone(console: Service) -> None:
+def test_signing_in_leads_on_only_to_pages_of_the_console(console: Service) -> None:
     for onward, expected in (("/hosts?a=1", "/hosts?a=1"), ("https://evil.example/", "/"), ("//evil.example", "/")):
         with browser(console) as client:
             answer = sign_in(client, "olga", "olga's password", next=onward)
@@ -185,7 +185,7 @@ def test_a_form_of_another_page_changes_nothing(console: Service) -> None:
         assert client.get("/").status_code == 303
 
 
-def test_a_stranger_cannot_have_somebody_signed_in_as_another(console: Service) -> None:
+def test_a_stranger_cannot_sign_somebody_in_as_another(console: Service) -> None:
     fields = {"name": "mallory", "password": "mallory's password"}
     with browser(console) as client:
         assert client.post("/login", data=fields).status_code == 403

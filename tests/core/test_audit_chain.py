@@ -410,7 +410,7 @@ def includes(hashed: bytes, number: int, size: int, path: Sequence[bytes], root:
     return last == 0 and found == root
 
 
-def test_proofs_hold_for_whoever_checks_them_himself(log: Team) -> None:
+def test_proofs_hold_when_they_are_checked_independently(log: Team) -> None:
     instance = log.instance
     newest = chain.checkpoint(instance, log.owner)
     checkpoint = audit_tree.read(newest.text)
@@ -454,7 +454,7 @@ def handed(log: Team, witness: Witness) -> Any:
     return chain.for_hosts(log.instance, {witness.size}).get(witness.size)
 
 
-def test_a_host_takes_what_goes_on_and_refuses_a_log_that_was_rewritten(
+def test_a_host_accepts_a_log_that_goes_on_and_refuses_one_that_was_rewritten(
     log: Team, witness: Witness, tmp_path: Path
 ) -> None:
     """By the service itself: the signing key is right, the history is another."""

@@ -278,7 +278,7 @@ def leaver(team: Team, *hosts: Server) -> int:
     return offboarding.offboard(team.instance, team.owner, team.member_user.name).id
 
 
-def test_an_offboarding_is_not_done_by_what_others_enter(team: Team) -> None:
+def test_an_offboarding_is_not_completed_by_rows_entered_in_the_database(team: Team) -> None:
     instance = team.instance
     other = more_servers(team, 1)[0]
     enrol(team, team.server, other)

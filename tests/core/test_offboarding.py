@@ -218,7 +218,7 @@ def test_undo_brings_back_access_and_no_tokens(team: Team) -> None:
     assert alice.opened[0] == {}
 
 
-def test_undo_leaves_what_was_taken_since(team: Team) -> None:
+def test_undoing_a_removal_leaves_names_and_keys_taken_since(team: Team) -> None:
     alice = Alice(team)
     instance, owner = team.instance, team.owner
     made = offboarding.offboard(instance, owner, "alice")

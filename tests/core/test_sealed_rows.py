@@ -295,7 +295,7 @@ def test_a_tag_entered_past_keyrack_opens_no_server(world: World) -> None:
         assert servers.get(team.instance, team.owner, number).tags == tags
 
 
-def test_an_enrolment_token_entered_past_keyrack_enrols_nobody(world: World) -> None:
+def test_an_enrolment_token_entered_in_the_database_enrols_no_host(world: World) -> None:
     at = world.mallory.created_at
     secret_hash = world.team.instance.key.hash_token("mallory's")
     values = {"server_id": 1, "secret_hash": secret_hash, "created_at": at, "expires_at": at + timedelta(days=1000)}

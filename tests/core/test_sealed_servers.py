@@ -138,7 +138,7 @@ def test_a_removed_row_that_is_put_back_opens_nothing(team: Team, what: str) -> 
     assert any("deleted or put back" in words for words in alarms(team))
 
 
-def test_a_used_enrolment_token_that_is_put_back_enrols_nobody(team: Team) -> None:
+def test_a_used_enrolment_token_that_is_put_back_enrols_no_host(team: Team) -> None:
     invited = servers.invite(team.instance, team.owner, team.server.id)
     (old,) = rows(team, tables.enrolments)
     enrolment.enrol(team.instance, invited, {}, address="203.0.113.1")

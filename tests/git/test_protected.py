@@ -59,7 +59,7 @@ def demote(site: Site, place: Repository) -> None:
 
 
 @pytest.mark.parametrize(("role", "lose"), [("developer", protect), ("admin", demote)])
-def test_a_push_under_way_is_held_to_what_is_decided_meanwhile(
+def test_a_push_under_way_obeys_a_branch_protected_meanwhile(
     site: Site, role: str, lose: Callable[[Site, Repository], None]
 ) -> None:
     place = site.repository("acme/site", alice=role)

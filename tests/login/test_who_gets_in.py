@@ -147,7 +147,7 @@ def test_sshd_and_the_agent_agree(
 
 
 @pytest.mark.parametrize("settings", ["ForceCommand internal-sftp", "ForceCommand id", "ChrootDirectory /", ""])
-def test_an_account_for_files_alone_is_nobodys_way_in(
+def test_an_account_for_file_transfer_alone_does_not_count_as_a_login(
     host: AdoptedHost, account: Callable[..., None], had: Callable[[str], None], settings: str
 ) -> None:
     """Its key opens it, and nothing of this host can be mended by that."""

@@ -118,7 +118,7 @@ LINES = [
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_agrees_with_sshd_about_who_comes_in(line: str, sshd: Sshd, pair: tuple[Path, str]) -> None:
+def test_agrees_with_sshd_about_who_gets_in(line: str, sshd: Sshd, pair: tuple[Path, str]) -> None:
     path, public = pair
     data = line.replace("PUBLIC", public).encode() + b"\n"
     sshd.authorized.write_bytes(data)

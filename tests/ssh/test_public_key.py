@@ -117,7 +117,7 @@ def test_does_as_recommended_with_arguable_keys(case: dict[str, Any]) -> None:
         (f"{GOOD} {'é' * 513}", "comment"),
     ],
 )
-def test_says_what_is_wrong(text: object, code: str) -> None:
+def test_a_refused_key_says_what_is_wrong(text: object, code: str) -> None:
     assert refusal(text).code == code
 
 

@@ -169,7 +169,7 @@ def test_prepared_statements_outlast_an_undone_transaction(database: Database) -
         assert database.read(lambda conn: found(conn, "undone")) == []
 
 
-def test_a_question_of_one_statement_is_no_transaction_and_of_more_it_sees_one_instant(database: Database) -> None:
+def test_a_question_of_one_statement_needs_no_transaction_and_one_of_more_sees_one_instant(database: Database) -> None:
     words: list[str] = []
 
     def one(conn: Connection) -> list[str]:

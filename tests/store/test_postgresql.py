@@ -227,7 +227,7 @@ def test_a_full_disk_that_shows_at_the_commit_leaves_no_doubt(postgresql_url: st
         assert (said.kind, "disk is full. Nothing was changed" in str(said)) == (Kind.UNAVAILABLE, True), said
 
 
-def test_a_session_that_the_server_ended_for_its_patience_is_said_to_be_away(postgresql_url: str) -> None:
+def test_a_session_that_the_server_ended_by_a_timeout_counts_as_unavailable(postgresql_url: str) -> None:
     def slow(conn: Connection) -> None:
         number = int(conn.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
         assert not _facts.rows(conn, "a")
@@ -281,7 +281,7 @@ def _number(url: str) -> int:
         return int(row[0])
 
 
-def test_a_server_that_is_not_there_is_said_to_be_away(tmp_path: Path) -> None:
+def test_a_server_that_is_not_there_counts_as_unavailable(tmp_path: Path) -> None:
     with Database.open(f"postgresql://keyrack@/x?host={tmp_path}") as database:
         for use in (database.read, database.write):
             with pytest.raises(DatabaseUnavailable, match="does not answer"):

@@ -106,7 +106,7 @@ def test_a_request_refused_before_its_body_is_read_is_answered(team: Service) ->
         refused.value.close()
 
 
-def test_a_trailer_is_no_header(team: Service) -> None:
+def test_a_trailer_is_not_taken_for_a_header(team: Service) -> None:
     body = json.dumps({"name": "by-trailer", "ipAddress": "192.0.2.77", "provider": "x"})
     with connected(team) as connection:
         connection.sendall(
@@ -492,7 +492,7 @@ AMBIGUOUS = (
 
 
 @pytest.mark.parametrize("request_text", AMBIGUOUS)
-def test_a_head_that_reads_in_more_than_one_way_is_no_request(unchanged_team: Service, request_text: str) -> None:
+def test_an_ambiguous_request_head_is_refused(unchanged_team: Service, request_text: str) -> None:
     with connected(unchanged_team) as connection:
         connection.sendall(request_text.encode())
         assert told(connection).startswith(b"HTTP/1.1 400 ")

@@ -177,7 +177,7 @@ def test_only_admins_of_a_repository_add_members(forge: Service) -> None:
 
 
 @pytest.mark.parametrize("level", [10.0, -0.0, True, "10", None, [10], {"10": 10}, 11, -10, 2**70])
-def test_a_visibility_is_one_of_three_whole_numbers(forge: Service, level: Any) -> None:
+def test_only_the_three_visibility_numbers_are_accepted(forge: Service, level: Any) -> None:
     new = {"name": "site", "project_uuid": "aa2d97d7e62c4b7da3ffdfc11551f878", "visibility_level": level}
     answer = call(forge, "POST", "/v1/repositories", "token-of-olga", json=new)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "CH.010001"), answer.text

@@ -112,7 +112,7 @@ def test_an_undone_command_keeps_deferred_writes_of_the_others(acme: Team) -> No
     check(acme)
 
 
-def test_another_command_in_between_sees_what_was_left_and_goes_on_from_it(acme: Team) -> None:
+def test_a_command_in_between_sees_deferred_writes_and_goes_on_from_them(acme: Team) -> None:
     def retagging() -> Any:
         return core_servers.retag(acme.instance, acme.owner, acme.server.id, ("web", "fleet"))
 

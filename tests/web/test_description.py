@@ -48,7 +48,7 @@ def test_every_described_call_is_served(unchanged_team: Service) -> None:
             assert answer.status_code not in (404, 405, 500), f"{method} {there}: {answer.text}"
 
 
-def test_first_page_leads_to_what_there_is(unchanged_team: Service) -> None:
+def test_the_start_page_links_to_existing_pages(unchanged_team: Service) -> None:
     page = unchanged_team.call("GET", "/").text
     links = re.findall(r'href="([^"]+)"', page)
     assert links

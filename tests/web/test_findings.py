@@ -60,7 +60,7 @@ def test_each_kind_of_finding_is_found_and_no_other(team: Service) -> None:
     assert call(team, "GET", "/keys/findings", token="token-of-victor")["items"] == []
 
 
-def test_keys_of_who_is_shut_out_are_nobodys(team: Service) -> None:
+def test_keys_of_a_disabled_user_belong_to_nobody(team: Service) -> None:
     line = fresh_line()
     call(team, "POST", "/people/me/keys", {"title": "mine", "public_key": line}, token="token-of-alice", status=201)
     assert found(team, "&kind=unowned") == {}

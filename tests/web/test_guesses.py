@@ -185,7 +185,7 @@ def test_enrolment_tokens_cannot_be_guessed(proxied: Service) -> None:
     assert refusals(proxied) == []
 
 
-def test_a_proxy_that_is_not_trusted_makes_nobody_pay_for_others(team_folder: Path, tmp_path: Path) -> None:
+def test_callers_behind_an_untrusted_proxy_share_no_limit_with_others(team_folder: Path, tmp_path: Path) -> None:
     with serving(team_folder, tmp_path / "data", token_guesses=30) as service:
         stop_clocks(service)
         assert service.call("GET", "/api/v2/ping", headers={"Authorization": BASIC}).status_code == 200

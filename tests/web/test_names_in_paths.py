@@ -28,7 +28,7 @@ MADE: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("path", MADE)
 @pytest.mark.parametrize("name", ["a%00b", "a%ffb", "%C3", "a%ed%a0%80"])
-def test_a_path_that_is_no_text_makes_nothing(unchanged_team: Service, path: str, name: str) -> None:
+def test_a_path_that_is_not_utf_8_creates_nothing(unchanged_team: Service, path: str, name: str) -> None:
     answer = unchanged_team.call("PUT", BASE + path.format(name), token=OLGA, json=MADE[path])
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "path-malformed")
 
@@ -113,7 +113,7 @@ def test_blanks_around_a_workspaces_name_are_ignored(unchanged_team: Service) ->
     ],
 )
 @pytest.mark.parametrize("name", ["7", "01", "2027", "20261231235959"])
-def test_a_server_is_not_called_what_reads_as_the_id_of_another(
+def test_a_server_name_that_reads_like_an_id_is_refused(
     unchanged_team: Service, method: str, path: str, body: dict[str, Any], name: str
 ) -> None:
     answer = unchanged_team.call(method, path, token=OLGA, json={**body, "name": name})
@@ -122,7 +122,7 @@ def test_a_server_is_not_called_what_reads_as_the_id_of_another(
 
 
 @pytest.mark.parametrize("name", [".", ".."])
-def test_a_server_is_not_called_what_addresses_take_for_a_folder(team: Service, name: str) -> None:
+def test_a_server_name_that_reads_like_a_folder_is_refused(team: Service, name: str) -> None:
     """One that has such a name from before is found by its id, and may be called otherwise."""
     for method, path, body in (
         ("POST", "/api/v3/servers", {"ipAddress": "192.0.2.9"}),

@@ -8,7 +8,7 @@ from tests.web.test_native import call
 from tests.web.test_native_access import own_key, told
 
 
-def test_a_group_carries_its_grant_to_whoever_is_in_it(team: Service) -> None:
+def test_a_grant_to_a_group_opens_for_each_of_its_members(team: Service) -> None:
     own_key(team, "alice")
     own_key(team, "bob")
     made = call(team, "PUT", "/groups/ops", {"members": ["alice"]})

@@ -22,7 +22,7 @@ def lines(team: Service) -> str:
     return signed.text
 
 
-def test_a_grant_comes_and_goes(team: Service) -> None:
+def test_a_grant_is_given_and_taken_back(team: Service) -> None:
     line = fresh_line()
     added = team.call("POST", "/v4/user/keys", headers={"X-Auth-Token": "token-of-alice"}, json={"key": line})
     assert added.status_code == 201

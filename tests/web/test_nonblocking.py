@@ -118,7 +118,7 @@ def test_a_remembered_answer_is_asked_again_once_anything_was_written(team: Serv
         assert asked
 
 
-def test_calls_of_one_round_see_one_instant_and_nobody_later(team: Service) -> None:
+def test_calls_of_one_round_see_one_instant_and_none_sees_a_later_one(team: Service) -> None:
     """Sixteen connections at once, and a key that comes and goes beside them: who asks after a change sees it."""
     other = app.open_instance(team.instance.settings)
     answered = 0

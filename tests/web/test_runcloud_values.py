@@ -121,9 +121,7 @@ def test_pages(team: Service) -> None:
         (b'{"label": NaN}', "The body is not valid JSON."),
     ],
 )
-def test_json_that_reads_in_two_ways_is_refused_for_what_it_is(
-    unchanged_team: Service, content: bytes, words: str
-) -> None:
+def test_ambiguous_json_is_refused_in_words(unchanged_team: Service, content: bytes, words: str) -> None:
     kind = {"Content-Type": "application/json"}
     answer = unchanged_team.call("POST", CREDENTIALS, token="token-of-olga", content=content, headers=kind)
     assert (answer.status_code, answer.json()["message"]) == (422, words)
@@ -208,7 +206,7 @@ def test_paths_that_lead_nowhere(unchanged_team: Service, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/v3/servers/", "/api/v3/ping/", "/api/v2/servers/1/sshcredentials/"])
-def test_a_trailing_slash_is_no_redirect(unchanged_team: Service, path: str) -> None:
+def test_a_trailing_slash_is_not_redirected(unchanged_team: Service, path: str) -> None:
     answer = unchanged_team.client.get(path, headers={"Authorization": "Bearer token-of-olga"}, follow_redirects=False)
     assert answer.status_code == 200
 
