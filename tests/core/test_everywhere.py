@@ -110,6 +110,14 @@ def test_one_call_adds_revokes_and_is_the_same_a_second_time(team: Team) -> None
     assert all(lets_in(team, one, line) and not refuses(team, one, line) for one in ids)
 
 
+def test_a_server_is_found_by_its_name_however_it_is_spelled(team: Team) -> None:
+    server = servers.create(team.instance, team.owner, name="zoë-1", address="192.0.2.9")
+    system_users.create(team.instance, team.owner, server.id, username="deploy")
+    line = fresh_line("bot@ci")
+    assert add(team, line, ["zoë-1"]) == [("zoë-1", "added")]
+    assert add(team, line, ["zoe\u0308-1"]) == [("zoë-1", "present")]
+
+
 def test_what_stands_in_the_way_is_named_and_nothing_is_done(team: Team) -> None:
     ids = [team.server.id, *more_servers(team, 2)]
     credentials.add(team.instance, team.owner, ids[1], label="bot", username="deploy", public_key=fresh_line("another"))
