@@ -170,7 +170,7 @@ class Server:
     tags: tuple[str, ...] = ()
     offline_after_seconds: int = 0
     offline_then: OfflineAction = "keep"
-    # Marks of the last revisions, the newest first, and the one of the applied revision: see store/hosts/servers.py.
+    # Marks of the last revisions, the newest first, and the one of the applied revision: see store/hosts/lineage.py.
     lineage: str = ""
     applied_lineage: str = ""
     reported_lineage: str = ""

@@ -44,7 +44,7 @@ def everywhere(team: Team, line: str) -> None:
     reports.ingest(team.instance, servers.get(team.instance, team.owner, team.server.id), {"keys_found": found})
 
 
-def test_each_place_is_told_on_pages_of_any_size(team: Team) -> None:
+def test_each_place_of_a_key_is_listed_on_pages_of_any_size(team: Team) -> None:
     line = fresh_line()
     own = user_keys.add(team.instance, team.member, title="laptop", public_key=line)
     grants.give(team.instance, team.owner, user_id=team.member_user.id, system_user="deploy", tag="web")
@@ -66,7 +66,7 @@ def test_each_place_is_told_on_pages_of_any_size(team: Team) -> None:
         assert places(team, line, limit=limit) == whole
 
 
-def test_what_a_host_obeys_is_delivered_and_what_is_frozen_says_so(team: Team) -> None:
+def test_a_place_says_whether_its_key_is_delivered_or_frozen(team: Team) -> None:
     line = fresh_line()
     everywhere(team, line)
     server = servers.get(team.instance, team.owner, team.server.id)
@@ -76,7 +76,7 @@ def test_what_a_host_obeys_is_delivered_and_what_is_frozen_says_so(team: Team) -
     assert [one.frozen for one in places(team, line)][:2] == [True, True]
 
 
-def test_a_deploy_key_is_told_with_its_repositories(team: Team) -> None:
+def test_a_deploy_key_is_listed_with_its_repositories(team: Team) -> None:
     line = fresh_line()
     for path in ("acme/site", "acme/shop"):
         repositories.ensure(team.instance, team.owner, path=path, members={})
@@ -89,7 +89,7 @@ def test_a_deploy_key_is_told_with_its_repositories(team: Team) -> None:
     assert places(team, line, limit=1) == whole
 
 
-def test_nobody_is_told_more_than_their_lists_tell(team: Team) -> None:
+def test_nobody_sees_more_places_of_a_key_than_their_lists_show(team: Team) -> None:
     line, other = fresh_line(), fresh_line()
     user_keys.add(team.instance, team.member, title="laptop", public_key=line)
     everywhere(team, line)

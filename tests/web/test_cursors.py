@@ -9,11 +9,11 @@ import pytest
 
 from keyrack.core import cursors
 from keyrack.ssh.public_key import parse
-from keyrack.store.engine import prepared
 from keyrack.web.native import api as native
 from tests.core.keys_for_tests import fresh_line
 from tests.core.test_unmanaged_keys import entry
 from tests.services import Service
+from tests.statements import prepared_statements
 from tests.web.test_native import call, tell
 
 PEOPLE = ["olga", "alice", "bob", "mallory", "audrey"]
@@ -107,13 +107,9 @@ def test_a_cursor_of_another_list_is_refused(team: Service) -> None:
 
 
 def test_no_page_skips_or_counts_rows(team: Service) -> None:
-    asked: list[str] = []
     first = call(team, "GET", "/people?per_page=2&cursor=")
-    prepared.listeners.append(lambda sql, values: asked.append(sql))
-    try:
+    with prepared_statements() as asked:
         call(team, "GET", f"/people?per_page=2&cursor={first['next']}")
-    finally:
-        prepared.listeners.pop()
     (listing,) = [sql for sql in asked if "FROM users" in sql and "ORDER BY users.id" in sql]
     assert "users.id > " in listing
     assert not [sql for sql in asked if "count(" in sql.lower()]

@@ -14,7 +14,6 @@ from keyrack.core.keys import user_keys
 from keyrack.errors import Refusal
 from keyrack.store import tables
 from keyrack.store.database import WouldBlock
-from keyrack.store.engine import prepared
 from keyrack.store.hosts import servers
 from keyrack.store.keys import user_keys as key_rows
 from keyrack.store.sealing import sealed
@@ -22,6 +21,7 @@ from keyrack.store.sealing.seals import Seen
 from keyrack.web import group_commits
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
+from tests.statements import each_prepared
 from tests.web.test_group_commits import acme, adding, commits, in_one_transaction, labels, revision
 from tests.web.test_nonblocking import LONG
 
@@ -55,11 +55,8 @@ def written() -> Iterator[dict[str, int]]:
         for words in seen:
             seen[words] += words in statement
 
-    prepared.listeners.append(note)
-    try:
+    with each_prepared(note):
         yield seen
-    finally:
-        prepared.listeners.remove(note)
 
 
 def titles(team: Team) -> list[str]:
@@ -95,7 +92,7 @@ def test_keys_of_servers_and_of_users_write_each_row_above_them_once(acme: Team)
     check(acme)
 
 
-def test_what_is_undone_leaves_what_others_left_to_the_end(acme: Team) -> None:
+def test_an_undone_command_keeps_deferred_writes_of_the_others(acme: Team) -> None:
     """Also where that was written by the way, and is undone with it."""
     database, revised = acme.instance.database, revision(acme)
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from keyrack.core.instance import Instance
 from keyrack.core.work import Work
 from keyrack.store.database import Database, Prefetch, lock_workspace
-from keyrack.store.engine.prepared import savepoint
+from keyrack.store.engine.execute import savepoint
 from keyrack.store.sealing import sums
 
 T = TypeVar("T")

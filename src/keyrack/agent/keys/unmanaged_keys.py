@@ -19,7 +19,8 @@ from keyrack.agent.keys.seen_files import Place, SeenFiles
 from keyrack.agent.sshd import listening, revoked_list
 from keyrack.agent.sshd.read_settings import UNREAD, ReadSettings
 from keyrack.agent.sshd.running import TAKES_PATTERNS, UNKNOWN, TimeZone, Version
-from keyrack.agent.sshd.settings import PLACE_CRITERIA, Effective, SettingLine, Sshd, SshdProblem, SshdSilent, criteria
+from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem, SshdSilent
+from keyrack.agent.sshd.settings_text import PLACE_CRITERIA, SettingLine, criteria
 from keyrack.agent.system import account_names, file_stamp
 from keyrack.agent.system.account_names import AccountList, LocalAccount
 from keyrack.agent.system.mounts import Mounts

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 from typing import Dict, List, Mapping, Tuple
 
-from keyrack.agent.sshd.settings import Effective, read_lines
+from keyrack.agent.sshd.settings import Effective
+from keyrack.agent.sshd.settings_text import read_lines
 from keyrack.ssh.quotes import quote_setting
 
 HEADER = "# Written by Keyrack; changes here are lost. Ask Keyrack for a change, or: keyrack-agent uninstall\n"

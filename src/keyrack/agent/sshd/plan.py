@@ -12,7 +12,8 @@ from keyrack.agent.sessions import recent_logins
 from keyrack.agent.sshd import config_block, drop_in, login_verdict, originals
 from keyrack.agent.sshd.enforcement import LASTING_SECONDS
 from keyrack.agent.sshd.login_check import LoginCheck
-from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd, SshdProblem
+from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem
+from keyrack.agent.sshd.settings_text import SettingLine
 from keyrack.agent.sshd.tried_settings import tried
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system import local, lookup

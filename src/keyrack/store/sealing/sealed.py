@@ -15,7 +15,8 @@ from sqlalchemy import BinaryExpression, BindParameter, Connection, Table, delet
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.store.dialect import insert_of
-from keyrack.store.engine.prepared import Row, Statement, placeholder, write_lost
+from keyrack.store.engine.execute import write_lost
+from keyrack.store.engine.prepared import Row, Statement, placeholder
 from keyrack.store.sealing import access_tree
 from keyrack.store.sealing.seals import (
     OF_SERVER,

@@ -28,7 +28,8 @@ from sqlalchemy import (
 from sqlalchemy import table as lightweight
 
 from keyrack.store.chunks import chunks
-from keyrack.store.engine.prepared import Prepared, Row, Statement, among, placeholder, prepared, write_lost
+from keyrack.store.engine.execute import write_lost
+from keyrack.store.engine.prepared import Prepared, Row, Statement, among, placeholder, prepared
 from keyrack.store.sealing import sealed, sums
 from keyrack.store.sealing.seals import SEAL, VOLATILE, seals_of
 from keyrack.store.sealing.sums import BATCH_SIZE
