@@ -69,9 +69,7 @@ def test_what_is_refused(name: str, said: object, words: str) -> None:
     assert str(refused.value) == f"{name}: it takes {words}"
 
 
-def test_what_is_given_counts_before_the_environment_and_that_before_the_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_arguments_override_the_environment_and_that_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "keyrack.toml").write_text('workers = 2\nrate_limit = 20\nkey_types = ["ssh-rsa"]\n')
     monkeypatch.setenv("KEYRACK_WORKERS", "3")
     monkeypatch.setenv("KEYRACK_RATE_LIMIT", "30")

@@ -82,7 +82,7 @@ def lent():
 
 
 @pytest.mark.parametrize("given", [("-n", "3"), ("-n", "1", "--more", "2")], ids=" ".join)
-def test_every_outcome_of_every_worker_is_told_once(tmp_path: Path, given: tuple[str, ...]) -> None:
+def test_every_outcome_of_every_worker_is_printed_once(tmp_path: Path, given: tuple[str, ...]) -> None:
     for name, text in FILES.items():
         (tmp_path / name).write_text(text, "ascii")
     said = _pytest(tmp_path, *given, "-rA")

@@ -138,7 +138,7 @@ def test_a_clock_that_is_set_while_nobody_answers(
         assert not watched.client.lets_in(long, USERNAME)
 
 
-def test_a_host_that_wakes_up_has_heard_nothing_for_as_long_as_it_slept(
+def test_the_time_that_a_host_slept_counts_as_the_services_silence(
     tmp_path: Path, folder: Path, service: SmallService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The service's silence counts, and what ended meanwhile has ended."""
@@ -176,7 +176,7 @@ def test_a_clock_that_is_set_back_shortens_no_silence(silenced: Silenced, servic
     wait_until(lambda: watched.client.lets_in(key, USERNAME), "the key, as the service answers")
 
 
-def test_a_clock_that_was_ahead_at_a_start_without_the_service_is_told(
+def test_keys_dropped_by_a_wrong_clock_at_a_start_without_the_service_are_reported(
     silenced: Silenced, service: SmallService
 ) -> None:
     """Keys that were dropped by it stay away until the service answers, and everybody is told why."""

@@ -56,6 +56,6 @@ def test_sshd_reads_it_before_all_others(tmp_path: Path, user: str) -> None:
     assert drop_in.missing(Effective(ended.stdout), SETTINGS) == []
 
 
-def test_an_sshd_that_knows_no_setting_is_not_told_of_it() -> None:
+def test_a_setting_that_this_sshd_does_not_know_is_left_out() -> None:
     assert b"ExposeAuthInfo" in config_block.put(PLAIN, SETTINGS, NEW)
     assert b"ExposeAuthInfo" not in config_block.put(PLAIN, SETTINGS, OLD)

@@ -60,7 +60,7 @@ def test_another_spelling_is_no_change_by_somebody() -> None:
             assert differ_by_ends(file(found), file(wanted), file(Ends())), (found, wanted)
 
 
-def test_what_somebody_changed_is_one() -> None:
+def test_a_file_that_somebody_changed_is_told_from_one_with_other_ends() -> None:
     whole, wanted = file(Ends()), file(LOCAL)
     foreign = wanted + f"{KEYS[3]}\n".encode()
     missing = wanted.replace(f"{KEYS[0]}\n".encode(), b"")

@@ -143,7 +143,7 @@ def test_the_connection_is_closed_when_the_server_wants_it() -> None:
 
 
 @pytest.mark.parametrize("form", BAD)
-def test_what_is_not_an_answer_is_no_answer(form: str) -> None:
+def test_a_malformed_response_is_no_answer(form: str) -> None:
     answer, kind = BAD[form]
     with connected([answer]) as (connection, _):
         with pytest.raises(kind):
@@ -220,7 +220,7 @@ def test_a_kept_connection_that_was_dropped_is_made_again() -> None:
         (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>", "status 502"),
     ],
 )
-def test_what_is_not_keyrack_is_no_answer(answer: bytes, words: str) -> None:
+def test_a_response_of_something_other_than_keyrack_is_no_answer(answer: bytes, words: str) -> None:
     with server([[answer]]) as (port, _):
         client = ServiceClient(f"http://127.0.0.1:{port}")
         with pytest.raises(NoAnswer, match=words):

@@ -157,7 +157,9 @@ def test_an_sshd_that_systemd_hands_its_socket_has_read_once_it_began_anew(
 
 
 @needs_root
-def test_who_begins_to_look_after_the_change_says_that_it_does_not_know(host: Host) -> None:
+def test_a_scanner_that_starts_after_a_change_of_settings_says_that_it_does_not_know_the_running_ones(
+    host: Host,
+) -> None:
     """What sshd read is gone from the disk, so nothing is taken for gone."""
     put(host.home / ".ssh" / "old", f"{host.key.public}\n")
     host.write("AuthorizedKeysFile .ssh/old\n")
@@ -180,7 +182,7 @@ def test_who_begins_to_look_after_the_change_says_that_it_does_not_know(host: Ho
 
 
 @needs_root
-def test_other_bytes_are_no_other_settings(host: Host) -> None:
+def test_settings_written_otherwise_but_meaning_the_same_are_unchanged(host: Host) -> None:
     host.write("AuthorizedKeysFile .ssh/keys\n")
     host.start()
     host.scanner.scan()
@@ -221,7 +223,9 @@ _ED25519 = "PubkeyAcceptedAlgorithms ssh-ed25519"
         (f"{_ECDSA}\nMatch User nobody\n{_ED25519}\n", False),
     ],
 )
-def test_what_sshd_asks_of_one_accounts_keys_decides_of_them(host: Host, settings: str, opens: bool) -> None:
+def test_a_rule_of_sshd_for_one_account_decides_which_of_its_keys_are_in_force(
+    host: Host, settings: str, opens: bool
+) -> None:
     put(host.home / ".ssh" / "authorized_keys", f"{host.key.public}\n")
     host.write(f"AuthorizedKeysFile .ssh/authorized_keys\n{settings}")
     host.start()
@@ -271,7 +275,7 @@ def test_settings_are_read_as_the_bytes_that_they_are(host: Host, settings: byte
 
 
 @needs_root
-def test_a_file_of_keys_named_behind_what_looks_like_an_option_is_told(host: Host) -> None:
+def test_a_key_file_that_only_the_title_of_sshd_names_is_reported(host: Host) -> None:
     """A title has no bounds of words, so it is the same whether -h names a host key or belongs to what is before it."""
     file = host.folder / "of-all"
     file.write_text(f"{host.key.public}\n", "ascii")

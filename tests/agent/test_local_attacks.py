@@ -184,7 +184,7 @@ def test_a_process_holds_nothing_of_the_agents(tmp_path: Path) -> None:
     assert len([number for number in listed if int(number) > 2]) <= 2  # the answer's pipe, and the list itself
 
 
-def test_whoever_hangs_keeps_only_itself_waiting(homes: dict[str, Path]) -> None:
+def test_a_home_that_does_not_answer_delays_no_other_account(homes: dict[str, Path]) -> None:
     """A file system that does not answer: the others' files are looked at all the same."""
     mallory, victim = pwd.getpwnam(MALLORY), pwd.getpwnam(VICTIM)
 
@@ -210,7 +210,7 @@ def test_whoever_hangs_keeps_only_itself_waiting(homes: dict[str, Path]) -> None
     assert answers[-1].problem == account_tasks.NO_TIME
 
 
-def test_nobody_can_signal_who_looks(homes: dict[str, Path]) -> None:
+def test_an_account_cannot_signal_the_process_that_scans_its_home(homes: dict[str, Path]) -> None:
     """It has the account's rights for files, as sshd has, and is root's for signals."""
     mallory = pwd.getpwnam(MALLORY)
     stop = f"import os; os.setgid({mallory.pw_gid}); os.setuid({mallory.pw_uid}); os.kill(PID, {signal.SIGSTOP:d})"

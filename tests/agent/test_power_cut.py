@@ -146,7 +146,7 @@ def test_every_file_is_of_a_revision_and_no_receipt_came_too_early(disk: Disk, s
         assert host_document.decode(kept.document).revision >= told
 
 
-def test_what_stands_in_a_key_file_for_a_moment_is_whole(disk: Disk) -> None:
+def test_a_key_file_changed_for_one_question_is_whole_after_a_power_cut(disk: Disk) -> None:
     """For a question to sshd."""
     place = disk.path / "keys"
     folder = Folder.open(str(place), create=True)

@@ -12,7 +12,7 @@ from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.small_service import SmallService
 
 
-def test_the_service_is_told(host: EnrolledHost, service: SmallService) -> None:
+def test_uninstalling_is_reported_to_the_service(host: EnrolledHost, service: SmallService) -> None:
     ended = host.agent("uninstall")
     assert ended.returncode == 0, ended.stderr
     assert [report["facts"] for report in service.reports] == [{"enforcement": "uninstalled"}]

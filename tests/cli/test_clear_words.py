@@ -49,7 +49,7 @@ def test_a_token_for_an_action_that_there_is_not_is_refused_with_those_there_are
     assert (answer.status_code, answer.json()["error"]["field"]) == (422, "policies")
 
 
-def test_who_approves_reads_who_gets_in_where_and_for_how_long(team: Service, home: Path) -> None:
+def test_approving_a_request_prints_who_gets_in_where_and_for_how_long(team: Service, home: Path) -> None:
     log_in(team, "alice")
     key_of("laptop", home)
     good("request", "web-1/deploy", "--for", "1h", "--why", "a look")
@@ -74,7 +74,7 @@ def test_no_line_of_a_help_breaks_off(group: str) -> None:
     assert "..." not in CliRunner().invoke(main, [group, "--help"]).output.split("Commands:")[1]
 
 
-def test_one_is_not_told_as_several(team: Service, home: Path) -> None:
+def test_one_thing_is_counted_in_the_singular(team: Service, home: Path) -> None:
     log_in(team, "alice")
     key_of("laptop", home)
     log_in(team, "olga")
@@ -89,7 +89,7 @@ def test_one_is_not_told_as_several(team: Service, home: Path) -> None:
     assert "Disabled alice: 1 SSH key leaves " in summaries
 
 
-def test_a_damaged_row_that_is_removed_is_told_to_programs_as_json(team: Service, home: Path) -> None:
+def test_removing_a_damaged_row_prints_json_where_asked(team: Service, home: Path) -> None:
     log_in(team, "alice")
     key_of("laptop", home)
     log_in(team, "olga")
@@ -99,7 +99,7 @@ def test_a_damaged_row_that_is_removed_is_told_to_programs_as_json(team: Service
     assert json.loads(good("hosts", "damaged", "--remove", row["row"], "--json"))["row"] == row["row"]
 
 
-def test_who_gets_in_nowhere_reads_what_keeps_them_out_and_lists_of_keys_tell_it(team: Service, home: Path) -> None:
+def test_a_person_who_can_log_in_nowhere_and_the_list_of_keys_show_what_is_lacking(team: Service, home: Path) -> None:
     log_in(team, "alice")
     key_of("laptop", home)
     log_in(team, "olga")
@@ -119,7 +119,7 @@ def test_who_gets_in_nowhere_reads_what_keeps_them_out_and_lists_of_keys_tell_it
 
 
 @pytest.mark.usefixtures("home")
-def test_what_is_refused_is_named_where_the_words_say_this() -> None:
+def test_a_refusal_that_says_this_names_the_argument() -> None:
     assert (
         "Error: reason: This is empty or blank." in run("request", "web-1/deploy", "--for", "1h", "--why", " ").output
     )

@@ -80,7 +80,7 @@ def test_nothing_is_left_running(folder: Path, service: SmallService) -> None:
         probe.bind((ADDRESS, host.port))
 
 
-def test_what_a_killed_run_left_is_ended_first(folder: Path, service: SmallService) -> None:
+def test_processes_that_a_killed_run_left_are_ended_first(folder: Path, service: SmallService) -> None:
     with agent_host(folder, service.url, "t0ken") as (first, _):
         first._stopping.set()  # so that the first does not start its parts again
         assert first._watcher is not None
@@ -128,7 +128,7 @@ def test_tmp_is_replaced_by_a_place_that_sshd_accepts(folder: Path, tmp_path: Pa
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a /run of one's own takes root")
-def test_where_sshd_never_ran_it_still_says_what_it_knows(tmp_path: Path) -> None:
+def test_the_demo_host_explains_what_is_missing_where_sshd_never_ran(tmp_path: Path) -> None:
     there, new = tmp_path / "there", tmp_path / "new"
     prepare = (
         "import sys; from pathlib import Path; from keyrack.private_sshd import PrivateSshd, find_sshd; "

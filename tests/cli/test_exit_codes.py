@@ -275,7 +275,7 @@ def test_data_is_there_as_json(data: Path, words: str, fields: set[str] | None) 
         assert fields is None or one.keys() == fields
 
 
-def test_one_host_and_a_plan_are_objects(data: Path) -> None:
+def test_one_host_and_a_plan_are_printed_as_json_objects(data: Path) -> None:
     shown = json.loads(run("hosts show web-1 --json", data).stdout)
     assert (shown["name"], shown["enrolled"], shown["seen_at"], shown["problems"]) == ("web-1", False, None, [])
     plan = json.loads(run("apply MORE --dry-run --json", data).stdout)
@@ -438,7 +438,7 @@ def test_a_user_may_be_called_as_the_operator_is(data: Path, tmp_path: Path) -> 
     assert run(f"people delete-key {me} {key['id']}", data).exit_code == 0
 
 
-def test_what_a_command_did_is_one_object(data: Path) -> None:
+def test_a_command_that_changes_one_thing_prints_one_json_object(data: Path) -> None:
     given = json.loads(run("grants give --user alice --server web-1 --as deploy --json", data).stdout)
     renewed = json.loads(run(f"grants renew {given['id']} --for 3h --json", data).stdout)
     assert (renewed["id"], renewed["expires_at"] is not None) == (given["id"], True)

@@ -46,7 +46,7 @@ def test_help_answers(name: str | None) -> None:
     assert "Usage:" in shown.output
 
 
-def test_what_help_says_of_a_command_is_what_the_command_says() -> None:
+def test_the_overview_of_commands_has_the_summary_of_each_command() -> None:
     context = Context(group)
     for name, (_, text) in COMMANDS.items():
         command = group.get_command(context, name)

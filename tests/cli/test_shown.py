@@ -64,7 +64,7 @@ def test_nothing_that_an_operator_types_acts_either(team: Service) -> None:
     assert is_plain(ended.output), ended.output
 
 
-def test_what_is_in_the_database_already_is_quoted_at_the_exit(team: Service) -> None:
+def test_control_characters_that_are_in_the_database_are_quoted_in_output(team: Service) -> None:
     """Rows that older versions took in, or that another hand wrote."""
     team.instance.database.write(
         lambda connection: connection.exec_driver_sql("UPDATE servers SET name = 'web\x1b[2J\n2', os = 'De\x07bian'")

@@ -455,7 +455,7 @@ def sentence(page: Page, words: str, region: str) -> Locator:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_what_needs_somebody_leads_to_where_it_is_settled_and_is_gone_then(
+def test_each_thing_that_needs_somebody_links_to_its_page_and_disappears_once_settled(
     team: Team, page: Page, signed_in: SignedIn, name: str
 ) -> None:
     kind = KINDS[name]

@@ -145,7 +145,7 @@ def test_somebody_leaves(page: Page, keys: Keyboard, console: Service, host: Hos
     expect(page.locator("#receipt")).to_contain_text("Done everywhere")
 
 
-def test_one_asks_and_another_approves(
+def test_one_person_asks_for_access_and_another_approves(
     page: Page, keys: Keyboard, chromium: Browser, console: Service, host: Host, signed_in: SignedIn
 ) -> None:
     context = chromium.new_context(base_url=console.url)

@@ -106,7 +106,7 @@ def test_a_page_that_is_not_ones_own_leads_on_too(page: Page, signed_in: SignedI
 
 
 @pytest.mark.parametrize("address", ["/hosts", "/people"])
-def test_rows_that_a_phone_folds_are_heard_as_rows(page: Page, signed_in: SignedIn, address: str) -> None:
+def test_a_screen_reader_reads_folded_rows_as_rows(page: Page, signed_in: SignedIn, address: str) -> None:
     signed_in(page, "olga")
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(address)

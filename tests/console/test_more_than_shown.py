@@ -42,7 +42,7 @@ def crowd(console: Service) -> None:
     console.instance.database.write(lambda connection: sealed.insert_rows(connection, tables.servers, rows))
 
 
-def test_the_overview_counts_hosts_beyond_those_that_it_looks_at(page: Page, signed_in: SignedIn) -> None:
+def test_the_overview_counts_hosts_beyond_those_that_it_reads(page: Page, signed_in: SignedIn) -> None:
     signed_in(page, "olga").goto("/")
     lines = page.get_by_role("region", name="Needs somebody").get_by_role("listitem")
     expect(lines.filter(has_text="silent")).to_contain_text("1,002 hosts are silent")
@@ -63,9 +63,7 @@ def test_the_overview_says_of_how_many_events_its_days_are(page: Page, console: 
     )
 
 
-def test_it_is_said_that_not_all_hosts_and_alarms_were_looked_at(
-    page: Page, console: Service, signed_in: SignedIn
-) -> None:
+def test_a_page_says_that_not_all_hosts_and_alarms_were_read(page: Page, console: Service, signed_in: SignedIn) -> None:
     lines = signed_in(page, "olga").get_by_role("main").get_by_role("listitem")
     page.goto("/alarms")
     expect(lines.filter(has_text="Not all")).to_have_count(0)
@@ -124,7 +122,7 @@ def test_the_search_leads_to_all_that_it_found(page: Page, signed_in: SignedIn) 
     expect(page.get_by_role("main").get_by_role("link", name="More hosts…")).to_have_count(0)
 
 
-def test_names_as_long_as_any_lie_within_the_window(page: Page, console: Service, signed_in: SignedIn) -> None:
+def test_the_longest_names_fit_within_the_window(page: Page, console: Service, signed_in: SignedIn) -> None:
     person, group = "x" * 200, "z" * 200
     users.create_user(console.instance, KEYRACK, name=person, role=Role.MEMBER)
     groups.ensure(console.instance, KEYRACK, name=group, user_ids=())
@@ -167,7 +165,7 @@ def test_a_key_says_how_many_hosts_it_opens_however_many_keys_its_owner_has(
     expect(page.get_by_role("button", name=f"Remove this key from {least}")).to_be_visible()
 
 
-def test_ones_own_access_is_shown_to_its_end(page: Page, well_travelled: list[str], signed_in: SignedIn) -> None:
+def test_a_persons_own_access_is_listed_to_its_end(page: Page, well_travelled: list[str], signed_in: SignedIn) -> None:
     signed_in(page, "alice").goto("/")
     expect(page.get_by_text("You can log in to at least ")).to_be_visible()
     page.goto("/access")

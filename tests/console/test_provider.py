@@ -210,7 +210,7 @@ def test_two_who_come_at_once_both_enter_their_group(console: Service, monkeypat
     assert set(groups.get(console.instance, actors.system_actor(1), "ops").members) >= {"first", "second"}
 
 
-def test_one_who_comes_twice_at_once_for_the_first_time_is_let_in_twice(console: Service) -> None:
+def test_a_first_sign_in_in_two_tabs_at_once_succeeds_in_both(console: Service) -> None:
     """As a browser that opens two tabs: one of them makes the user, and the other finds it made."""
     together = threading.Barrier(4)
 
@@ -238,7 +238,7 @@ def test_nobody_becomes_somebody_by_a_name(console: Service, provider: Provider)
         assert "olga" in client.get("/").text
 
 
-def test_what_is_not_believed(console: Service, provider: Provider) -> None:
+def test_a_wrong_or_forged_id_token_signs_nobody_in(console: Service, provider: Provider) -> None:
     wrong_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     now = int(time.time())
     wrong: list[dict[str, Any]] = [

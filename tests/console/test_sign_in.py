@@ -53,7 +53,7 @@ def test_a_person_signs_in_and_out(page: Page) -> None:
     expect(page).to_have_url(re.compile("/login$"))
 
 
-def test_every_wrong_sign_in_hears_the_same(console: Service) -> None:
+def test_every_wrong_sign_in_gets_the_same_answer(console: Service) -> None:
     told = set()
     for name, password in (("olga", "wrong"), ("nobody", "wrong"), ("olga@umbrella", "olga's password"), ("", "")):
         with browser(console) as client:
@@ -80,7 +80,7 @@ def test_signing_in_leads_on_to_pages_of_ours_alone(console: Service) -> None:
 
 
 @pytest.mark.parametrize("onward", ["//[", "//[zz]/", "/\\\\[", "http://[", "[", "/[", "/]x", "http:////["])
-def test_where_to_go_on_to_may_be_any_text(console: Service, onward: str) -> None:
+def test_the_address_to_go_on_to_may_be_any_text(console: Service, onward: str) -> None:
     with browser(console) as client:
         assert client.get("/login", params={"next": onward}).status_code == 200
         answer = sign_in(client, "olga", "olga's password", next=onward)

@@ -128,13 +128,13 @@ def test_nothing_is_asked_for_what_keyrack_did_not_make(team: Team) -> None:
     assert set(wanted(team)) == {"deploy"}
 
 
-def test_a_host_that_does_not_let_keyrack_make_accounts_is_told_apart(team: Team) -> None:
+def test_an_account_on_a_host_that_lets_keyrack_make_none_is_shown_as_refused(team: Team) -> None:
     obey(team)
     found = system_users.get(team.instance, team.owner, team.server.id, team.deploy.id)
     assert found.state == accounts.REFUSED
 
 
-def test_without_openssl_the_password_is_refused_with_words(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_is_refused_in_words_where_openssl_is_missing(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(Refusal) as refused:
         account_passwords.hash_for_host(PASSWORD)

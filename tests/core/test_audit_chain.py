@@ -173,7 +173,7 @@ def test_an_export_is_verified_without_the_database(log: Team) -> None:
     assert verify_export.verify(lines, lambda text, signature: False).problem != ""
 
 
-def test_whatever_is_done_to_an_export_is_named(log: Team) -> None:
+def test_any_change_to_an_export_is_named(log: Team) -> None:
     """Each line of an export is looked at, and of a line each field."""
     instance = log.instance
     told = {"at": instance.now(), "action": "servers:write", "outcome": "done", "reason": "", "level": "info"}
@@ -233,7 +233,7 @@ def test_whatever_is_done_to_an_export_is_named(log: Team) -> None:
     )
 
 
-def test_what_others_enter_is_no_event(log: Team) -> None:
+def test_an_event_entered_in_the_database_is_named_and_not_chained(log: Team) -> None:
     """It gets no place, people hear of it, it is named, and what comes after it is chained as ever."""
     instance = log.instance
     everything = rows(instance)
@@ -277,7 +277,7 @@ def test_a_database_set_back_to_before_seals_has_no_event_taken_as_it_stands(log
 SET_BACK = to_before("0235", at="0230")
 
 
-def test_what_stands_beside_the_places_is_looked_at_as_well(log: Team) -> None:
+def test_changed_checkpoints_and_hashes_of_parts_are_found_too(log: Team) -> None:
     """Checkpoints and hashes of parts, and the end of the log, which the running service remembers."""
     instance = log.instance
     told = {"at": instance.now(), "action": "servers:write", "outcome": "done", "reason": "", "level": "info"}
@@ -344,7 +344,7 @@ def test_events_that_were_kept_long_enough_are_not_missed(log: Team) -> None:
     assert outcome(instance).problem != ""
 
 
-def test_what_was_signed_is_what_the_next_checkpoint_goes_on_from(log: Team) -> None:
+def test_no_checkpoint_is_signed_over_a_chain_that_others_rewrote(log: Team) -> None:
     """The service adds nothing to a chain that others rewrote, and says so."""
     instance = log.instance
     first = instance.database.read(audit_log.newest)
@@ -563,7 +563,7 @@ def test_a_database_that_went_back_while_nothing_served_is_an_alarm(log: Team, t
     assert serve_again() != []
 
 
-def test_a_kept_checkpoint_tells_a_log_that_was_rewritten_from_the_one_it_was(log: Team, tmp_path: Path) -> None:
+def test_a_kept_checkpoint_shows_that_a_log_was_rewritten(log: Team, tmp_path: Path) -> None:
     """By whoever holds the signing key: within itself the new log is whole, in the database and in an export."""
     instance, path = log.instance, tmp_path / "checkpoint"
     servers.create(instance, log.owner, name="later", address="192.0.2.9")

@@ -110,7 +110,7 @@ def test_a_sound_row_and_a_strangers_are_not_removed(team: Team) -> None:
         assert refused.value.kind is Kind.INVALID
 
 
-def test_who_may_not_let_go_what_is_held_back_does_not_remove_its_damaged_row(team: Team) -> None:
+def test_a_damaged_revocation_is_removed_only_by_somebody_who_may_lift_it(team: Team) -> None:
     line = fresh_line()
     add(team, line)
     revocation.revoke_everywhere(team.instance, team.owner, parse(line).fingerprint)
@@ -125,7 +125,7 @@ def test_who_may_not_let_go_what_is_held_back_does_not_remove_its_damaged_row(te
     damaged_rows.remove(team.instance, team.owner, row.name)
 
 
-def test_what_a_damaged_row_shows_is_no_secret(team: Team) -> None:
+def test_a_damaged_row_is_shown_without_secrets(team: Team) -> None:
     offboarding.offboard(team.instance, team.owner, team.member.name)
     change(team, tables.offboardings, reason="another one")
     change(team, tables.users, password_hash="$argon2id$v=19$secret")

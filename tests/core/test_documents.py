@@ -39,7 +39,7 @@ def add(team: Team, label: str, line: str, **more: Any) -> Any:
     )
 
 
-def test_one_key_on_one_account_is_one_line_with_the_latest_end(team: Team) -> None:
+def test_two_entries_of_a_key_on_one_account_are_one_line_with_the_latest_end(team: Team) -> None:
     line = fresh_line("comment")
     now = team.instance.now()
     add(team, "a", line, expires_at=now + timedelta(hours=1))

@@ -104,7 +104,7 @@ def code(refused: pytest.ExceptionInfo[Refusal]) -> tuple[Kind, str]:
     return refused.value.kind, refused.value.code
 
 
-def test_what_a_preview_shows_is_what_goes(team: Team) -> None:
+def test_removing_a_person_removes_what_the_preview_showed(team: Team) -> None:
     alice = Alice(team)
     instance, owner = team.instance, team.owner
     for one in alice.hosts:
@@ -272,7 +272,7 @@ def test_an_altered_row_brings_nothing_back(team: Team) -> None:
 
 
 @pytest.mark.parametrize("gone", [{}, [], {"keys": 7}], ids=str)
-def test_what_somebody_wrote_into_the_row_is_not_shown_as_what_went(team: Team, gone: Any) -> None:
+def test_an_offboarding_changed_in_the_database_is_not_shown_as_what_was_removed(team: Team, gone: Any) -> None:
     Alice(team)
     made = offboarding.offboard(team.instance, team.owner, "alice")
     assert made.gone["keys"]

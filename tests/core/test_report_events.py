@@ -44,7 +44,7 @@ def many(count: int, first: int = 0) -> list[dict[str, Any]]:
     return [{**one, "path": f"/srv/{number}/keys"} for number in range(first, first + count)]
 
 
-def test_the_same_refusal_is_one_event_and_its_count(team: Team) -> None:
+def test_a_repeated_refusal_is_one_event_with_a_count(team: Team) -> None:
     before = len(log(team))
     for _ in range(50):
         refuse(team, "the disk is full", "x" * 500)
@@ -89,7 +89,7 @@ def test_a_document_that_is_refused_whole_is_an_alarm_with_words_what_to_do(team
     assert not any("refuses its document" in words for words in status.of(team.instance, here(team)).problems)
 
 
-def test_a_document_that_cannot_be_applied_is_an_alarm_and_its_end_is_told(team: Team) -> None:
+def test_a_document_that_cannot_be_applied_is_an_alarm_until_it_is_applied(team: Team) -> None:
     """A full disk keeps revocations from coming into force, as a refusal does."""
 
     def shown() -> str:
@@ -130,7 +130,7 @@ def test_refusals_that_are_new_each_time_have_a_bound(team: Team, monkeypatch: A
     assert len(log(team)) == before + 6
 
 
-def test_what_one_host_adds_to_the_log_in_an_hour_has_a_bound(team: Team, monkeypatch: Any) -> None:
+def test_the_events_of_one_host_in_an_hour_are_bounded(team: Team, monkeypatch: Any) -> None:
     monkeypatch.setattr(report_events, "MAX_PER_HOUR", 20)
     for number in range(report_events.MAX_PER_HOUR + 50):
         report = {"revision": 1, "state": "applied", "problems": [f"reason {number}"]}
@@ -154,7 +154,7 @@ def test_alarms_that_are_new_each_time_have_a_bound_too(team: Team, monkeypatch:
     assert len(host_keys.find(team.instance, team.owner, "web-1")) == 2
 
 
-def test_what_comes_and_goes_does_not_fill_the_log(team: Team) -> None:
+def test_a_state_that_comes_and_goes_does_not_fill_the_log(team: Team) -> None:
     before = len(log(team))
     for number in range(60):
         enforcement = ("unproven", "enforce")[number % 2]
@@ -181,7 +181,7 @@ def test_keys_that_are_new_in_each_report_do_not_pile_up(team: Team, monkeypatch
     assert {one.path for one in known(team)} <= {one["path"] for one in many(60, 180)}
 
 
-def test_a_list_that_was_told_before_is_not_taken_in_again(team: Team) -> None:
+def test_an_unchanged_list_of_keys_is_not_stored_again(team: Team) -> None:
     told = many(50)
     tell(team, *told)
     statements: list[str] = []

@@ -150,7 +150,7 @@ def test_a_line_without_options_and_end_makes_the_others_pointless(team: Team) -
     assert len(lines(team)) == 2
 
 
-def test_what_outlasts_the_free_line_stays_behind_it(team: Team) -> None:
+def test_a_restricted_line_that_lasts_longer_stays_below_the_free_one(team: Team) -> None:
     line = fresh_line()
     add(team, "narrow", line, restrictions={"command": "uptime"})
     add(team, "free", line, expires_at=team.instance.now() + timedelta(hours=1))
@@ -192,7 +192,7 @@ def test_the_log_says_to_what_a_key_is_restricted_and_to_what_it_was(team: Team)
 
 
 @pytest.mark.parametrize("place", [{"permitopen": ["db:5432"]}, {"permitlisten": ["8080"]}])
-def test_whoever_names_places_and_nothing_else_is_given_them(place: dict[str, Any]) -> None:
+def test_naming_ports_to_forward_allows_forwarding_to_them(place: dict[str, Any]) -> None:
     nothing = {"restrict": True, **place}
     assert restricting.with_named_places(nothing) == {**nothing, "port_forwarding": True}
     with pytest.raises(Refusal):  # what programs send is taken as sshd reads it

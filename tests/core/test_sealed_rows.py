@@ -260,7 +260,7 @@ def entered(world: World, kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["member", "grant", "grant's group", "system user", "user key"])
-def test_what_is_entered_past_keyrack_opens_no_account(world: World, kind: str) -> None:
+def test_a_row_entered_in_the_database_opens_no_account(world: World, kind: str) -> None:
     if kind == "system user":
         credentials.add(
             world.team.instance, world.team.owner, 1, label="laptop", username="deploy", public_key=world.key

@@ -33,7 +33,7 @@ def test_nothing_is_named_where_nobody_said_it(team: Team) -> None:
     assert ssh_lines.line(tell(team, facts={"ssh_port": 22}), "deploy") == "ssh deploy@192.0.2.10"
 
 
-def test_what_the_host_says_stands_in_the_line_and_in_the_configuration(team: Team) -> None:
+def test_the_ssh_line_and_configuration_have_the_port_that_the_host_reports(team: Team) -> None:
     server = tell(team, facts={"ssh_port": 2222})
     assert ssh_lines.line(server, "deploy") == "ssh -p 2222 deploy@192.0.2.10"
     assert configured(team) == 2222
@@ -58,7 +58,7 @@ def test_host_keys_that_an_admin_names_name_the_port_until_the_host_does(team: T
 
 
 @pytest.mark.parametrize("said", [0, -1, 65_536, "2222; reboot", True, 22.5, None, [2222]])
-def test_what_is_no_port_is_not_believed(team: Team, said: Any) -> None:
+def test_a_reported_port_that_is_none_is_ignored(team: Team, said: Any) -> None:
     assert ssh_lines.port(tell(team, facts={"ssh_port": said})) is None
     # Nor where others wrote it into the row.
     assert ssh_lines.line(replace(team.server, facts={"ssh_port": said}), "deploy") == "ssh deploy@192.0.2.10"

@@ -44,7 +44,7 @@ def test_only_what_was_asked_is_in_the_document(team: Team) -> None:
     assert wanted(team) == {"PasswordAuthentication": "no", "PermitRootLogin": "yes", "UseDNS": "no"}
 
 
-def test_a_change_is_pending_until_the_host_obeys_and_the_same_again_is_none(team: Team) -> None:
+def test_a_change_is_pending_until_the_host_obeys_and_repeating_it_changes_nothing(team: Team) -> None:
     def state() -> str:
         return sshd_settings.get(team.instance, team.owner, team.server.id).state
 

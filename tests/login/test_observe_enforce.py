@@ -263,7 +263,7 @@ def test_losing_the_service_within_the_trial_undoes_enforcing(scene: Scene) -> N
     assert host.agent("status").returncode == 1
 
 
-def test_a_killed_agent_undoes_an_unfinished_trial_and_the_service_hears_of_it(scene: Scene) -> None:
+def test_a_killed_agent_undoes_an_unfinished_trial_and_reports_it(scene: Scene) -> None:
     host = scene.host
     host.enrol(scene.service, SERVER, trial=600)
     host.start_agent()
@@ -386,7 +386,7 @@ def test_accounts_of_any_name_that_hosts_have_are_accepted_and_not_locked_out(sc
             assert f"no key opens the account {name}: sshd takes the \\ in its name" in host.agent("doctor").stdout
 
 
-def test_what_is_put_into_keyracks_own_files_is_taken_out_and_told(scene: Scene, tmp_path: Path) -> None:
+def test_a_key_added_to_keyracks_own_file_is_removed_and_reported(scene: Scene, tmp_path: Path) -> None:
     host = scene.host
     host.enrol(scene.service, SERVER)
     host.start_agent()
@@ -425,7 +425,7 @@ def test_a_changed_drop_in_is_put_back(scene: Scene) -> None:
     ("then", "lasting_stays", "temporary_stays"),
     [("keep", True, True), ("drop-temporary", True, False), ("drop-all", False, False)],
 )
-def test_what_silence_does_to_keys(
+def test_the_offline_policy_drops_keys_after_the_services_silence(
     scene: Scene, tmp_path: Path, then: str, lasting_stays: bool, temporary_stays: bool
 ) -> None:
     host = scene.host

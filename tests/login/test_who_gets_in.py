@@ -325,7 +325,9 @@ def test_an_sshd_on_several_addresses_is_judged_by_each(host: AdoptedHost, liste
         "DenyUsers krtwo@127.0.0.1\nMatch Address *,!127.0.0.1\n  PermitTTY no\n  PubkeyAuthentication no\nMatch all",
     ],
 )
-def test_whoever_can_really_come_counts(host: AdoptedHost, had: Callable[[str], None], settings: str) -> None:
+def test_only_addresses_from_which_somebody_can_connect_count(
+    host: AdoptedHost, had: Callable[[str], None], settings: str
+) -> None:
     """An sshd on loopback alone is reached from there alone, whatever its rules say of other places."""
     had(settings)
     key = host.keys[NAME]

@@ -110,7 +110,9 @@ def test_a_name_of_a_signature_is_a_type(sshd: Judge, name: str) -> None:
         ("RequiredRSASize 3072\n", HERE._replace(smallest_rsa=3072)),
     ],
 )
-def test_what_an_sshd_accepts_counts(tmp_path: Path, settings: str, rules: SshdRules) -> None:
+def test_the_types_that_an_sshd_accepts_decide_which_lines_let_in(
+    tmp_path: Path, settings: str, rules: SshdRules
+) -> None:
     if "ssh-dss" in settings and not KNOWS_DSA:
         pytest.skip("OpenSSH from 10.0 on has no DSA")
     with judge(tmp_path, settings=settings) as sshd:

@@ -128,7 +128,7 @@ def test_finds_patterns(chance: random.Random) -> None:
         assert "pattern" in str(rsa_problem(int.from_bytes(data, "big") | 1, E))
 
 
-def test_the_words_reach_the_person(prime: int) -> None:
+def test_a_weak_key_is_refused_with_what_is_wrong(prime: int) -> None:
     line = text_line("ssh-rsa", mpint(E), mpint(prime * next_prime(prime + 2)))
     with pytest.raises(
         KeyProblem, match=r"^This key is weak: its two primes are close .* ssh-keygen -t ed25519$"

@@ -18,7 +18,7 @@ def pool_of(url: str, places: int, patience: float = 60) -> Pool:
     return Pool(sqlite_engine(parse_url(url)[1], writer=False), places, patience)
 
 
-def test_who_comes_back_does_not_overtake_who_waits(sqlite_url: str) -> None:
+def test_a_thread_that_asks_again_does_not_overtake_those_that_wait(sqlite_url: str) -> None:
     pool = pool_of(sqlite_url, 1)
     order: list[str] = []
 
@@ -66,7 +66,7 @@ def test_a_wrong_question_keeps_the_connection_and_a_broken_one_is_replaced(sqli
     pool.close()
 
 
-def test_what_is_lent_while_the_pool_closes_is_closed_when_it_comes_back(sqlite_url: str) -> None:
+def test_a_connection_in_use_while_the_pool_closes_is_closed_when_it_is_returned(sqlite_url: str) -> None:
     pool = pool_of(sqlite_url, 2)
     with pool.connection() as conn:
         pool.close()

@@ -127,7 +127,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
                 use(lambda conn: None)
 
 
-def test_a_command_that_starts_another_write_is_told_instead_of_waiting_for_itself(sqlite_url: str) -> None:
+def test_a_command_that_starts_another_write_fails_instead_of_waiting_for_itself(sqlite_url: str) -> None:
     with Database.open(sqlite_url) as database, pytest.raises(RuntimeError, match="wait for itself"):
         database.write(lambda conn: database.write(lambda inner: None))
 

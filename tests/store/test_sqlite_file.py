@@ -167,7 +167,7 @@ def test_an_idle_process_notices_by_itself(sqlite_url: str) -> None:
         wait_until(refused, "the look at the file")
 
 
-def test_what_sqlite_itself_does_with_the_file_is_no_harm(sqlite_url: str) -> None:
+def test_changes_that_sqlite_itself_makes_to_its_file_raise_no_alarm(sqlite_url: str) -> None:
     path = path_of(sqlite_url)
     with Database.open(sqlite_url) as database:
         database.listen(lambda ids: None)
@@ -249,7 +249,7 @@ for (name,) in sqlite3.connect(sys.argv[1]).execute("SELECT name FROM instance_f
 """
 
 
-def test_another_process_is_heard_of_while_this_one_only_reads(sqlite_url: str) -> None:
+def test_changes_of_another_process_are_noticed_while_this_one_only_reads(sqlite_url: str) -> None:
     heard: set[int] = set()
     with Database.open(sqlite_url) as database:
         database.listen(heard.update)

@@ -247,7 +247,7 @@ def test_secrets_are_not_in_the_database(unused_data: Path) -> None:
         assert secret.encode() not in content
 
 
-def test_what_a_deleted_or_disabled_user_signed_is_refused(team: Service, key: AccessKey) -> None:
+def test_a_request_signed_by_a_deleted_or_disabled_user_is_refused(team: Service, key: AccessKey) -> None:
     olga = {"X-Auth-Token": "token-of-olga"}
     users = team.call("GET", "/v3/users", headers=olga).json()["users"]
     alice = next(user["id"] for user in users if user["name"] == "alice")

@@ -51,7 +51,7 @@ def test_a_commit_that_broke_off_is_not_said_to_have_changed_nothing(team: Servi
     assert "may have been done" in words
 
 
-def test_what_was_done_before_the_database_went_is_answered(team: Service, url: str) -> None:
+def test_a_change_made_before_the_database_was_lost_is_answered_as_done(team: Service, url: str) -> None:
     enrol(team)
     users = team.call("GET", "/api/v3/servers/1/users?search=deploy", token=TOKEN).json()["data"]
     path = f"/api/v3/servers/1/users/{users[0]['id']}"

@@ -92,7 +92,7 @@ def test_keys_of_servers_and_of_users_write_each_row_above_them_once(acme: Team)
     check(acme)
 
 
-def test_what_is_undone_leaves_what_others_left_to_the_end(acme: Team) -> None:
+def test_an_undone_command_keeps_deferred_writes_of_the_others(acme: Team) -> None:
     """Also where that was written by the way, and is undone with it."""
     database, revised = acme.instance.database, revision(acme)
 

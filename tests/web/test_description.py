@@ -193,7 +193,7 @@ HUAWEI = {"X-Auth-Token": "token-of-olga"}
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_what_the_transcripts_answer_is_as_described(dialect: str, unchanged_team: Service) -> None:
+def test_answers_in_the_transcripts_fit_the_description(dialect: str, unchanged_team: Service) -> None:
     """Each answer of each transcript, with its examples, against the schema of its call."""
     described = unchanged_team.call("GET", "/openapi.json").json()
     checked = 0
@@ -227,7 +227,7 @@ def _schema(described: dict[str, Any], step: dict[str, Any]) -> dict[str, Any] |
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-def test_what_is_only_read_takes_no_other_method(unchanged_team: Service, path: str, method: str) -> None:
+def test_a_read_only_path_refuses_other_methods(unchanged_team: Service, path: str, method: str) -> None:
     answer = unchanged_team.call(method, path)
     assert answer.status_code == 405
     assert "GET" in answer.headers["Allow"]

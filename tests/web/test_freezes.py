@@ -57,7 +57,9 @@ def confirm(team: Service, path: str, token: str, status: int = 204) -> None:
     assert answer.status_code == status, answer.text
 
 
-def test_all_keys_wait_for_their_owners_and_glass_can_be_broken(team: Service, lines: dict[str, str]) -> None:
+def test_frozen_keys_wait_for_their_owners_and_break_glass_keys_still_open(
+    team: Service, lines: dict[str, str]
+) -> None:
     everything = prints(lines, *lines)
     enrol(team)
     before = call(team, "POST", "/freezes", {"preview": True}, status=202)
@@ -157,7 +159,7 @@ def test_a_key_of_a_program_that_may_more_is_not_confirmed_by_who_may_less(team:
     assert opening(team) == {parse(line).fingerprint}
 
 
-def test_who_may_freeze_and_what(team: Service, lines: dict[str, str]) -> None:
+def test_only_known_users_and_servers_can_be_frozen_and_only_by_admins(team: Service, lines: dict[str, str]) -> None:
     for body, status in (
         ({"user": "nobody"}, 422),
         ({"server": "nowhere"}, 404),

@@ -101,7 +101,7 @@ def test_guesses_at_names_that_do_not_exist_are_slowed_alike(proxied: Service) -
 
 
 @pytest.mark.parametrize("name", ["olga", "nobody"])
-def test_however_a_workspace_is_named_an_account_in_it_is_one(proxied: Service, name: str) -> None:
+def test_guesses_at_an_account_count_together_however_its_workspace_is_named(proxied: Service, name: str) -> None:
     """Were it so for users alone, the guesses that are left would tell who is one."""
     uid = str(
         proxied.instance.database.read(
@@ -129,7 +129,7 @@ def test_a_crowd_cannot_shut_the_owner_out(proxied: Service) -> None:
     assert len(refusals(proxied)) <= 21, "ten events, ten counts of those, one of all others"
 
 
-def test_who_signed_in_from_an_address_goes_on_there(proxied: Service) -> None:
+def test_a_user_who_signed_in_from_an_address_is_not_shut_out_by_guesses_from_it(proxied: Service) -> None:
     assert sign_in(proxied, "olga", "olga's password", at=STRANGER).status_code == 201
     for number in range(30):
         sign_in(proxied, f"somebody {number}", "guess", at=STRANGER)
@@ -211,7 +211,7 @@ def test_old_programs_spend_nothing_of_others(proxied: Service) -> None:
     assert proxied.call("GET", "/v4/user/keys", headers=headers).status_code == 200
 
 
-def test_one_s_own_password_cannot_be_guessed_with_a_token(team: Service) -> None:
+def test_a_token_does_not_allow_guessing_its_owners_password(team: Service) -> None:
     headers = {"X-Auth-Token": "token-of-alice"}
     me = team.call("GET", "/v3/auth/tokens", headers={**headers, "X-Subject-Token": "token-of-alice"}).json()
     path = f"/v3/users/{me['token']['user']['id']}/password"
@@ -251,7 +251,7 @@ def tries(counts: Throttle, address: str, proof: str = "a") -> bool:
     return True
 
 
-def test_what_was_spent_comes_back() -> None:
+def test_attempts_become_available_again_with_time() -> None:
     clock = Clock()
     counts = Throttle(6, 6, clock)
     assert [tries(counts, "192.0.2.1") for _ in range(7)] == [True] * 6 + [False]
@@ -266,7 +266,7 @@ def test_processes_side_by_side_give_out_no_more_than_one(processes: int) -> Non
     assert tried == 20
 
 
-def test_one_customer_s_network_is_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ipv6_network_of_one_customer_counts_as_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
     assert network("2001:db8:1:2:3::4") == network("2001:db8:1:2::1") != network("2001:db8:1:3::1")
     assert network("::ffff:192.0.2.1") == network("192.0.2.1")
     counts = Throttle(2, 2, Clock())

@@ -75,7 +75,7 @@ def ada(team: Service) -> Actor:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_call_of_an_admin_who_is_none_any_more_changes_nothing(team: Service, call: str) -> None:
+def test_a_call_of_a_former_admin_changes_nothing(team: Service, call: str) -> None:
     actor = ada(team)
     assert team.call("PATCH", f"{NATIVE}/people/ada", token=OLGA, json={"role": "member"}).status_code == 200
     before = done(team)
@@ -95,7 +95,7 @@ def test_a_call_of_an_admin_who_is_shut_out_changes_nothing(team: Service, call:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_without_that_it_is_done(team: Service, call: str) -> None:
+def test_a_call_is_made_while_its_rights_hold(team: Service, call: str) -> None:
     CALLS[call](team.instance, ada(team))
 
 

@@ -35,7 +35,7 @@ def test_a_path_that_is_no_text_makes_nothing(unchanged_team: Service, path: str
 
 @pytest.mark.parametrize("path", ["/people/{}", "/groups/{}", "/request-rules/{}"])
 @pytest.mark.parametrize("name", ["olga%20", "%20olga", "olga%C2%A0", "%E3%80%80olga", "..", "%2E"])
-def test_a_name_that_looks_like_another_or_like_a_folder_is_not_made(
+def test_a_name_that_reads_like_another_or_like_a_folder_is_refused(
     unchanged_team: Service, path: str, name: str
 ) -> None:
     # The client would put . and .. out of the address by itself.
@@ -76,7 +76,7 @@ def test_addresses_are_taken(team: Service, address: str) -> None:
     assert team.call("POST", "/api/v3/servers", token=OLGA, json=body).json()["ipAddress"] == address
 
 
-def test_what_a_query_takes_is_said_in_plain_words(unchanged_team: Service) -> None:
+def test_a_wrong_query_parameter_is_refused_in_plain_words(unchanged_team: Service) -> None:
     for address, words in (
         ("/people/alice/offboard?preview=maybe", "preview takes true or false."),
         ("/people/alice/offboard?preview=", "preview takes true or false."),
@@ -198,7 +198,7 @@ def test_no_file_makes_a_name_that_is_blanks_alone_from_another(unchanged_team: 
 
 
 @pytest.mark.parametrize("name", WITH_BLANKS)
-def test_what_was_called_so_before_is_still_reached(team: Service, name: str) -> None:
+def test_a_server_with_a_name_that_is_refused_now_is_still_reached(team: Service, name: str) -> None:
     made = team.call("PUT", BASE + "/servers/other", token=OLGA, json={"address": "192.0.2.8"}).json()["id"]
     team.instance.database.write(lambda connection: servers.change(connection, made, {"name": name}))
     seen = team.call("GET", f"{BASE}/servers/{quote(name)}", token=OLGA)

@@ -195,7 +195,7 @@ NAMED_BY_THE_CALLER = ("put_group", "put_person", "put_rule", "put_server")
 
 
 @pytest.mark.parametrize("endpoint", native.ENDPOINTS, ids=lambda one: f"{one.method} {one.path}")
-def test_who_is_refused_everywhere(unchanged_team: Service, endpoint: Any) -> None:
+def test_every_call_refuses_callers_without_the_right(unchanged_team: Service, endpoint: Any) -> None:
     path = endpoint.path
     for name, value in (
         ("server", "1"),

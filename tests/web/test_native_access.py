@@ -98,7 +98,7 @@ def test_pages_hold_everything_once(team: Service) -> None:
         assert call(team, "GET", f"/access?server=web-1&cursor={wrong}", status=422)["error"]["field"] == "cursor"
 
 
-def test_what_opens_nothing_is_not_listed(team: Service) -> None:
+def test_keys_that_open_nothing_are_not_listed(team: Service) -> None:
     own_key(team, "alice")
     own_key(team, "bob")
     for name in ("alice", "bob"):

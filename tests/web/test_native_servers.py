@@ -50,7 +50,7 @@ def test_the_log_is_asked_for_a_server_that_was_deleted(team_on_each: Service) -
     assert {one["server_id"] for one in call(team, "GET", "/events?server=old-1")["items"]} == {again}
 
 
-def test_what_is_no_server_leaves_none(team: Service) -> None:
+def test_an_invalid_server_is_not_made(team: Service) -> None:
     for path, body, field in (
         ("/servers/web-3", {}, "address"),
         ("/servers/web-3", {"address": "no address"}, "address"),

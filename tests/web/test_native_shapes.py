@@ -52,7 +52,7 @@ def test_the_field_at_fault_is_named(team: Service, path: str, body: dict[str, A
     assert words in error["message"]
 
 
-def test_what_was_sent_is_not_repeated(team: Service) -> None:
+def test_an_error_does_not_repeat_what_was_sent(team: Service) -> None:
     secret = "-----BEGIN OPENSSH PRIVATE KEY-----"
     for body in ({**KEY, "public_key": [secret]}, {**KEY, secret: 1}, {**KEY, "temporary": secret}, {secret: secret}):
         answer = team.call("POST", "/api/keyrack/v1/servers/1/credentials", token="token-of-olga", json=body)
@@ -60,7 +60,7 @@ def test_what_was_sent_is_not_repeated(team: Service) -> None:
         assert "PRIVATE" not in answer.text
 
 
-def test_who_may_not_call_is_not_told_what_a_body_lacks(team: Service) -> None:
+def test_a_caller_without_the_right_is_not_told_what_a_body_lacks(team: Service) -> None:
     wrong = {"nothing": True}
     call(team, "POST", "/grants", wrong, token="token-of-mallory", status=403)
     call(team, "POST", "/servers/1/credentials", wrong, token="token-of-mallory", status=403)

@@ -71,7 +71,7 @@ def test_a_look_leaves_no_circle(team: Service, number: int) -> None:
 
 
 @pytest.mark.parametrize("path", ["/agent/v1/archive", "/login", "/openapi.json"])
-def test_what_is_answered_in_pieces_leaves_no_request(team: Service, path: str) -> None:
+def test_an_answer_sent_in_pieces_leaves_no_request_in_memory(team: Service, path: str) -> None:
     with collected() as found:
         for _ in range(5):
             team.call("GET", path)

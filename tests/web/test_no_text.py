@@ -64,7 +64,7 @@ def test_bytes_in_an_event_cost_it_alone(team_folder: Path, tmp_path: Path, colu
         assert any("more" in event["summary"] for event in answer.json()["items"][:2])
 
 
-def test_what_others_wrote_into_a_webhook_costs_it_alone(team_folder: Path, tmp_path: Path) -> None:
+def test_text_of_others_in_one_webhook_stops_no_other(team_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(team_folder, tmp_path / "data")
     with running(settings_for(tmp_path / "data", "")) as service:
         for place in ("a", "b"):

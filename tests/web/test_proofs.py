@@ -207,7 +207,7 @@ KINDS = (
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_limited_proof_makes_may_no_more(house: Service, kind: str) -> None:
+def test_a_token_made_with_limited_rights_has_no_more_than_these(house: Service, kind: str) -> None:
     proof = limited(house, kind)
     own = proof.reaches()
     if proof.key is not None and kind != "pat's access key":
@@ -289,7 +289,7 @@ def test_nothing_made_with_a_token_outlives_its_end(house: Service) -> None:
 
 
 @pytest.mark.parametrize("body", [{"password": PASSWORD}, {"enabled": False}])
-def test_what_is_refused_has_changed_nothing(house: Service, body: dict[str, Any]) -> None:
+def test_a_refused_call_has_changed_nothing(house: Service, body: dict[str, Any]) -> None:
     """A scope that the answer alone would need must not make a refusal of what was done."""
     proof = Proof(house, "olgas-token-for-people-alone")
     mallory = user_ids(house)["mallory"]
@@ -335,7 +335,7 @@ def add_key_of(service: Service, name: str, token: str) -> int:
     return service.call("POST", f"/api/v4/users/{number}/keys", token=token, json=body).status_code
 
 
-def test_who_has_no_grants_puts_no_key_where_others_log_in(house: Service) -> None:
+def test_an_admin_without_grants_adds_no_key_for_somebody_with_grants(house: Service) -> None:
     """gwen may register no key herself, so a password of hers gains nothing; a key put in her name would log in."""
     house.apply(
         '[workspace]\nname = "acme"\n[[users]]\nname = "gwen"\nrole = "member"\n'

@@ -46,7 +46,7 @@ def test_callers_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     assert limit.take(99).wait == 0
 
 
-def test_who_began_first_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_caller_whose_minute_began_first_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limit, "MAX_CALLERS", 3)
     clock = Clock()
     limit = RateLimit(1, clock)

@@ -93,7 +93,7 @@ def test_each_decision_is_said_with_its_reason(team: Service) -> None:
         assert said in events
 
 
-def test_who_lost_the_right_approved_nothing(team: Service) -> None:
+def test_an_approval_by_somebody_who_lost_the_right_does_not_count(team: Service) -> None:
     team.apply(TEAM + ADMIN)
     call(team, "PUT", "/request-rules/all", {"approvers": 2})
     asked = call(team, "POST", "/requests", WANTED, token=ALICE, status=201)
@@ -117,7 +117,7 @@ def test_who_lost_the_right_approved_nothing(team: Service) -> None:
         ({"reason": ""}, "reason", ""),
     ],
 )
-def test_what_is_not_asked_for(team: Service, change: dict[str, Any], field: str, words: str) -> None:
+def test_a_wrong_request_for_access_is_refused(team: Service, change: dict[str, Any], field: str, words: str) -> None:
     call(team, "PUT", "/request-rules/short", {"max_duration": "2h"})
     error = call(team, "POST", "/requests", WANTED | change, token=ALICE, status=422)["error"]
     assert error["field"] == field
@@ -125,7 +125,7 @@ def test_what_is_not_asked_for(team: Service, change: dict[str, Any], field: str
     assert call(team, "GET", "/requests")["total"] == 0
 
 
-def test_who_asks_twice_for_the_same_is_answered_the_first(team_on_each: Service) -> None:
+def test_asking_twice_for_the_same_access_makes_one_request(team_on_each: Service) -> None:
     """A click too many, or a call that a program sends again, is one request for those who decide."""
     team = team_on_each
     first = call(team, "POST", "/requests", WANTED, token=ALICE, status=201)
@@ -179,7 +179,7 @@ def sign(folder: Path, file: Path, text: str, namespace: str = "keyrack-claim") 
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: str(kind[1]))
-def test_who_signs_gets_the_key(team: Service, tmp_path: Path, kind: tuple[str, ...]) -> None:
+def test_the_user_who_signs_the_challenge_gets_the_key(team: Service, tmp_path: Path, kind: tuple[str, ...]) -> None:
     file, line = key_of(tmp_path, *kind)
 
     def asked(token: str) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def test_who_signs_gets_the_key(team: Service, tmp_path: Path, kind: tuple[str, 
     assert any(one.startswith("alice claimed SSH key SHA256:") for one in events)
 
 
-def test_what_claims_nothing(team: Service, tmp_path: Path) -> None:
+def test_a_wrong_signature_claims_no_key(team: Service, tmp_path: Path) -> None:
     file, line = key_of(tmp_path, "-t", "ed25519")
     asked = {"public_key": line}
     call(team, "POST", "/keys/challenge", asked, token=MALLORY, status=403)

@@ -81,7 +81,7 @@ def test_add_show_list_delete(team: Service) -> None:
         ({"temporary": 2}, "temporary", "The temporary field must be true or false."),
     ],
 )
-def test_what_is_wrong_is_named(
+def test_a_wrong_field_is_named(
     unchanged_team: Service, fields: dict[str, Any], field: str, message: str | None
 ) -> None:
     answer = add(unchanged_team, **fields)

@@ -36,7 +36,7 @@ def test_a_name_in_its_other_spelling_is_the_same_one(
     assert team.call("DELETE", f"{NATIVE}/{path}/{second}", token=OLGA).status_code == 204
 
 
-def test_whoever_signs_in_may_write_the_name_as_their_keyboard_does(team_on_each: Service) -> None:
+def test_a_user_signs_in_with_either_spelling_of_their_name(team_on_each: Service) -> None:
     team = team_on_each
     body = {"user": {"name": OTHER, "password": "a good password"}}
     assert team.call("POST", "/v3/users", headers={"X-Auth-Token": OLGA}, json=body).status_code == 201

@@ -161,9 +161,7 @@ def test_an_alarm_arrives_signed_within_seconds_and_is_shown(team: Service, rece
     assert made["secret"] not in json.dumps(call(team, "GET", "/events?per_page=200"))
 
 
-def test_whoever_keeps_deliveries_is_a_witness_of_the_audit_log(
-    team: Service, receiver: Receiver, tmp_path: Path
-) -> None:
+def test_kept_deliveries_prove_what_the_audit_log_was(team: Service, receiver: Receiver, tmp_path: Path) -> None:
     made = call(team, "POST", PATH, {"url": receiver.url}, status=201)
     eventually(lambda: team.instance.checkpoints.newest)
     call(team, "POST", f"{PATH}/{made['id']}/test", status=202)
@@ -196,7 +194,7 @@ def stop_the_clock(team: Service) -> datetime:
     return now
 
 
-def test_what_is_not_taken_is_tried_again_and_no_redirect_is_followed(team: Service, receiver: Receiver) -> None:
+def test_a_refused_delivery_is_tried_again_and_no_redirect_is_followed(team: Service, receiver: Receiver) -> None:
     now = stop_the_clock(team)
     made = call(team, "POST", PATH, {"url": receiver.url, "secret": "s" * 20, "level": "alarm"}, status=201)
     receiver.statuses = [302]
@@ -220,7 +218,7 @@ def test_a_name_that_is_not_found_is_said_in_words(team: Service) -> None:
     assert tried["words"] == "no-such-name.invalid: its name was not found"
 
 
-def test_what_waited_while_the_service_was_away_is_sent_and_given_up_at_last(team: Service) -> None:
+def test_deliveries_that_waited_are_sent_after_a_restart_and_given_up_at_last(team: Service) -> None:
     stop_the_clock(team)
     made = call(team, "POST", PATH, {"url": "http://127.0.0.1:1/", "level": "alarm"}, status=201)
     alarms.raise_once(team.instance, 1, "seal-broken", "A row was changed.")
