@@ -68,7 +68,7 @@ def test_a_command_that_uses_local_data_names_the_setting_that_made_it(
 
 
 @pytest.mark.parametrize("words", ["hosts list", "events", "audit verify", "hosts damaged", "tidy"])
-def test_a_table_that_somebody_took_away_is_named(data: Path, words: str) -> None:
+def test_a_removed_table_is_named_at_the_start(data: Path, words: str) -> None:
     with closing(sqlite3.connect(data / "keyrack.db")) as raw:
         raw.execute("ALTER TABLE grants RENAME TO gone")
     ended = run(*words.split(), data=data)
@@ -216,7 +216,7 @@ def test_an_agent_whose_help_cannot_be_written_says_so(buffered: bool) -> None:
 
 
 @pytest.mark.parametrize(("words", "status"), [("nothing", 2), ("grants renew 1", 1), ("hosts list --data /none", 1)])
-def test_an_error_whose_line_cannot_be_written_keeps_its_status(tmp_path: Path, words: str, status: int) -> None:
+def test_an_error_that_cannot_be_printed_keeps_its_exit_status(tmp_path: Path, words: str, status: int) -> None:
     with open("/dev/full", "wb") as full:
         ended = subprocess.run(
             [*PROGRAM, *words.split()],

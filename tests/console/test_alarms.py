@@ -507,7 +507,7 @@ def test_an_alarm_is_settled_by_keyboard_alone(team: Team, page: Page, signed_in
     expect(sentence(page, kind.says, "Needs somebody")).to_have_count(0)
 
 
-def test_the_programs_say_the_same(team: Team) -> None:
+def test_programs_print_the_same_sentences_as_the_console(team: Team) -> None:
     team.host("told-1")
     team.report("told-1", state="refused", problems=["bad signature"])
     answer = team.service.call("GET", "/api/keyrack/v1/alarms", token="token-of-olga").json()

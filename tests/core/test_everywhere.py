@@ -86,6 +86,14 @@ def test_adding_or_revoking_on_many_servers_twice_changes_nothing_more(team: Tea
     assert all(lets_in(team, one, line) and not refuses(team, one, line) for one in ids)
 
 
+def test_a_server_is_found_by_its_name_however_it_is_spelled(team: Team) -> None:
+    server = servers.create(team.instance, team.owner, name="zoë-1", address="192.0.2.9")
+    system_users.create(team.instance, team.owner, server.id, username="deploy")
+    line = fresh_line("bot@ci")
+    assert add(team, line, ["zoë-1"]) == [("zoë-1", "added")]
+    assert add(team, line, ["zoe\u0308-1"]) == [("zoë-1", "present")]
+
+
 def test_a_key_with_a_taken_label_on_one_server_is_added_to_none(team: Team) -> None:
     ids = [team.server.id, *more_servers(team, 2)]
     credentials.add(team.instance, team.owner, ids[1], label="bot", username="deploy", public_key=fresh_line("another"))

@@ -53,7 +53,7 @@ def kept(team: Team) -> dict[str, Mapping[str, Any]]:
     return {row.host_session: dict(row._mapping) for row in rows}
 
 
-def test_a_list_replaces_the_one_before(team: Team) -> None:
+def test_a_report_of_sessions_replaces_the_one_before(team: Team) -> None:
     tell(team, sessions=[session("1-100"), session("2-200")])
     first = kept(team)
     tell(team, sessions=[session("2-200"), session("3-300", parse(fresh_line()).fingerprint)])

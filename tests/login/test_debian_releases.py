@@ -159,7 +159,7 @@ def test_failing_logins_do_not_undo_enforcing(team: Service, tmp_path: Path) -> 
         assert not greets(scene.host.client.port)
 
 
-def test_a_hosts_life(scene: Scene) -> None:
+def test_a_host_is_enrolled_enforced_and_uninstalled(scene: Scene) -> None:
     host, client = scene.host, scene.host.client
     before = scene.prepare()
     scene.paste()

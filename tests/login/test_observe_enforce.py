@@ -184,7 +184,7 @@ def test_everything_is_found_and_nothing_is_changed(scene: Scene) -> None:
     assert any("Found by hand on web-1" in summary for summary in scene.events())
 
 
-def test_the_plan_is_what_enforcing_does(scene: Scene) -> None:
+def test_enforcing_does_what_the_plan_said(scene: Scene) -> None:
     host = scene.host
     host.enrol(scene.service, SERVER)
     host.start_agent()
