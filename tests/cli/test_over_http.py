@@ -258,7 +258,11 @@ def test_the_log_is_read_by_person_host_and_key(team: Service, home: Path) -> No
     assert run("audit", "list", "--kind", "ghosts").exit_code == 1
     assert all(kind in good("audit", "list", "--help") for kind in (*KINDS, ALARM, REFUSED))
     assert run("audit", "list", "--since", "yesterday").exit_code == 2
-    assert "laptop" in good("audit", "list", "--key", fingerprint)
+    shown = run("audit", "list", "--key", fingerprint)
+    added = next(line for line in shown.stdout.splitlines() if "laptop" in line and line.endswith("(receipts)"))
+    assert "`keyrack hosts receipts ID`" in shown.stderr
+    assert "web-1" in good("hosts", "receipts", added.split()[0])
+    assert "(receipts)" not in good("audit", "list", "--kind", "tokens")
 
 
 def test_a_key_on_a_server_is_restricted(team: Service, home: Path) -> None:

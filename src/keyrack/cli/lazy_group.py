@@ -63,19 +63,18 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in self.known.items()])
 
 
-def name_commands(error: NoSuchCommand) -> None:
-    """Say which command of its group was meant, or else which there are, if they fit a line or two."""
+def meant(error: NoSuchCommand) -> str:
+    """Which command of its group was meant, or else which there are, if they fit a line or two; "" where click says."""
     group = error.ctx.command if error.ctx else None
     if error.possibilities or error.ctx is None or not isinstance(group, click.Group):
-        return
+        return ""
     from difflib import get_close_matches  # loaded for a wrong word alone
 
     names = group.list_commands(error.ctx)
     near = get_close_matches(error.command_name, names, cutoff=0.7)
     if near:
-        error.message += f" Did you mean {' or '.join(map(repr, near))}?"
-    elif len(names) <= MOST_NAMED:
-        error.message += f" There are: {', '.join(names)}."
+        return f" Did you mean {' or '.join(map(repr, near))}?"
+    return f" There are: {', '.join(names)}." if len(names) <= MOST_NAMED else ""
 
 
 def _loaded(where: str) -> click.Command:

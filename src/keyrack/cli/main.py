@@ -28,7 +28,7 @@ import click
 from click.exceptions import NoSuchCommand
 
 from keyrack import __version__
-from keyrack.cli.lazy_group import LazyGroup, name_commands
+from keyrack.cli.lazy_group import LazyGroup, meant
 from keyrack.cli.output.ends import REFUSED
 from keyrack.ssh.printable import printable
 
@@ -140,9 +140,8 @@ class Keyrack(LazyGroup):
         try:
             return super().invoke(context)
         except click.ClickException as error:
-            if isinstance(error, NoSuchCommand):
-                name_commands(error)
-            error.message = "\n".join(map(printable, error.message.split("\n")))  # type: ignore[misc]
+            words = error.message + (meant(error) if isinstance(error, NoSuchCommand) else "")
+            error.message = "\n".join(map(printable, words.split("\n")))  # type: ignore[misc]
             raise
 
 
