@@ -75,7 +75,7 @@ def status(url: str, path: str = "/readyz") -> int:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_database_that_is_away_and_one_that_refuses_are_told_apart(
+def test_an_unreachable_database_and_one_that_refuses_have_different_errors(
     workers: str, cluster: Cluster, tmp_path: Path
 ) -> None:
     for address, words in (
@@ -313,7 +313,7 @@ NOT_BEFORE_IT_IS_ASKED_FOR = {"alembic", "jinja2", "jwt", "leather", "rich", "se
 """Each takes megabytes, for pages that nobody may ever ask for; rich, where somebody installed it, for nothing."""
 
 
-def test_the_service_begins_without_what_few_ask_for() -> None:
+def test_the_service_starts_without_rarely_used_modules() -> None:
     script = """
 import sys
 from keyrack.cli.machine.serve import set_up_logging

@@ -455,7 +455,7 @@ def sentence(page: Page, words: str, region: str) -> Locator:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_what_needs_somebody_leads_to_where_it_is_settled_and_is_gone_then(
+def test_each_thing_that_needs_somebody_links_to_its_page_and_disappears_once_settled(
     team: Team, page: Page, signed_in: SignedIn, name: str
 ) -> None:
     kind = KINDS[name]
@@ -522,7 +522,7 @@ def test_receipts_of_a_host_that_two_machines_use_count_for_nothing(
     )
 
 
-def test_the_programs_say_the_same(team: Team) -> None:
+def test_programs_print_the_same_sentences_as_the_console(team: Team) -> None:
     team.host("told-1")
     team.report("told-1", state="refused", problems=["bad signature"])
     answer = team.service.call("GET", "/api/keyrack/v1/alarms", token="token-of-olga").json()

@@ -61,7 +61,7 @@ def test_the_documents_of_many_hosts_take_as_many_questions_as_those_of_two(team
     assert len(many) - len(grants) <= len(few)
 
 
-def test_a_host_with_another_secret_is_told_nothing_by_memory(team: Team) -> None:
+def test_a_host_with_another_secret_gets_no_answer_from_memory(team: Team) -> None:
     server, secret = enrolled(team, 0)
     (answer,) = contacts.answer(team.instance, [Contact(server.id, b"another", 0, "")])
     assert answer == ContactAnswer(None)
@@ -79,7 +79,7 @@ def test_a_host_with_another_secret_is_told_nothing_by_memory(team: Team) -> Non
     assert known.server_of(one.secret_hash, revision, "") is None
 
 
-def test_a_look_at_all_finds_the_servers_that_changed_and_those_that_are_gone(team: Team) -> None:
+def test_a_check_of_all_servers_finds_those_that_changed_and_those_that_are_gone(team: Team) -> None:
     hosts = [enrolled(team, number) for number in range(4)]
     known = contacts.CurrentHosts()
     for one, answer in zip(asks(team, hosts), contacts.answer(team.instance, asks(team, hosts)), strict=True):

@@ -60,7 +60,7 @@ CALLS: dict[str, tuple[Callable[[Team], Any], int]] = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_it_takes_few_statements(busy: Team, name: str) -> None:
+def test_frequent_calls_take_few_statements(busy: Team, name: str) -> None:
     call, most = CALLS[name]
     if "add" not in name:
         call(busy)  # on PostgreSQL it shows the first time whether a question is one statement
@@ -120,7 +120,7 @@ def test_a_row_that_was_read_before_is_checked_again_where_it_was_changed(busy: 
         authenticate(busy)
 
 
-def test_of_a_row_the_last_state_alone_is_kept(busy: Team) -> None:
+def test_only_the_last_state_of_a_row_is_kept_in_memory(busy: Team) -> None:
     """What was read of a host's row changes with each key and each report: in memory nothing must grow by that."""
     seals = busy.instance.database.seals
     for number in range(5):

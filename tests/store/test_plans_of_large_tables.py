@@ -226,7 +226,7 @@ def test_a_page_of_keys_that_a_policy_would_hit_sorts_none_of_the_others(databas
         assert not re.search(r"TEMP B-TREE|(?<!Incremental )Sort  ", shown), shown
 
 
-def test_a_key_is_looked_for_by_its_fingerprint_not_through_its_server(database: Database) -> None:
+def test_a_key_is_found_by_the_index_of_fingerprints(database: Database) -> None:
     if database.dialect != "sqlite":
         pytest.skip("PostgreSQL counts for itself what is rarer")
 

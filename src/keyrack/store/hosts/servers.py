@@ -17,8 +17,9 @@ from keyrack.store.engine.nonblocking import expect
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.hosts import lineage, reported_facts, server_states
 from keyrack.store.per_server import per_server
-from keyrack.store.rows import Records, first, inserted, matches, move_on, paged, pattern
+from keyrack.store.rows import Records, first, inserted, move_on, paged
 from keyrack.store.sealing import held_servers, receipts, sealed, sealed_sets, seals, sums
+from keyrack.store.search import contains
 from keyrack.store.tables import server_tags, servers
 from keyrack.store.tables.hosts import REPORTED_LINEAGE, ROLLED_BACK_AT
 
@@ -187,7 +188,7 @@ def _find(
         statement = statement.where(servers.c.id.in_(select(server_tags.c.server_id).where(server_tags.c.tag == tag)))
     if sought is None:
         return statement
-    return statement.where(or_(matches(servers.c.name, sought), matches(servers.c.address, sought)))
+    return statement.where(or_(contains(servers.c.name, sought), contains(servers.c.address, sought)))
 
 
 def find(
@@ -207,7 +208,7 @@ def find(
     silent_since: enrolled ones that were not heard of since; state: one of server_states.CONDITIONS, "" for any.
     """
     behind, new, unconfirmed, troubled = (state == one for one in server_states.CONDITIONS)
-    of = (workspace_id, pattern(search), tag, silent_since, behind, new, unconfirmed, troubled)
+    of = (workspace_id, search or None, tag, silent_since, behind, new, unconfirmed, troubled)
     page = _find.page(connection, lambda row: _server(connection, row), Window(limit, offset, after), *of)
     tags = _tags(connection, [server.id for server in page.items])
     return page.showing(_with_tags(server, tags) for server in page.items)
