@@ -351,7 +351,7 @@ def as_reported(session: LoginSession, break_glass: Collection[Tuple[str, str]] 
 
 def save(sessions: Iterable[LoginSession]) -> List[Mapping[str, Any]]:
     """Sessions as JSON, to be remembered over a restart of the agent."""
-    saved = []
+    saved: List[Mapping[str, Any]] = []
     for session in sessions:
         fields = session._replace(claims=_bounded(session.claims))._asdict()
         if not session.claims:
