@@ -27,7 +27,7 @@ from keyrack.core.keys import everywhere, revocation
 from keyrack.core.people import actors, users
 from keyrack.model import Actor
 from keyrack.ssh.public_key import fingerprint_of
-from keyrack.store.engine import prepared
+from keyrack.store.engine import execute
 from keyrack.store.sealing import sealed_sets
 from keyrack.store.tables import servers as table
 from keyrack.store.tables import system_users
@@ -63,11 +63,11 @@ def timed(name: str, bound: float, run: Callable[[], object]) -> None:
         nonlocal statements
         statements += 1
 
-    prepared.listeners.append(note)
+    execute.listeners.append(note)
     clock, process = time.perf_counter(), time.process_time()
     run()
     clock, process = time.perf_counter() - clock, time.process_time() - process
-    prepared.listeners.remove(note)
+    execute.listeners.remove(note)
     kept = "kept" if clock <= bound else "NOT kept"
     print(f"{name:<28} {clock:7.3f} s  {process:7.3f} s of the process  {statements:4} statements  {bound:g} s {kept}")
 

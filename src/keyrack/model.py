@@ -170,7 +170,7 @@ class Server:
     tags: tuple[str, ...] = ()
     offline_after_seconds: int = 0
     offline_then: OfflineAction = "keep"
-    # Marks of the last revisions, the newest first, and the one of the applied revision: see store/hosts/servers.py.
+    # Marks of the last revisions, the newest first, and the one of the applied revision: see store/hosts/lineage.py.
     lineage: str = ""
     applied_lineage: str = ""
     reported_lineage: str = ""
@@ -397,6 +397,11 @@ class Event:
     def is_refusal(self) -> bool:
         """Whether somebody tried it and was refused, as IS_REFUSAL of store/tables/audit.py has it."""
         return self.outcome != "done" and self.level != "alarm"
+
+    @property
+    def has_receipts(self) -> bool:
+        """Whether it changed something that hosts obey, as core/keys/receipts.py shows."""
+        return bool(self.details.get("revisions"))
 
 
 @dataclass(frozen=True, slots=True)

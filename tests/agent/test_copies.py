@@ -165,7 +165,7 @@ def test_a_machine_copied_while_it_ran_begins_another_run(machines: Machines) ->
         ({"boot": "e" * 16, "starts": 2, "machine": "", "keys": "e" * 16}, False, ""),
     ],
 )
-def test_a_reboot_and_a_snapshot_are_told_apart_from_another_machine(
+def test_a_reboot_or_a_snapshot_is_not_taken_for_a_copy(
     machines: Machines, after: dict[str, Any], is_copy: bool, said: str
 ) -> None:
     secret = enrolled(machines)

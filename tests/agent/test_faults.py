@@ -228,7 +228,7 @@ time.sleep(600)
 """
 
 
-def test_what_a_killed_agent_had_begun_keeps_no_next_one_away(host: EnrolledHost, service: SmallService) -> None:
+def test_an_agent_starts_though_a_child_of_a_killed_one_still_runs(host: EnrolledHost, service: SmallService) -> None:
     Revisions(service).publish()
     words = [sys.executable, "-c", JUST_FORKED, str(host.state)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as killed:

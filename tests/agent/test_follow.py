@@ -51,7 +51,7 @@ def test_a_document_becomes_files_that_sshd_reads(host: EnrolledHost, service: S
     assert stat.S_IMODE(host.state.stat().st_mode) == 0o700
 
 
-def test_the_service_is_told_what_is_in_force(host: EnrolledHost, service: SmallService) -> None:
+def test_the_agent_reports_which_revision_is_in_force(host: EnrolledHost, service: SmallService) -> None:
     publish(service, 3, {"deploy": [AuthorizedKey(public_key())]})
     follower = host.follower()
     follower.step(0)
@@ -164,7 +164,7 @@ WRONGLY_SIGNED: dict[str, Callable[[SmallService, str], Accepted]] = {
 
 
 @pytest.mark.parametrize("wrong", WRONGLY_SIGNED)
-def test_what_the_service_did_not_sign_is_refused(host: EnrolledHost, service: SmallService, wrong: str) -> None:
+def test_a_wrongly_signed_document_is_refused(host: EnrolledHost, service: SmallService, wrong: str) -> None:
     publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
     follower = host.follower()
     follower.step(0)
@@ -177,7 +177,7 @@ def test_what_the_service_did_not_sign_is_refused(host: EnrolledHost, service: S
     assert "signature" in service.wait_for_report("refused")["problems"][0]
 
 
-def test_a_refused_document_is_told_once(host: EnrolledHost, service: SmallService) -> None:
+def test_a_refused_document_is_reported_once(host: EnrolledHost, service: SmallService) -> None:
     publish(service, 5, {})
     follower = host.follower()
     follower.step(0)
@@ -187,7 +187,7 @@ def test_a_refused_document_is_told_once(host: EnrolledHost, service: SmallServi
     assert [report["state"] for report in service.reports].count("refused") == 1
 
 
-def test_what_else_is_told_takes_no_place_of_a_refused_document(
+def test_a_refused_document_stays_reported_beside_other_reports(
     host: EnrolledHost, service: SmallService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
@@ -211,9 +211,7 @@ def test_what_else_is_told_takes_no_place_of_a_refused_document(
     assert any("signature" in words for words in told[-1]["problems"])
 
 
-def test_after_a_restart_without_the_service_the_files_are_made_again(
-    host: EnrolledHost, service: SmallService
-) -> None:
+def test_a_restarted_agent_makes_the_files_again_without_the_service(host: EnrolledHost, service: SmallService) -> None:
     publish(service, 5, {"deploy": [AuthorizedKey(public_key(), END)]}, [public_key()])
     host.follower().step(0)
     before = host.files()
@@ -225,7 +223,7 @@ def test_after_a_restart_without_the_service_the_files_are_made_again(
 
 
 @pytest.mark.parametrize("status", [401, 403, 410, 500, 503])
-def test_no_answer_and_a_no_change_nothing(host: EnrolledHost, service: SmallService, status: int) -> None:
+def test_a_missing_answer_or_a_refusal_changes_nothing(host: EnrolledHost, service: SmallService, status: int) -> None:
     publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
     follower = host.follower()
     follower.step(0)
@@ -270,7 +268,7 @@ def test_a_proxy_whose_service_is_away_is_asked_over_the_same_connection(
     assert service.connections == before
 
 
-def test_a_file_changed_by_hand_is_put_back_and_told(host: EnrolledHost, service: SmallService) -> None:
+def test_a_file_changed_by_hand_is_put_back_and_reported(host: EnrolledHost, service: SmallService) -> None:
     publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
     follower = host.follower()
     follower.step(0)
@@ -288,7 +286,7 @@ def test_a_file_changed_by_hand_is_put_back_and_told(host: EnrolledHost, service
     assert "mallory" in told["problems"][1]
 
 
-def test_what_was_put_back_while_the_service_was_away_is_told_whole(
+def test_files_put_back_while_the_service_was_away_are_all_reported(
     host: EnrolledHost, service: SmallService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
@@ -436,7 +434,7 @@ def test_a_damaged_field_of_the_status_is_as_not_noted(
     assert host.files()["deploy"] == authorized_keys.render([])
 
 
-def test_a_document_that_is_no_text_is_refused(host: EnrolledHost, service: SmallService) -> None:
+def test_a_document_that_is_not_utf_8_is_refused(host: EnrolledHost, service: SmallService) -> None:
     publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
     follower = host.follower()
     follower.step(0)

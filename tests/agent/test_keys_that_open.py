@@ -122,7 +122,9 @@ def host() -> Iterator[Host]:
         ("AuthorizedKeysFile .ssh/old\n", "AuthorizedKeysFile .ssh/old\nPubkeyAcceptedAlgorithms rsa-sha2-512\n"),
     ],
 )
-def test_a_key_counts_until_sshd_has_read_that_it_does_not(host: Host, settings: str, changed: str) -> None:
+def test_a_key_is_in_force_until_sshd_has_read_the_settings_that_exclude_it(
+    host: Host, settings: str, changed: str
+) -> None:
     put(host.home / ".ssh" / "old", f"{host.key.public}\n")
     host.write(settings)
     host.start()
@@ -157,7 +159,9 @@ def test_an_sshd_that_systemd_hands_its_socket_has_read_once_it_began_anew(
 
 
 @needs_root
-def test_who_begins_to_look_after_the_change_says_that_it_does_not_know(host: Host) -> None:
+def test_a_scanner_that_starts_after_a_change_of_settings_says_that_it_does_not_know_the_running_ones(
+    host: Host,
+) -> None:
     """What sshd read is gone from the disk, so nothing is taken for gone."""
     put(host.home / ".ssh" / "old", f"{host.key.public}\n")
     host.write("AuthorizedKeysFile .ssh/old\n")
@@ -180,7 +184,7 @@ def test_who_begins_to_look_after_the_change_says_that_it_does_not_know(host: Ho
 
 
 @needs_root
-def test_other_bytes_are_no_other_settings(host: Host) -> None:
+def test_settings_written_otherwise_but_meaning_the_same_are_unchanged(host: Host) -> None:
     host.write("AuthorizedKeysFile .ssh/keys\n")
     host.start()
     host.scanner.scan()
@@ -193,7 +197,7 @@ def test_other_bytes_are_no_other_settings(host: Host) -> None:
 @needs_root
 @pytest.mark.parametrize("rule", ["", f"AuthorizedKeysFile none\nMatch User {NAME}\n"])
 @pytest.mark.parametrize("file", ["authorized_keys", "git"])
-def test_a_file_in_a_home_is_that_accounts_though_its_path_names_nobody(host: Host, rule: str, file: str) -> None:
+def test_a_key_file_in_a_home_belongs_to_the_account_of_that_home(host: Host, rule: str, file: str) -> None:
     """As sshd of a Git server has it: Match User git, AuthorizedKeysFile /var/lib/git/.ssh/authorized_keys."""
     path = host.home / ".ssh" / file
     put(path, f"{host.key.public}\n")
@@ -221,7 +225,9 @@ _ED25519 = "PubkeyAcceptedAlgorithms ssh-ed25519"
         (f"{_ECDSA}\nMatch User nobody\n{_ED25519}\n", False),
     ],
 )
-def test_what_sshd_asks_of_one_accounts_keys_decides_of_them(host: Host, settings: str, opens: bool) -> None:
+def test_a_rule_of_sshd_for_one_account_decides_which_of_its_keys_are_in_force(
+    host: Host, settings: str, opens: bool
+) -> None:
     put(host.home / ".ssh" / "authorized_keys", f"{host.key.public}\n")
     host.write(f"AuthorizedKeysFile .ssh/authorized_keys\n{settings}")
     host.start()
@@ -271,7 +277,7 @@ def test_settings_are_read_as_the_bytes_that_they_are(host: Host, settings: byte
 
 
 @needs_root
-def test_a_file_of_keys_named_behind_what_looks_like_an_option_is_told(host: Host) -> None:
+def test_a_key_file_that_only_the_title_of_sshd_names_is_reported(host: Host) -> None:
     """A title has no bounds of words, so it is the same whether -h names a host key or belongs to what is before it."""
     file = host.folder / "of-all"
     file.write_text(f"{host.key.public}\n", "ascii")

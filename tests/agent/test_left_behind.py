@@ -121,7 +121,7 @@ def test_a_command_whose_client_died_ends_with_its_key(scene: Scene, form: str) 
     assert is_alive(other)
 
 
-def test_it_does_so_after_the_agent_was_away(scene: Scene) -> None:
+def test_a_process_left_behind_ends_with_its_key_after_a_restart_of_the_agent(scene: Scene) -> None:
     left = scene.leave(scene.gone, "left")
     scene.watched.kill_agent()
     scene.watched.start_agent()
@@ -216,7 +216,7 @@ def test_another_account_cannot_be_drawn_in(scene: Scene) -> None:
         stranger.wait()
 
 
-def test_what_the_agent_itself_starts_is_spared(tmp_path: Path) -> None:
+def test_a_process_that_the_agent_itself_started_is_not_ended(tmp_path: Path) -> None:
     """Somebody started it by hand in a session; this process stands for it."""
     started = processes.ticks_now() - 1
     session = LoginSession(0, started, USERNAME, "192.0.2.7", 4711, "SHA256:of-a-key")

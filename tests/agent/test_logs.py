@@ -121,7 +121,7 @@ def test_the_journal_is_followed_though_the_clock_was_set_back(tmp_path: Path) -
     assert int(since.partition("@")[2]) < ahead
 
 
-def test_an_sshd_that_logs_no_logins_is_told_of(folder: Path, service: SmallService) -> None:
+def test_an_sshd_that_logs_no_logins_is_reported(folder: Path, service: SmallService) -> None:
     with enrolled(folder, service, settings="LogLevel QUIET") as watched:
         watched.publish({})
 
@@ -141,7 +141,7 @@ def test_an_sshd_that_logs_no_logins_is_told_of(folder: Path, service: SmallServ
         ("VERBOSE", "publickey,password", 1, False),
     ],
 )
-def test_a_key_that_the_log_does_not_name_is_told_of(
+def test_a_session_whose_key_the_log_does_not_name_is_reported(
     folder: Path, level: str, methods: str, keyless: int, told: bool
 ) -> None:
     config = folder / "sshd_config"
@@ -150,7 +150,7 @@ def test_a_key_that_the_log_does_not_name_is_told_of(
     assert ("by which key somebody is in may not be known" in words) is told
 
 
-def test_a_connection_that_the_log_does_not_know_is_told_of(
+def test_a_connection_that_the_log_does_not_know_is_reported(
     folder: Path, service: SmallService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unknown, "PATIENCE_SECONDS", 0.0)
@@ -171,7 +171,7 @@ def test_a_connection_that_the_log_does_not_know_is_told_of(
         assert not any(report.get("sessions_unknown") for report in list(service.reports))
 
 
-def test_names_that_anybody_may_have_written_into_a_log_are_no_accounts(
+def test_names_that_anybody_could_write_into_the_log_are_not_looked_up_as_accounts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A directory of accounts asked for a thousand of them would not say in time whom it has."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from keyrack.agent.system import machine
 
 
-def test_this_machine() -> None:
+def test_the_facts_of_this_machine_are_read() -> None:
     told = machine.facts()
     assert told["kernel"] == os.uname().release
     assert told["cores"] == os.cpu_count()
@@ -18,7 +18,7 @@ def test_this_machine() -> None:
     assert told["load"] >= 0
 
 
-def test_what_cannot_be_known_is_none(tmp_path: Path) -> None:
+def test_facts_of_the_machine_that_cannot_be_read_are_none(tmp_path: Path) -> None:
     told = machine.facts(str(tmp_path))
     assert told["kernel"] == os.uname().release
     assert [told[name] for name in ("processor", "memory_total", "memory_free", "uptime")] == [None] * 4

@@ -81,7 +81,7 @@ def test_an_account_of_somebody_else_is_not_removed(state: StateFolder, seen_awa
     assert pwd.getpwnam(NAME)
 
 
-def test_a_name_that_stands_for_another_account_is_told(folder: Path, service: SmallService, tmp_path: Path) -> None:
+def test_an_account_made_again_under_its_name_is_reported(folder: Path, service: SmallService, tmp_path: Path) -> None:
     key = Key.make(tmp_path / "key")
     with accounts((NAME,)), enrolled(folder, service) as watched:
         watched.publish({NAME: [AuthorizedKey(key.public)]})

@@ -64,7 +64,7 @@ def kinds(found: list[ReportedKey]) -> set[tuple[str, str, str]]:
     return {(one.username, one.kind, one.comment or one.problem) for name in (NEAR, FAR) for one in of(found, name)}
 
 
-def test_a_home_that_does_not_answer_hides_nobody_else(near: Path, tmp_path: Path) -> None:
+def test_a_home_that_does_not_answer_hides_no_other_account(near: Path, tmp_path: Path) -> None:
     """The agent that begins meanwhile knows all accounts, and says which one it could not look at."""
     with far(tmp_path) as home:
         assert kinds(scanner(tmp_path).scan()) == {(NEAR, KEY, "near"), (FAR, KEY, "far")}
@@ -76,7 +76,7 @@ def test_a_home_that_does_not_answer_hides_nobody_else(near: Path, tmp_path: Pat
             assert look.problem == ""
 
 
-def test_however_many_do_not_answer_those_that_do_are_looked_at(
+def test_homes_that_answer_are_scanned_however_many_others_do_not(
     near: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(as_account, "MAX_LEFT", 1)
@@ -92,7 +92,7 @@ def test_however_many_do_not_answer_those_that_do_are_looked_at(
         assert len(as_account.left()) == 1
 
 
-def test_whose_a_silent_file_system_is_nobody_has_to_know(near: Path, tmp_path: Path) -> None:
+def test_a_file_system_that_does_not_answer_is_reported_without_its_owner(near: Path, tmp_path: Path) -> None:
     """One beside the homes that is nobody's by name is said, once it could be a home of somebody."""
     account = pwd.getpwnam(FAR)
     shared = near.parent / "kr-shared"
@@ -107,7 +107,7 @@ def test_whose_a_silent_file_system_is_nobody_has_to_know(near: Path, tmp_path: 
         home.end()
 
 
-def test_homes_that_root_may_not_list_are_said(near: Path, tmp_path: Path) -> None:
+def test_homes_that_root_may_not_list_are_reported(near: Path, tmp_path: Path) -> None:
     """Also where their folder is somebody's own, as a server has it that knows accounts by other numbers."""
     homes = Path(tempfile.mkdtemp(prefix="kr-homes-", dir="/srv"))  # which all runs of tests on this machine share
     leftovers.tell("folder", str(homes))
@@ -123,7 +123,9 @@ def test_homes_that_root_may_not_list_are_said(near: Path, tmp_path: Path) -> No
         homes.rmdir()
 
 
-def test_more_homes_than_are_looked_at_are_said(near: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_homes_beyond_the_number_that_is_scanned_are_reported(
+    near: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shared = near.parent / "kr-shared"
     shared.mkdir()
     try:
@@ -141,7 +143,9 @@ def test_more_homes_than_are_looked_at_are_said(near: Path, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(("how", "number"), [(STALE, errno.ESTALE), (BROKEN, errno.EIO)])
-def test_an_error_is_said_and_is_not_none(near: Path, tmp_path: Path, how: str, number: int) -> None:
+def test_a_home_that_answers_with_an_error_is_reported_and_not_taken_for_empty(
+    near: Path, tmp_path: Path, how: str, number: int
+) -> None:
     with far(tmp_path) as home:
         look = scanner(tmp_path)
         look.scan()
@@ -166,7 +170,7 @@ def test_a_key_is_taken_out_as_its_account_where_root_is_not_trusted(near: Path,
         assert os.geteuid() not in as_account.left()
 
 
-def test_the_agent_goes_on_beside_a_home_that_does_not_answer(
+def test_the_agent_goes_on_while_a_home_does_not_answer(
     near: Path, tmp_path: Path, host: EnrolledHost, service: SmallService
 ) -> None:
     """With settings that have it look there: a file of keys in the home beside Keyrack's, and a folder to shut in."""

@@ -99,7 +99,7 @@ def test_a_file_that_is_too_long_for_one_report_makes_nothing_gone(team: Service
     assert known(team, *unmanaged_keys.OPEN) == {(key["path"], key["fingerprint"]) for key in keys}
 
 
-def test_what_is_gone_is_known_on_a_host_with_very_many_files(team: Service) -> None:
+def test_a_host_with_very_many_key_files_reports_which_keys_are_gone(team: Service) -> None:
     """A key file for each of many people: each report names the files of the others."""
     agent = Agent(team, 1)
     line = fresh_line("robot")
@@ -149,7 +149,7 @@ def test_a_receipt_arrives_where_the_rest_of_its_report_is_refused(
     assert taken == [{"revision": 3, "state": "applied", "agent_version": "1"}]
 
 
-def test_a_refused_receipt_is_told_again_and_keeps_no_document_waiting(
+def test_a_refused_receipt_is_sent_again_and_delays_no_document(
     host: EnrolledHost, service: SmallService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("keyrack.agent.service.follow.REFUSED_RETRY", 0.0)
@@ -164,7 +164,7 @@ def test_a_report_that_must_wait_gives_its_receipt_first(host: EnrolledHost, ser
     assert set(service.wait_for_report("applied", 3)) <= {"revision", "lineage", "state", "problems", "agent_version"}
 
 
-def test_what_must_wait_is_kept_whole() -> None:
+def test_the_rest_of_a_report_is_kept_whole_until_its_receipt_is_sent() -> None:
     outbox = Outbox()
     outbox.put({"revision": 3, "state": "applied", "problems": [], "keys_found": []})
     assert outbox.receipt_first()
@@ -206,7 +206,7 @@ def test_a_report_that_does_not_get_through_keeps_no_document_and_no_receipt(
     assert not follower.wrong
 
 
-def test_where_no_report_gets_through_documents_do(
+def test_documents_are_obeyed_though_no_report_gets_through(
     host: EnrolledHost, service: SmallService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("keyrack.agent.service.follow.TRY_AGAIN_SECONDS", 0.0)
@@ -223,7 +223,7 @@ def test_where_no_report_gets_through_documents_do(
     assert len([words for words in host.said if "no answer" in words]) <= 1
 
 
-def test_a_receipt_that_waits_is_not_overtaken_by_bad_news(host: EnrolledHost, service: SmallService) -> None:
+def test_a_waiting_receipt_is_sent_before_a_later_failure(host: EnrolledHost, service: SmallService) -> None:
     service.publish(3, accepted(service, 3))
     follower = host.follower()
     follower.step(0)
@@ -240,7 +240,7 @@ def test_a_receipt_that_waits_is_not_overtaken_by_bad_news(host: EnrolledHost, s
     assert [report["state"] for report in service.reports] == ["applied", "refused"]
 
 
-def test_what_is_short_goes_in_one_report() -> None:
+def test_a_short_report_is_sent_as_one() -> None:
     outbox = Outbox()
     outbox.put({"revision": 3, "state": "applied", "problems": [], "keys_found": [], "facts": {"a": "b" * 1000}})
     assert outbox.first is not None

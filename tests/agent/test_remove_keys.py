@@ -78,7 +78,7 @@ def test_a_line_that_is_appended_meanwhile_stays(tmp_path: Path, lines_before: i
     assert os.listdir(tmp_path) == ["authorized_keys"]
 
 
-def test_whoever_opened_the_file_before_is_waited_for(tmp_path: Path) -> None:
+def test_a_program_that_had_the_key_file_open_before_is_waited_for(tmp_path: Path) -> None:
     path, key = tmp_path / "authorized_keys", public_key()
     path.write_text(f"{key} rogue\n# before\n", "ascii")
     with subprocess.Popen(
@@ -97,7 +97,7 @@ def test_whoever_opened_the_file_before_is_waited_for(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["authorized_keys"]
 
 
-def test_whoever_keeps_the_file_open_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+def test_a_program_that_keeps_the_key_file_open_is_not_waited_for_for_ever(tmp_path: Path) -> None:
     path, key = tmp_path / "authorized_keys", public_key()
     path.write_text(f"{key} rogue\n# before\n", "ascii")
     with path.open("a", encoding="ascii"):
@@ -172,7 +172,7 @@ def test_rights_of_single_accounts_and_attributes_stay(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can do so")
 @pytest.mark.parametrize(("flag", "why"), [("i", "immutable"), ("a", "append-only")])
-def test_a_file_that_must_not_change_stays_and_is_told(flag: str, why: str) -> None:
+def test_an_immutable_key_file_stays_and_is_reported(flag: str, why: str) -> None:
     key = public_key()
     with strict_folder() as folder:
         path = folder / "authorized_keys"
@@ -190,7 +190,7 @@ def test_a_file_that_must_not_change_stays_and_is_told(flag: str, why: str) -> N
             subprocess.run(["chattr", f"-{flag}", str(path)], check=True)
 
 
-def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
+def test_a_pipe_in_the_place_of_a_key_file_is_left_alone(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(Exception, match="regular file"):
         rewrite(str(tmp_path / "pipe"), "SHA256:x")

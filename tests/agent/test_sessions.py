@@ -41,7 +41,7 @@ def keys(tmp_path: Path) -> Callable[[str], Key]:
     return lambda name: Key.make(tmp_path / name)
 
 
-def test_sessions_are_told_with_the_key_that_signed(watched: Watched, keys: Callable[[str], Key]) -> None:
+def test_sessions_are_reported_with_the_key_that_signed(watched: Watched, keys: Callable[[str], Key]) -> None:
     offered, signed = keys("offered"), keys("signed")
     watched.publish({USERNAME: [AuthorizedKey(signed.public)]})
     watched.ssh(signed, "-N", "-i", str(offered.path))
@@ -58,7 +58,7 @@ def test_sessions_are_told_with_the_key_that_signed(watched: Watched, keys: Call
     watched.wait_for_sessions(0)
 
 
-def test_each_login_is_told_once_also_of_those_while_the_service_did_not_answer(
+def test_each_login_is_reported_once_also_those_while_the_service_was_away(
     watched: Watched, keys: Callable[[str], Key]
 ) -> None:
     first, second = keys("first"), keys("second")
@@ -250,7 +250,7 @@ def test_sessions_of_a_key_taken_away_while_the_agent_was_dead_end(
     assert other.poll() is None
 
 
-def test_one_session_can_be_ended_by_its_name(watched: Watched, keys: Callable[[str], Key]) -> None:
+def test_a_session_can_be_ended_by_its_name(watched: Watched, keys: Callable[[str], Key]) -> None:
     key = keys("key")
     users = {USERNAME: [AuthorizedKey(key.public)]}
     watched.publish(users)
@@ -312,7 +312,7 @@ def _running(argument: str) -> list[int]:
     return found
 
 
-def test_a_key_to_break_glass_with_is_told_as_one_also_when_it_is_gone_by_then() -> None:
+def test_a_use_of_a_break_glass_key_is_reported_as_one_though_the_key_is_gone_by_then() -> None:
     glass, usual = public_key(), public_key()
     both = {"deploy": [AuthorizedKey(glass), AuthorizedKey(usual)]}
 

@@ -31,7 +31,7 @@ def test_keywords_in_any_case(answer: str) -> None:
 
 
 @pytest.mark.parametrize("answer", ["", "usage: sshd\n", "{}", "PubkeyAuthentication yes\n"])
-def test_no_answer_is_no_setting(answer: str) -> None:
+def test_an_answer_of_sshd_without_settings_is_refused(answer: str) -> None:
     with pytest.raises(SshdProblem, match="cannot read"):
         Effective(answer)
 
@@ -85,7 +85,7 @@ def test_doctor_asks_no_setting_of_an_sshd_that_does_not_know_it(more: str, wron
         ("Match Address 127.0.0.1\n    AuthorizedKeysFile /keys/of-here\n", 1),
     ],
 )
-def test_one_answer_serves_all_whom_no_rule_tells_apart(
+def test_sshd_is_asked_once_for_all_accounts_that_no_rule_tells_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str, times: int
 ) -> None:
     """And it is sshd's own for each of them; a changed file is asked about anew."""

@@ -21,7 +21,8 @@ from keyrack.agent.keys.remove_keys import remove_keys
 from keyrack.agent.keys.seen_files import SeenFiles
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd.login_check import LoginCheck
-from keyrack.agent.sshd.settings import Sshd, SshdSilent, split_values
+from keyrack.agent.sshd.settings import Sshd, SshdSilent
+from keyrack.agent.sshd.settings_text import split_values
 from keyrack.agent.state import StateFolder
 from keyrack.agent.system import account_names, as_account, programs
 from keyrack.protocol.host_document import KeyRemoval
@@ -77,7 +78,7 @@ def of(found: list[ReportedKey], name: str) -> list[ReportedKey]:
 
 
 @needs_root
-def test_a_loud_account_hides_nobody(homes: dict[str, Path], tmp_path: Path) -> None:
+def test_an_account_with_very_many_keys_hides_no_other(homes: dict[str, Path], tmp_path: Path) -> None:
     """Lines without end in one account's file push nothing of another out of a report; that is said."""
     put(homes[LOUD] / ".ssh" / "authorized_keys", "".join(f"{public_key()} junk\n" for _ in range(50)) * 60)
     second = homes[LOUD] / ".ssh" / "authorized_keys2"
@@ -107,7 +108,7 @@ def test_a_report_is_shared(homes: dict[str, Path], tmp_path: Path, monkeypatch:
 
 
 @needs_root
-def test_what_everybody_may_change_opens_nothing(homes: dict[str, Path], tmp_path: Path) -> None:
+def test_a_key_in_a_file_that_everybody_may_change_is_not_in_force(homes: dict[str, Path], tmp_path: Path) -> None:
     """sshd takes no key of such a file (StrictModes), and the look says so, as soon as a folder above it changes."""
     home = homes[QUIET]
     file = home / ".ssh" / "authorized_keys"
@@ -134,7 +135,7 @@ def test_what_everybody_may_change_opens_nothing(homes: dict[str, Path], tmp_pat
 
 
 @needs_root
-def test_settings_that_are_none_for_one_account_hide_nobody(homes: dict[str, Path], tmp_path: Path) -> None:
+def test_an_account_whose_settings_sshd_cannot_say_hides_no_other(homes: dict[str, Path], tmp_path: Path) -> None:
     """sshd says nothing of that account, and all are looked at."""
     for name in (LOUD, QUIET):
         put(homes[name] / ".ssh" / "authorized_keys", f"{public_key()} {name}\n")
@@ -163,7 +164,7 @@ def test_a_key_in_a_home_of_two_accounts_is_taken_out_as_the_one_that_may(
 
 @needs_root
 @pytest.mark.skipif(version_of("ssh") < (10, 0), reason="files are named by patterns since OpenSSH 10.0")
-def test_what_only_a_pattern_names_is_not_said_to_be_looked_at(homes: dict[str, Path], tmp_path: Path) -> None:
+def test_a_file_that_only_a_pattern_names_is_reported_as_not_scanned(homes: dict[str, Path], tmp_path: Path) -> None:
     put(homes[QUIET] / ".ssh" / "more.keys", f"{public_key()} quiet\n")
     look = scanner(tmp_path, "AuthorizedKeysFile .ssh/authorized_keys .ssh/*.keys\n")
     look.scan()
@@ -176,7 +177,7 @@ def test_what_only_a_pattern_names_is_not_said_to_be_looked_at(homes: dict[str, 
 
 
 @needs_root
-def test_no_answer_is_not_none(homes: dict[str, Path], tmp_path: Path) -> None:
+def test_a_key_file_that_cannot_be_read_is_not_reported_as_empty(homes: dict[str, Path], tmp_path: Path) -> None:
     """A file that cannot be read is said to be that; so is one that was read before."""
     file = homes[QUIET] / ".ssh" / "authorized_keys"
     put(file, f"{public_key()} quiet\n")
@@ -202,7 +203,9 @@ def test_no_answer_is_not_none(homes: dict[str, Path], tmp_path: Path) -> None:
 
 
 @needs_root
-def test_what_was_away_before_a_restart_is_not_gone_after_it(homes: dict[str, Path], tmp_path: Path) -> None:
+def test_a_home_that_was_away_before_a_restart_of_the_agent_is_not_reported_as_empty_after_it(
+    homes: dict[str, Path], tmp_path: Path
+) -> None:
     """A home that is not there, one whose file system is not mounted, an account whose directory does not answer."""
     state = StateFolder.open(str(tmp_path / "agent"), create=True)
     file = homes[QUIET] / ".ssh" / "authorized_keys"
@@ -233,7 +236,7 @@ def test_what_was_away_before_a_restart_is_not_gone_after_it(homes: dict[str, Pa
     assert not cut_after_a_restart(), "a key that was taken out is gone"
 
 
-def test_an_account_that_nobody_knows_any_more_is_away_for_a_time(
+def test_an_account_that_is_no_longer_known_counts_as_away_for_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A directory of accounts that is away at a restart answers as one that has no such account."""
@@ -277,7 +280,7 @@ def test_an_sshd_that_does_not_answer_for_an_account_is_asked_again(
 
 @needs_root
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ELOOP])
-def test_every_error_but_absence_is_no_answer(
+def test_every_error_but_absence_is_reported(
     homes: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """As file systems of a network give them when their server is away."""
@@ -300,7 +303,9 @@ def test_every_error_but_absence_is_no_answer(
 
 
 @needs_root
-def test_who_is_in_a_group_decides_at_once(homes: dict[str, Path], tmp_path: Path) -> None:
+def test_entering_or_leaving_a_group_changes_at_once_which_keys_are_in_force(
+    homes: dict[str, Path], tmp_path: Path
+) -> None:
     """What sshd's rules ask of groups is asked anew when somebody enters or leaves one."""
     for name in (LOUD, QUIET):
         put(homes[name] / ".ssh" / "of_team", f"{public_key()} {name}\n")
@@ -343,7 +348,7 @@ def in_force(look: Scanner) -> set[str]:
 
 
 @needs_root
-def test_every_line_is_told_for_what_it_is(homes: dict[str, Path], tmp_path: Path) -> None:
+def test_every_kind_of_line_is_reported_as_what_it_is(homes: dict[str, Path], tmp_path: Path) -> None:
     rsa = Key.make(tmp_path / "rsa", "rsa", 2048).public
     keys = [public_key() for _ in range(6)]
     soon = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() - 5))
@@ -382,7 +387,7 @@ def test_every_line_is_told_for_what_it_is(homes: dict[str, Path], tmp_path: Pat
 
 
 @needs_root
-def test_what_sshd_accepts_decides_what_is_in_force(homes: dict[str, Path], tmp_path: Path) -> None:
+def test_only_keys_of_types_and_sizes_that_sshd_accepts_are_in_force(homes: dict[str, Path], tmp_path: Path) -> None:
     rsa = Key.make(tmp_path / "rsa", "rsa", 2048).public
     put(homes[QUIET] / ".ssh" / "authorized_keys", f"{rsa} rsa\n{public_key()} small\n")
     look = scanner(tmp_path)
@@ -401,7 +406,7 @@ struct passwd *getpwent(void) { return 0; }
 
 
 @needs_root
-def test_accounts_that_no_list_has_are_looked_at(homes: dict[str, Path], tmp_path: Path) -> None:
+def test_accounts_that_no_list_has_are_scanned(homes: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "unlisted.c").write_text(UNLISTED, "ascii")
     library = tmp_path / "unlisted.so"
     if subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "unlisted.c"], check=False).returncode:
@@ -491,7 +496,7 @@ def test_accounts_without_a_home_that_only_settings_or_files_name(
 
 
 @needs_root
-def test_a_home_whose_owner_nobody_knows_is_no_empty_one(homes: dict[str, Path], tmp_path: Path) -> None:
+def test_a_home_with_an_unknown_owner_is_not_reported_as_empty(homes: dict[str, Path], tmp_path: Path) -> None:
     """The directory of accounts may be away: what was found there is not gone."""
     home = homes[LOUD]
     os.chown(home, 4_000_001, 4_000_001)
@@ -533,12 +538,12 @@ def test_quotes_are_read_as_sshd_reads_them(homes: dict[str, Path], tmp_path: Pa
         ("", []),
     ],
 )
-def test_words_of_a_setting(text: str, words: list[str]) -> None:
+def test_values_of_a_setting_are_split_as_sshd_does(text: str, words: list[str]) -> None:
     assert list(split_values(text)) == words
 
 
 @needs_root
-def test_without_root_one_looks_at_ones_own(homes: dict[str, Path], tmp_path: Path) -> None:
+def test_an_agent_without_root_scans_its_own_account(homes: dict[str, Path], tmp_path: Path) -> None:
     """An sshd of one's own lets in nobody else, so nobody else's files are missed."""
     put(homes[QUIET] / ".ssh" / "authorized_keys", f"{public_key()} quiet\n")
     look = scanner(tmp_path)
@@ -559,7 +564,7 @@ def test_without_root_one_looks_at_ones_own(homes: dict[str, Path], tmp_path: Pa
 @pytest.mark.parametrize(
     "rule", ["Address 192.0.2.0/24", "LocalPort 2222", "LocalAddress 192.0.2.1", "Host *.example.org"]
 )
-def test_what_counts_only_for_whoever_comes_from_somewhere_is_in_force(
+def test_a_key_that_a_rule_allows_from_some_addresses_alone_is_in_force(
     homes: dict[str, Path], tmp_path: Path, rule: str
 ) -> None:
     """sshd is asked as somebody from this machine; a rule for others lets them in all the same."""
@@ -573,7 +578,7 @@ def test_what_counts_only_for_whoever_comes_from_somewhere_is_in_force(
 
 
 @needs_root
-def test_a_rule_goes_on_behind_what_is_included_below_it(homes: dict[str, Path], tmp_path: Path) -> None:
+def test_a_rule_goes_on_after_a_file_included_below_it(homes: dict[str, Path], tmp_path: Path) -> None:
     """And what is included there counts only where the rule does, however its pattern and its keywords are spelled."""
     for name in ("below", "behind"):
         put(homes[QUIET] / ".elsewhere" / name, f"{public_key()} {name}\n")
@@ -591,7 +596,7 @@ def test_a_rule_goes_on_behind_what_is_included_below_it(homes: dict[str, Path],
 
 @needs_root
 @pytest.mark.parametrize("included", [False, True])
-def test_what_is_behind_the_beginning_of_large_settings_is_said(
+def test_settings_too_large_to_be_read_whole_are_reported(
     homes: dict[str, Path], tmp_path: Path, included: bool
 ) -> None:
     """sshd reads the whole file, and opens by it."""
@@ -612,7 +617,7 @@ def test_what_is_behind_the_beginning_of_large_settings_is_said(
 
 
 @needs_root
-def test_a_file_named_like_an_option_is_looked_at(homes: dict[str, Path]) -> None:
+def test_a_key_file_named_like_an_option_is_scanned(homes: dict[str, Path]) -> None:
     """sshd writes a title over its command line, which does not tell whether -4 is a file or an option."""
     put(homes[QUIET] / "folder" / "unused", "")
     (homes[QUIET] / "-4").write_text(f"{public_key()} dashed\n", "ascii")

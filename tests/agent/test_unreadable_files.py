@@ -56,7 +56,7 @@ def told(watched: Watched) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("shut", [shut_by_mode, shut_by_access_list])
-def test_what_an_account_may_not_read_opens_nothing_and_is_told(
+def test_a_key_file_that_its_account_may_not_read_opens_nothing_and_is_reported(
     watched: Watched, shut: Callable[[Watched], Callable[[], None]], tmp_path: Path
 ) -> None:
     key = Key.make(tmp_path / "key")
@@ -79,7 +79,7 @@ def test_what_an_account_may_not_read_opens_nothing_and_is_told(
     assert watched.client.lets_in(key, NAME)
 
 
-def test_the_folder_of_keys_lets_every_account_look_in_again(watched: Watched, tmp_path: Path) -> None:
+def test_the_folder_of_keys_gets_its_rights_back_for_every_account(watched: Watched, tmp_path: Path) -> None:
     key = Key.make(tmp_path / "key")
     users = {NAME: [AuthorizedKey(key.public)]}
     watched.publish(users)

@@ -207,7 +207,7 @@ ENDS = [
 
 # Command, the fields of its objects where some are sure to be there.
 SHOWN = [
-    ("events", EVENTS | {"level"}),
+    ("events", EVENTS | {"level", "receipts"}),
     ("grants list", {"id", "who", "as", "where", "start", "end", "restrictions", "reason"}),
     ("hosts list", {"id", "name", "mode", "state", "applied", "seen", "unmanaged"}),
     ("hosts list --deleted", None),
@@ -258,7 +258,7 @@ def run(words: str, data: Path) -> Result:
     return ended
 
 
-def test_every_command_ends_as_it_should(data: Path) -> None:
+def test_every_command_has_the_documented_exit_status(data: Path) -> None:
     ends = [(words, run(words, data).exit_code) for words, _ in ENDS]
     assert [found for found, wanted in zip(ends, ENDS, strict=True) if found != wanted] == []
 
@@ -275,7 +275,7 @@ def test_data_is_there_as_json(data: Path, words: str, fields: set[str] | None) 
         assert fields is None or one.keys() == fields
 
 
-def test_one_host_and_a_plan_are_objects(data: Path) -> None:
+def test_one_host_and_a_plan_are_printed_as_json_objects(data: Path) -> None:
     shown = json.loads(run("hosts show web-1 --json", data).stdout)
     assert (shown["name"], shown["enrolled"], shown["seen_at"], shown["problems"]) == ("web-1", False, None, [])
     plan = json.loads(run("apply MORE --dry-run --json", data).stdout)
@@ -323,7 +323,7 @@ def test_each_help_has_an_example() -> None:
     assert without - {"leaver remove"} == set()
 
 
-def test_each_example_is_one_of_a_command_that_takes_it(data: Path) -> None:
+def test_every_example_is_accepted_by_its_command(data: Path) -> None:
     for words, rest in EXAMPLES.items():
         command, context = click.Context(main, info_name="keyrack").command, click.Context(main, info_name="keyrack")
         for word in words.split():
@@ -339,7 +339,7 @@ def test_each_example_is_one_of_a_command_that_takes_it(data: Path) -> None:
             command.make_context(words, taken, parent=context.parent)
 
 
-def test_each_command_that_the_console_names_is_there() -> None:
+def test_every_command_that_the_console_names_exists() -> None:
     known = leaves()
     templates = sorted((Path(keyrack.__file__).parent / "web" / "console" / "templates").glob("*.html"))
     named = [
@@ -383,7 +383,7 @@ def test_each_command_that_changes_a_login_has_a_dry_run() -> None:
     assert without - {"hosts events"} == CHANGES_NO_LOGIN
 
 
-def test_a_dry_run_of_each_steers_nothing_and_says_what_would_be(data: Path) -> None:
+def test_every_dry_run_changes_nothing_and_says_what_would_happen(data: Path) -> None:
     (data.parent / "KEY").write_text(fresh_line())
     made = json.loads(run("servers add-key web-1 KEY --label laptop --as deploy --json", data).stdout)
     key = made["id"]
@@ -438,7 +438,7 @@ def test_a_user_may_be_called_as_the_operator_is(data: Path, tmp_path: Path) -> 
     assert run(f"people delete-key {me} {key['id']}", data).exit_code == 0
 
 
-def test_what_a_command_did_is_one_object(data: Path) -> None:
+def test_a_command_that_changes_one_thing_prints_one_json_object(data: Path) -> None:
     given = json.loads(run("grants give --user alice --server web-1 --as deploy --json", data).stdout)
     renewed = json.loads(run(f"grants renew {given['id']} --for 3h --json", data).stdout)
     assert (renewed["id"], renewed["expires_at"] is not None) == (given["id"], True)

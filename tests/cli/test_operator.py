@@ -36,7 +36,7 @@ def folder(team_folder: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("words", [("hosts", "receipts"), ("backup",)])
-def test_an_argument_that_is_no_text_is_refused_in_words(folder: Path, words: tuple[str, ...]) -> None:
+def test_an_argument_that_is_not_utf_8_is_refused_in_words(folder: Path, words: tuple[str, ...]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "keyrack.cli.main", *words, b"\xff\xfe", "--data", str(folder)],
         capture_output=True,
@@ -72,7 +72,7 @@ def test_grants_from_the_command_line(folder: Path) -> None:
     assert "keyrack grants list" in run(folder, "grants", "take-back", "1", status=1)
 
 
-def test_what_is_taken_away_and_lets_in_all_the_same_is_said(folder: Path, tmp_path: Path) -> None:
+def test_removing_a_key_that_still_opens_something_says_what(folder: Path, tmp_path: Path) -> None:
     """By each command that takes a key or a person away."""
     public = tmp_path / "id.pub"
     public.write_text(fresh_line() + "\n", "ascii")

@@ -75,7 +75,7 @@ def status(url: str, path: str = "/readyz") -> int:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_database_that_is_away_and_one_that_refuses_are_told_apart(
+def test_an_unreachable_database_and_one_that_refuses_have_different_errors(
     workers: str, cluster: Cluster, tmp_path: Path
 ) -> None:
     for address, words in (
@@ -107,6 +107,24 @@ def children(pid: int) -> list[int]:
     """The workers of a service; not multiprocessing's own tracker."""
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in listed if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def test_a_worker_that_takes_long_to_load_is_not_taken_for_hung(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = "import sys, time\nif '--multiprocessing-fork' in sys.argv: time.sleep(6)\n"
+    (tmp_path / "sitecustomize.py").write_text(slow, "utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with serving(tmp_path / "data", cluster.create_database(), "--workers", "2") as (process, _):
+        log = tmp_path / "data" / "log"
+        wait_until(lambda: log.read_text().count("fsync = off") == 2, "what each of both says as it begins")
+        assert "is replaced" not in log.read_text()
+        stopped = children(process.pid)[0]
+        os.kill(stopped, signal.SIGSTOP)
+        wait_until(lambda: stopped not in children(process.pid), "another one in place of one that stands still")
+    said = [line for line in log.read_text().splitlines() if "is replaced" in line]
+    assert len(said) == 1
+    assert f"pid={stopped} why='it did not answer'" in said[0]
 
 
 def test_a_worker_that_starts_anew_waits_for_a_database_that_is_away(durable_cluster: Cluster, tmp_path: Path) -> None:
@@ -295,7 +313,7 @@ NOT_BEFORE_IT_IS_ASKED_FOR = {"alembic", "jinja2", "jwt", "leather", "rich", "se
 """Each takes megabytes, for pages that nobody may ever ask for; rich, where somebody installed it, for nothing."""
 
 
-def test_the_service_begins_without_what_few_ask_for() -> None:
+def test_the_service_starts_without_rarely_used_modules() -> None:
     script = """
 import sys
 from keyrack.cli.machine.serve import set_up_logging

@@ -58,7 +58,7 @@ def test_a_key_on_accounts_leads_from_the_search_and_from_its_host_to_where_it_o
     expect(page).to_have_url(re.compile(f"/hosts/{found_on}$"))
 
 
-def test_a_deploy_key_leads_to_its_repositories_and_nobody_else_is_told(
+def test_a_deploy_keys_page_links_its_repositories_to_those_alone_who_may_see_them(
     page: Page, console: Service, signed_in: SignedIn
 ) -> None:
     key = parse(fresh_line())

@@ -14,11 +14,11 @@ from keyrack.core.keys.access import Decision
 from keyrack.core.people import groups, users
 from keyrack.model import Role
 from keyrack.store import tables
-from keyrack.store.engine import prepared
 from keyrack.store.hosts import servers as server_rows
 from keyrack.store.per_server import batch
 from tests.core.conftest import Team, actor
 from tests.core.keys_for_tests import fresh_line
+from tests.statements import prepared_statements
 
 
 def hosts_of_every_kind(team: Team) -> None:
@@ -62,7 +62,7 @@ def servers_of(team: Team, connection: Any) -> Any:
     return server_rows.find(connection, team.owner.workspace_id, search="", offset=0, limit=100).items
 
 
-def test_all_at_once_is_as_each_by_itself(team: Team) -> None:
+def test_all_hosts_asked_at_once_answer_as_each_by_itself(team: Team) -> None:
     hosts_of_every_kind(team)
     each, together = both(team)
     assert each == together
@@ -93,7 +93,7 @@ def test_a_row_that_is_not_keyracks_opens_nothing_at_once_either(team: Team) -> 
     assert {one.kind for _, rows in together for one in rows} == {"tag of server", "user"}
 
 
-def test_the_map_tells_the_ways_of_the_people_on_its_page_alone(team: Team) -> None:
+def test_the_map_lists_logins_of_the_people_on_its_page_only(team: Team) -> None:
     hosts_of_every_kind(team)
     instance, owner = team.instance, team.owner
     whole = who_can.of_hosts(instance, owner)
@@ -110,12 +110,8 @@ def test_a_map_of_more_hosts_asks_no_more(team: Team) -> None:
     hosts_of_every_kind(team)
 
     def questions(limit: int) -> int:
-        asked: list[str] = []
-        prepared.listeners.append(lambda sql, values: asked.append(sql))
-        try:
+        with prepared_statements() as asked:
             assert len(who_can.of_hosts(team.instance, team.owner, tag="odd", limit=limit).servers.items) == limit
-        finally:
-            prepared.listeners.pop()
         return len(asked)
 
     questions(4)  # what is remembered of seals is read once

@@ -29,7 +29,6 @@ from keyrack.model import Actor, EventFilter
 from keyrack.protocol import audit_tree
 from keyrack.store.audit import audit_log
 from keyrack.store.audit import events as stored_events
-from keyrack.store.engine import prepared
 from keyrack.store.sealing import event_seals
 from keyrack.store.tables import audit_checkpoints, audit_leaves, audit_nodes
 from keyrack.store.tables import events as held
@@ -37,6 +36,7 @@ from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 from tests.core.set_back import to_before
 from tests.core.undone_transaction import DatabaseInTransaction, Undo
+from tests.statements import prepared_statements
 
 ALTERATIONS = 1000 if os.environ.get("KEYRACK_LONG") else 40
 OPERATOR = actors.system_actor(channel="cli")
@@ -173,7 +173,7 @@ def test_an_export_is_verified_without_the_database(log: Team) -> None:
     assert verify_export.verify(lines, lambda text, signature: False).problem != ""
 
 
-def test_whatever_is_done_to_an_export_is_named(log: Team) -> None:
+def test_any_change_to_an_export_is_named(log: Team) -> None:
     """Each line of an export is looked at, and of a line each field."""
     instance = log.instance
     told = {"at": instance.now(), "action": "servers:write", "outcome": "done", "reason": "", "level": "info"}
@@ -233,7 +233,7 @@ def test_whatever_is_done_to_an_export_is_named(log: Team) -> None:
     )
 
 
-def test_what_others_enter_is_no_event(log: Team) -> None:
+def test_an_event_entered_in_the_database_is_named_and_not_chained(log: Team) -> None:
     """It gets no place, people hear of it, it is named, and what comes after it is chained as ever."""
     instance = log.instance
     everything = rows(instance)
@@ -277,7 +277,7 @@ def test_a_database_set_back_to_before_seals_has_no_event_taken_as_it_stands(log
 SET_BACK = to_before("0235", at="0230")
 
 
-def test_what_stands_beside_the_places_is_looked_at_as_well(log: Team) -> None:
+def test_changed_checkpoints_and_hashes_of_parts_are_found_too(log: Team) -> None:
     """Checkpoints and hashes of parts, and the end of the log, which the running service remembers."""
     instance = log.instance
     told = {"at": instance.now(), "action": "servers:write", "outcome": "done", "reason": "", "level": "info"}
@@ -344,7 +344,7 @@ def test_events_that_were_kept_long_enough_are_not_missed(log: Team) -> None:
     assert outcome(instance).problem != ""
 
 
-def test_what_was_signed_is_what_the_next_checkpoint_goes_on_from(log: Team) -> None:
+def test_no_checkpoint_is_signed_over_a_chain_that_others_rewrote(log: Team) -> None:
     """The service adds nothing to a chain that others rewrote, and says so."""
     instance = log.instance
     first = instance.database.read(audit_log.newest)
@@ -359,18 +359,9 @@ def test_what_was_signed_is_what_the_next_checkpoint_goes_on_from(log: Team) -> 
 def test_events_are_read_once_to_be_chained(log: Team) -> None:
     chained(log.instance)
     servers.create(log.instance, log.owner, name="later", address="192.0.2.9")
-    asked: list[str] = []
-
-    def note(statement: str, _values: Any) -> None:
-        if "events.summary" in statement and statement.startswith("SELECT"):
-            asked.append(statement)
-
-    prepared.listeners.append(note)
-    try:
+    with prepared_statements("events.summary") as asked:
         chain.extend(log.instance)
-    finally:
-        prepared.listeners.remove(note)
-    assert len(asked) == 1
+    assert len([statement for statement in asked if statement.startswith("SELECT")]) == 1
     assert outcome(log.instance).problem == ""
 
 
@@ -419,7 +410,7 @@ def includes(hashed: bytes, number: int, size: int, path: Sequence[bytes], root:
     return last == 0 and found == root
 
 
-def test_proofs_hold_for_whoever_checks_them_himself(log: Team) -> None:
+def test_proofs_hold_when_they_are_checked_independently(log: Team) -> None:
     instance = log.instance
     newest = chain.checkpoint(instance, log.owner)
     checkpoint = audit_tree.read(newest.text)
@@ -435,7 +426,7 @@ def test_proofs_hold_for_whoever_checks_them_himself(log: Team) -> None:
     assert audit_tree.extends(checkpoint.size, checkpoint.root, later.size, later.root, path)
 
 
-def test_a_checkpoint_that_cannot_be_read_is_named_to_who_asks_for_a_proof(log: Team) -> None:
+def test_a_damaged_checkpoint_is_named_when_a_proof_is_asked_for(log: Team) -> None:
     row = {"size": 10**6, "text": "nothing", "signature": "nothing", "at": log.instance.now()}
     log.instance.database.write(lambda connection: connection.execute(audit_checkpoints.insert().values(row)))
     event = events.find(log.instance, log.owner, limit=1).items[0]
@@ -463,7 +454,7 @@ def handed(log: Team, witness: Witness) -> Any:
     return chain.for_hosts(log.instance, {witness.size}).get(witness.size)
 
 
-def test_a_host_takes_what_goes_on_and_refuses_a_log_that_was_rewritten(
+def test_a_host_accepts_a_log_that_goes_on_and_refuses_one_that_was_rewritten(
     log: Team, witness: Witness, tmp_path: Path
 ) -> None:
     """By the service itself: the signing key is right, the history is another."""
@@ -572,7 +563,7 @@ def test_a_database_that_went_back_while_nothing_served_is_an_alarm(log: Team, t
     assert serve_again() != []
 
 
-def test_a_kept_checkpoint_tells_a_log_that_was_rewritten_from_the_one_it_was(log: Team, tmp_path: Path) -> None:
+def test_a_kept_checkpoint_shows_that_a_log_was_rewritten(log: Team, tmp_path: Path) -> None:
     """By whoever holds the signing key: within itself the new log is whole, in the database and in an export."""
     instance, path = log.instance, tmp_path / "checkpoint"
     servers.create(instance, log.owner, name="later", address="192.0.2.9")

@@ -76,7 +76,7 @@ def test_a_host_that_is_gone_is_not_online_until_the_time_comes_again(ahead: Tea
     assert overview.get(ahead.instance, ahead.owner).silent
 
 
-def test_after_a_start_too(ahead: Team, clock: Clock) -> None:
+def test_the_clock_is_checked_after_a_start_too(ahead: Team, clock: Clock) -> None:
     heard(ahead.instance, ahead.server.id)
     clock.day -= HOUR
     assert ClockCheck(clock=lambda: 5.0).go_on(ahead.instance)
@@ -84,7 +84,7 @@ def test_after_a_start_too(ahead: Team, clock: Clock) -> None:
     assert not last_seen.is_online(servers.get(ahead.instance, ahead.owner, ahead.server.id), ahead.instance.now())
 
 
-def test_what_was_to_be_sent_does_not_wait_for_the_hour(ahead: Team, clock: Clock) -> None:
+def test_deliveries_due_before_the_clock_was_set_back_are_sent_at_once(ahead: Team, clock: Clock) -> None:
     check = ClockCheck(clock=lambda: clock.steady)
     check.go_on(ahead.instance)
 

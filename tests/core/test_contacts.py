@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -16,28 +15,13 @@ from keyrack.core.hosts.contacts import Contact, ContactAnswer
 from keyrack.core.keys import credentials, grants
 from keyrack.errors import Refusal
 from keyrack.model import Server
-from keyrack.store.engine import prepared
 from keyrack.store.people import users as user_rows
 from keyrack.store.sealing.seals import Seals
 from keyrack.store.tables import credentials as credentials_table
 from keyrack.store.tables import servers as servers_table
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
-
-
-@contextmanager
-def counted() -> Iterator[list[str]]:
-    """The statements that are asked inside."""
-    asked: list[str] = []
-
-    def listen(sql: str, values: Any) -> None:
-        asked.append(sql)
-
-    prepared.listeners.append(listen)
-    try:
-        yield asked
-    finally:
-        prepared.listeners.remove(listen)
+from tests.statements import prepared_statements
 
 
 def enrolled(team: Team, number: int) -> tuple[Server, str]:
@@ -60,9 +44,9 @@ def asks(team: Team, hosts: list[tuple[Server, str]]) -> list[Contact]:
 def test_the_documents_of_many_hosts_take_as_many_questions_as_those_of_two(team: Team) -> None:
     hosts = [enrolled(team, number) for number in range(12)]
     contacts.answer(team.instance, asks(team, hosts))
-    with counted() as few:
+    with prepared_statements() as few:
         contacts.answer(team.instance, asks(team, hosts[:2]))
-    with counted() as many:
+    with prepared_statements() as many:
         answers = contacts.answer(team.instance, asks(team, hosts))
     told = []
     for (server, _), answer in zip(hosts, answers, strict=True):
@@ -77,7 +61,7 @@ def test_the_documents_of_many_hosts_take_as_many_questions_as_those_of_two(team
     assert len(many) - len(grants) <= len(few)
 
 
-def test_a_host_with_another_secret_is_told_nothing_by_memory(team: Team) -> None:
+def test_a_host_with_another_secret_gets_no_answer_from_memory(team: Team) -> None:
     server, secret = enrolled(team, 0)
     (answer,) = contacts.answer(team.instance, [Contact(server.id, b"another", 0, "")])
     assert answer == ContactAnswer(None)
@@ -95,7 +79,7 @@ def test_a_host_with_another_secret_is_told_nothing_by_memory(team: Team) -> Non
     assert known.server_of(one.secret_hash, revision, "") is None
 
 
-def test_a_look_at_all_finds_the_servers_that_changed_and_those_that_are_gone(team: Team) -> None:
+def test_a_check_of_all_servers_finds_those_that_changed_and_those_that_are_gone(team: Team) -> None:
     hosts = [enrolled(team, number) for number in range(4)]
     known = contacts.CurrentHosts()
     for one, answer in zip(asks(team, hosts), contacts.answer(team.instance, asks(team, hosts)), strict=True):
@@ -152,11 +136,11 @@ def test_the_reports_of_many_hosts_take_as_many_statements_as_those_of_two(team:
     assert user is not None
     for some in (hosts, hosts[:2]):
         grants.give(team.instance, team.owner, user_id=user.id, tag="web", system_user="deploy")
-        with counted() as asked:
+        with prepared_statements() as asked:
             proved = told_by(team, some)
         by_secret = [sql for sql in asked if "agent_secret_hash = " in sql]
         assert (len(by_secret), len(asked) - len(by_secret)) == (len(some), 2)
-        with counted() as asked:
+        with prepared_statements() as asked:
             assert reports.ingest_together(team.instance, proved) == [None] * len(some)
         assert len([sql for sql in asked if "advisory" not in sql]) == 4, asked
     applied = [servers.get(team.instance, team.owner, server.id) for server, _ in hosts]

@@ -19,12 +19,12 @@ from keyrack.core.people import users as people
 from keyrack.errors import Refusal
 from keyrack.model import Window
 from keyrack.store import tables
-from keyrack.store.engine import prepared
 from keyrack.store.keys import credential_lists
 from keyrack.store.keys import user_keys as key_rows
 from keyrack.store.people import users
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
+from tests.statements import each_prepared
 
 
 def rows_of(instance: Instance, table: Table) -> int:
@@ -47,7 +47,7 @@ def total(team: Team, instance: Instance, **asked: Any) -> int:
     return found[0]
 
 
-def test_of_a_servers_keys(team: Team) -> None:
+def test_the_count_of_a_servers_keys_is_right_after_each_change(team: Team) -> None:
     here, there = team.instance, app.open_instance(team.instance.settings)
     try:
         for instance in (here, there):
@@ -72,7 +72,7 @@ def test_of_a_servers_keys(team: Team) -> None:
         there.database.close()
 
 
-def test_of_keys_that_end(team: Team) -> None:
+def test_the_count_of_keys_is_right_once_one_ended(team: Team) -> None:
     """What ended counts no more from that moment on, though nothing was written then."""
     here = team.instance
     later = replace(here, now=lambda: here.now() + timedelta(hours=1))
@@ -83,7 +83,7 @@ def test_of_keys_that_end(team: Team) -> None:
     assert (total(team, here), total(team, later)) == (1, 1)
 
 
-def test_of_a_persons_keys(team: Team) -> None:
+def test_the_count_of_a_persons_keys_is_right_after_each_change(team: Team) -> None:
     here, there = team.instance, app.open_instance(team.instance.settings)
 
     def found(instance: Instance, **asked: Any) -> int:
@@ -109,7 +109,7 @@ def test_of_a_persons_keys(team: Team) -> None:
         there.database.close()
 
 
-def test_of_people(team: Team) -> None:
+def test_the_count_of_people_is_right_after_each_change(team: Team) -> None:
     def found() -> int:
         page = team.instance.database.read(
             lambda connection: users.page_of_users(
@@ -144,12 +144,8 @@ def test_nothing_is_counted_again_before_anything_changed(team: Team, name: str)
     def left_out() -> bool:
         """Whether the list's statement, as it is asked now, did without its count."""
         asked: list[tuple[str, Any]] = []
-        listener = lambda sql, values: asked.append((sql, values))  # noqa: E731
-        prepared.listeners.append(listener)
-        try:
+        with each_prepared(lambda sql, values: asked.append((sql, values))):
             assert read(lambda connection: LISTS[name](connection, team).total) == 3
-        finally:
-            prepared.listeners.remove(listener)
         sql, values = asked[-1]
         explain = f"EXPLAIN (ANALYZE, COSTS off) {sql}"
         plan = "\n".join(read(lambda connection: connection.exec_driver_sql(explain, values).scalars().all()))

@@ -145,7 +145,9 @@ def opens_git(team: Team, line: str) -> bool:
 
 
 @pytest.mark.parametrize("changes_after", [0, 1, 2, 3, 100])
-def test_what_was_revoked_after_the_backup_stays_refused(team: Team, host: Host, changes_after: int) -> None:
+def test_a_key_revoked_after_the_backup_stays_refused_after_a_restore(
+    team: Team, host: Host, changes_after: int
+) -> None:
     """However many changes were made before the host came back: its number may be above, equal, or below."""
     kept, revoked = fresh_line(), fresh_line()
     add(team, "kept", kept)
@@ -188,7 +190,7 @@ def test_what_was_revoked_after_the_backup_stays_refused(team: Team, host: Host,
     assert len(alarms(team)) == 1
 
 
-def test_the_same_number_for_something_else_is_no_receipt(team: Team, host: Host) -> None:
+def test_the_same_revision_of_another_database_is_no_receipt(team: Team, host: Host) -> None:
     backup = Database(team)
     add(team, "lost", fresh_line())
     host.obey()
@@ -228,7 +230,7 @@ def test_marks_of_many_servers_are_kept_too(team: Team, host: Host) -> None:
     assert host.contact() is HostRevision.NEWER
 
 
-def test_a_host_that_is_only_behind_is_not_astray(team: Team, host: Host) -> None:
+def test_a_host_that_is_only_behind_raises_no_alarm(team: Team, host: Host) -> None:
     for number in range(100):
         add(team, f"k-{number}", fresh_line())
     host.obey()
@@ -270,7 +272,7 @@ def test_a_key_revoked_everywhere_stays_refused_by_git(team: Team, host: Host) -
     assert opens_git(team, line)
 
 
-def test_what_was_narrowed_stays_narrow(team: Team, host: Host) -> None:
+def test_restrictions_tightened_after_the_backup_stay_after_a_restore(team: Team, host: Host) -> None:
     """A shorter end, a restriction, an account, enforcing, the offline policy, sshd's settings."""
     line = fresh_line()
     wide = add(team, "wide", line)
@@ -323,7 +325,7 @@ def test_accepting_the_database(team: Team, host: Host) -> None:
     assert resync.difference(team.instance, team.owner, team.server.id).held == ()
 
 
-def test_what_stays_refused_is_listed_no_more(team: Team, host: Host) -> None:
+def test_a_key_that_is_decided_to_stay_refused_is_listed_no_more(team: Team, host: Host) -> None:
     line, kept = fresh_line(), fresh_line()
     doomed = add(team, "doomed", line)
     add(team, "kept", kept)
@@ -344,7 +346,7 @@ def test_what_stays_refused_is_listed_no_more(team: Team, host: Host) -> None:
     assert host.lets_in(line), "entered again, it is a decision"
 
 
-def test_going_back_twice(team: Team, host: Host) -> None:
+def test_a_database_restored_twice_is_noticed_twice(team: Team, host: Host) -> None:
     line = fresh_line()
     doomed = add(team, "doomed", line)
     host.obey()
@@ -359,7 +361,7 @@ def test_going_back_twice(team: Team, host: Host) -> None:
 
 
 @pytest.mark.parametrize("changes_after", [0, 1, 5])
-def test_a_server_that_is_deleted_after_that_is_told_its_host(team: Team, changes_after: int) -> None:
+def test_the_host_of_a_server_deleted_after_a_restore_takes_its_last_document(team: Team, changes_after: int) -> None:
     """Its last document gets a number that the host takes, and nothing that the host did before is a receipt for it."""
     host = Host(team)
     token = servers.invite(team.instance, team.owner, team.server.id)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import update
 
 from keyrack.core.audit import events
 from keyrack.core.hosts import documents, servers, system_users
@@ -19,10 +18,10 @@ from keyrack.model import EventFilter
 from keyrack.protocol import host_document
 from keyrack.ssh.public_key import fingerprint_of
 from keyrack.store import tables
-from keyrack.store.engine import prepared
 from keyrack.store.sealing import sums
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
+from tests.statements import all_statements
 
 WEB = {"tag": "web"}
 
@@ -65,30 +64,7 @@ def refuses(team: Team, server_id: int, line: str) -> bool:
     return " ".join(line.split()[:2]) in document(team, server_id).revoked
 
 
-@contextmanager
-def counted(team: Team) -> Iterator[list[str]]:
-    """The statements sent to the database meanwhile; one run with many values is one."""
-    sent: list[str] = []
-
-    def note(conn: Any, cursor: Any, statement: str, *_: Any) -> None:
-        sent.append(statement)
-
-    def note_prepared(statement: str, values: Any) -> None:
-        sent.append(statement)
-
-    engines = {team.instance.database.read(lambda c: c.engine), team.instance.database.write(lambda c: c.engine)}
-    for engine in engines:
-        event.listen(engine, "before_cursor_execute", note)
-    prepared.listeners.append(note_prepared)
-    try:
-        yield sent
-    finally:
-        prepared.listeners.remove(note_prepared)
-        for engine in engines:
-            event.remove(engine, "before_cursor_execute", note)
-
-
-def test_one_call_adds_revokes_and_is_the_same_a_second_time(team: Team) -> None:
+def test_adding_or_revoking_on_many_servers_twice_changes_nothing_more(team: Team) -> None:
     ids = [team.server.id, *more_servers(team, 2)]
     line = fresh_line("bot@ci")
     assert add(team, line) == [(f"web-{number}", "added") for number in (1, 2, 3)]
@@ -110,7 +86,15 @@ def test_one_call_adds_revokes_and_is_the_same_a_second_time(team: Team) -> None
     assert all(lets_in(team, one, line) and not refuses(team, one, line) for one in ids)
 
 
-def test_what_stands_in_the_way_is_named_and_nothing_is_done(team: Team) -> None:
+def test_a_server_is_found_by_its_name_however_it_is_spelled(team: Team) -> None:
+    server = servers.create(team.instance, team.owner, name="zoë-1", address="192.0.2.9")
+    system_users.create(team.instance, team.owner, server.id, username="deploy")
+    line = fresh_line("bot@ci")
+    assert add(team, line, ["zoë-1"]) == [("zoë-1", "added")]
+    assert add(team, line, ["zoe\u0308-1"]) == [("zoë-1", "present")]
+
+
+def test_a_key_with_a_taken_label_on_one_server_is_added_to_none(team: Team) -> None:
     ids = [team.server.id, *more_servers(team, 2)]
     credentials.add(team.instance, team.owner, ids[1], label="bot", username="deploy", public_key=fresh_line("another"))
     line = fresh_line()
@@ -136,7 +120,7 @@ def test_what_stands_in_the_way_is_named_and_nothing_is_done(team: Team) -> None
     assert not any(lets_in(team, one, line) for one in ids)
 
 
-def test_other_terms_are_not_taken_for_the_same(team: Team) -> None:
+def test_the_same_key_with_other_terms_is_refused(team: Team) -> None:
     line = fresh_line()
     add(team, line)
     with pytest.raises(Refusal) as refused:
@@ -165,7 +149,7 @@ def test_a_key_is_replaced_under_its_labels(team: Team) -> None:
     assert refused.value.kind is Kind.MISSING
 
 
-def test_what_a_grant_still_opens_is_told_and_not_refused(team: Team) -> None:
+def test_removing_a_key_that_a_grant_still_lets_in_says_so_and_does_not_refuse_it(team: Team) -> None:
     more_servers(team, 2)
     line = fresh_line()
     user_keys.add(team.instance, team.member, title="mine", public_key=line)
@@ -192,7 +176,7 @@ def test_a_key_revoked_everywhere_is_put_nowhere(team: Team) -> None:
     assert refused.value.code == "key-revoked"
 
 
-def test_who_may_not_write_puts_nothing_anywhere(team: Team) -> None:
+def test_a_member_without_the_right_adds_a_key_nowhere(team: Team) -> None:
     with pytest.raises(Refusal) as refused:
         everywhere.add(team.instance, team.member, "all", label="bot", username="deploy", public_key=fresh_line())
     assert refused.value.kind is Kind.FORBIDDEN
@@ -239,7 +223,7 @@ def test_statements_do_not_grow_with_the_servers(team: Team, name: str) -> None:
             grants.give_named(team.instance, team.owner, user="alice", tag="web", system_user="deploy")
             users.change(team.instance, team.owner, team.member_user.id, enabled=False)
             users.change(team.instance, team.owner, team.member_user.id, enabled=True)
-        with counted(team) as sent:
+        with all_statements() as sent:
             COMMANDS[name](team, line)
         counts.append(len(sent))
         everywhere.revoke(team.instance, team.owner, "all", label="bot")

@@ -55,7 +55,7 @@ def kept(team: Team) -> dict[str, Mapping[str, Any]]:
     return {row.host_session: dict(row._mapping) for row in rows}
 
 
-def test_a_list_replaces_the_one_before(team: Team) -> None:
+def test_a_report_of_sessions_replaces_the_one_before(team: Team) -> None:
     tell(team, sessions=[session("1-100"), session("2-200")])
     first = kept(team)
     tell(team, sessions=[session("2-200"), session("3-300", parse(fresh_line()).fingerprint)])
@@ -68,7 +68,7 @@ def test_a_list_replaces_the_one_before(team: Team) -> None:
     assert not kept(team)
 
 
-def test_what_is_no_list_changes_nothing(team: Team) -> None:
+def test_a_report_whose_sessions_are_no_list_changes_nothing(team: Team) -> None:
     tell(team, sessions=[session("1-100")])
     with pytest.raises(Refusal) as refused:
         tell(team, sessions="many")
@@ -152,7 +152,7 @@ def test_an_account_may_have_a_name_in_any_script(team: Team, told: str, shown: 
 
 
 @pytest.mark.parametrize("state", ["applied", "refused"])
-def test_a_report_that_says_nothing_of_problems_ends_none(team: Team, state: str) -> None:
+def test_a_report_without_problems_listed_ends_none(team: Team, state: str) -> None:
     tell(team, revision=0, state="applied", problems=["the disk is full"])
     for nothing in ({}, {"problems": 5}):
         tell(team, revision=0, state=state, **nothing)
@@ -202,7 +202,7 @@ def test_last_use_only_moves_forward_and_only_for_known_keys(team: Team) -> None
         assert not last_uses(team, fingerprint)
 
 
-def test_hosts_heard_of_are_noted_together(team: Team) -> None:
+def test_when_hosts_were_last_seen_is_written_together(team: Team) -> None:
     now = [100.0]
     last_seen = LastSeen(clock=lambda: now[0])
     server = team.instance.database.read(lambda connection: servers.by_id(connection, team.server.id))

@@ -65,7 +65,7 @@ def test_a_stricter_policy_holds_for_new_keys_and_leaves_those_that_are_there(te
     assert refused(instance, team.member, RSA) == ""
 
 
-def test_whom_a_policy_would_hit_is_told_on_pages_of_any_size(team: Team) -> None:
+def test_the_keys_that_a_policy_would_refuse_are_listed_on_pages_of_any_size(team: Team) -> None:
     instance, owner = team.instance, team.owner
     other = servers.create(instance, owner, name="a first by name", address="192.0.2.11")
     system_users.create(instance, owner, other.id, username="deploy")
@@ -108,14 +108,14 @@ def test_whom_a_policy_would_hit_is_told_on_pages_of_any_size(team: Team) -> Non
     ],
     ids=str,
 )
-def test_nobody_sets_less_than_the_service_was_started_with(team: Team, wanted: dict[str, Any]) -> None:
+def test_a_key_policy_cannot_be_less_strict_than_the_service(team: Team, wanted: dict[str, Any]) -> None:
     with pytest.raises(Refusal) as no:
         key_policy.put(team.instance, team.owner, **wanted)
     assert no.value.kind is Kind.INVALID
     assert key_policy.get(team.instance, team.owner).set_at is None
 
 
-def test_who_may_not_sets_nothing(team: Team) -> None:
+def test_a_member_cannot_set_the_key_policy(team: Team) -> None:
     with pytest.raises(Refusal) as no:
         key_policy.put(team.instance, team.member, rsa_minimum_bits=4096)
     assert no.value.kind is Kind.FORBIDDEN
@@ -138,7 +138,7 @@ def test_another_process_obeys_within_its_bound(team: Team) -> None:
 
 
 @pytest.mark.parametrize("how", ["loosened", "deleted", "put back"])
-def test_what_others_write_in_the_database_opens_nothing(team: Team, how: str) -> None:
+def test_a_key_policy_changed_in_the_database_allows_no_more(team: Team, how: str) -> None:
     instance, owner = team.instance, team.owner
     key_policy.put(instance, owner, types=["ssh-ed25519", "ssh-rsa"])
     former = instance.database.read(lambda c: dict(c.execute(select(key_policies)).mappings().one()))

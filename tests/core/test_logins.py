@@ -31,7 +31,7 @@ def batch(name: str, *entries: dict[str, str], **more: Any) -> dict[str, Any]:
     return {"batch": name * 16, "entries": list(entries), "more": 0, "anybodys": False, **more}
 
 
-def test_a_login_is_an_event_of_whose_key_it_is(team: Team) -> None:
+def test_a_login_is_an_event_that_names_the_owner_of_the_key(team: Team) -> None:
     own, on_server, strange = fresh_line(), fresh_line(), fresh_line()
     user_keys.add(team.instance, team.member, title="laptop", public_key=own)
     credentials.add(team.instance, team.owner, team.server.id, label="backup", username="deploy", public_key=on_server)
@@ -53,7 +53,7 @@ def test_a_login_is_an_event_of_whose_key_it_is(team: Team) -> None:
     assert mine[0].id == by_owner.id
 
 
-def test_who_writes_into_the_database_makes_nobody_a_culprit(team: Team) -> None:
+def test_a_key_given_to_somebody_else_in_the_database_names_them_in_no_login(team: Team) -> None:
     line = fresh_line()
     user_keys.add(team.instance, team.member, title="laptop", public_key=line)
     change = tables.user_keys.update().values(user_id=team.owner.user_id)
@@ -63,14 +63,14 @@ def test_who_writes_into_the_database_makes_nobody_a_culprit(team: Team) -> None
     assert (one.actor_name, "not registered here" in one.summary) == ("keyrack", True)
 
 
-def test_what_is_no_login_costs_no_other(team: Team) -> None:
+def test_a_malformed_entry_does_not_lose_other_logins(team: Team) -> None:
     line = fresh_line()
     strange: Any = ("x", 7, None, [], {"fingerprint": {}})
     tell(team, logins=batch("a", *strange, use(team, line)))
     assert len(told(team)) == 1
 
 
-def test_a_batch_counts_once_however_often_it_is_told(team: Team) -> None:
+def test_a_batch_of_logins_counts_once_however_often_it_is_reported(team: Team) -> None:
     line = fresh_line()
     first = batch("a", use(team, line), use(team, line))
     for _ in range(3):
@@ -80,7 +80,7 @@ def test_a_batch_counts_once_however_often_it_is_told(team: Team) -> None:
     assert len(told(team)) == 3
 
 
-def test_a_host_that_never_stops_telling_is_counted(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_reports_without_end_is_counted(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logins, "MAX_PER_HOUR", 3)
     line = fresh_line()
     for name in "abcd":
@@ -93,7 +93,7 @@ def test_a_host_that_never_stops_telling_is_counted(team: Team, monkeypatch: pyt
     assert "logged in as deploy" in fresh.summary
 
 
-def test_what_is_no_login_is_left_out_and_costs_the_others_nothing(team: Team) -> None:
+def test_a_malformed_login_of_a_batch_is_left_out_and_the_others_are_kept(team: Team) -> None:
     line = fresh_line()
     strange: list[Any] = [None, [], {"batch": "x", "entries": []}, {"batch": "a" * 16}, {"batch": 5, "entries": [1]}]
     for one in strange:
@@ -105,7 +105,7 @@ def test_what_is_no_login_is_left_out_and_costs_the_others_nothing(team: Team) -
     assert one.summary.endswith("; its log takes lines from every account there")
 
 
-def test_a_login_that_is_told_late_says_when_it_was(team: Team) -> None:
+def test_a_login_that_is_reported_late_says_when_it_was(team: Team) -> None:
     line = fresh_line()
     late = use(team, line, timedelta(hours=9))
     tell(team, logins=batch("a", late))

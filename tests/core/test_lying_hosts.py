@@ -50,7 +50,9 @@ LIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_revision_that_it_does_not_hold_is_no_receipt(team: Team, behind: tuple[Host, str], lie: str) -> None:
+def test_a_reported_revision_that_the_host_does_not_have_is_no_receipt(
+    team: Team, behind: tuple[Host, str], lie: str
+) -> None:
     host, fingerprint = behind
     told = dict(LIES[lie])
     now = servers.get(team.instance, team.owner, team.server.id).revision
@@ -80,7 +82,7 @@ MARKS: tuple[Any, ...] = ("x" * 10_000, "\x00", "\ud800", 7, ["0"], {"0": 1}, "Ã
 
 
 @pytest.mark.parametrize("told", [{"lineage": ""}, {"lineage": None}, {}])
-def test_who_told_marks_gives_no_receipt_without_one(
+def test_a_host_that_has_reported_marks_gives_no_receipt_without_one(
     team: Team, behind: tuple[Host, str], told: dict[str, Any]
 ) -> None:
     """A number alone can be guessed; the mark is in the document."""
@@ -95,7 +97,7 @@ def test_who_told_marks_gives_no_receipt_without_one(
 
 
 @pytest.mark.parametrize("field", ["revision", "lineage"])
-def test_what_is_no_revision_is_refused_or_no_receipt(team: Team, behind: tuple[Host, str], field: str) -> None:
+def test_a_malformed_revision_is_refused_or_no_receipt(team: Team, behind: tuple[Host, str], field: str) -> None:
     host, fingerprint = behind
     now = servers.get(team.instance, team.owner, team.server.id)
     for value in NONSENSE if field == "revision" else MARKS:

@@ -5,49 +5,35 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import text
 
 from keyrack.core.people import access_keys, basic_access, tokens
 from keyrack.core.people.tokens import Scope, SignIn
 from keyrack.errors import Kind, Refusal
-from keyrack.store.engine import prepared
 from tests.core.conftest import Team
+from tests.statements import each_statement
 
 
 @contextmanager
-def heard() -> Iterator[list[str]]:
-    """What this thread asks of the database."""
+def statements_of_this_thread() -> Iterator[list[str]]:
+    """The statements that this thread sends to the database."""
     asked: list[str] = []
-    mine = threading.get_ident()
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        if threading.get_ident() == mine:
-            asked.append(statement)
-
-    def note_prepared(statement: str, _values: Any) -> None:
-        note(None, None, statement)
-
-    event.listen(Engine, "before_cursor_execute", note)
-    prepared.listeners.append(note_prepared)
-    try:
+    own = threading.get_ident()
+    with each_statement(lambda sql, _values: asked.append(sql) if threading.get_ident() == own else None):
         yield asked
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
-        prepared.listeners.remove(note_prepared)
 
 
 def refused(guess: Callable[[], object]) -> tuple[str, ...]:
     """What is asked for a guess, which must be refused."""
-    with heard() as asked, pytest.raises(Refusal) as raised:
+    with statements_of_this_thread() as asked, pytest.raises(Refusal) as raised:
         guess()
     assert raised.value.kind is Kind.UNAUTHENTICATED
     return tuple(asked)
 
 
-def test_the_same_is_asked_about_names_that_nobody_has(team: Team) -> None:
+def test_unknown_names_cost_the_same_statements_as_known_ones(team: Team) -> None:
     def guess(**who: str) -> tuple[str, ...]:
         claim = SignIn(password="a guess", **who)
         return refused(lambda: tokens.sign_in(team.instance, claim, Scope(), address="203.0.113.5"))
@@ -59,7 +45,7 @@ def test_the_same_is_asked_about_names_that_nobody_has(team: Team) -> None:
     assert guess(user_uid=team.member_user.uid) == guess(user_uid="0" * 32)
 
 
-def test_the_same_is_asked_about_access_keys_that_nobody_has(team: Team) -> None:
+def test_unknown_access_keys_cost_the_same_statements_as_known_ones(team: Team) -> None:
     key = access_keys.create(team.instance, team.owner)
 
     def guess(key_id: str) -> tuple[str, ...]:

@@ -104,7 +104,7 @@ def code(refused: pytest.ExceptionInfo[Refusal]) -> tuple[Kind, str]:
     return refused.value.kind, refused.value.code
 
 
-def test_what_a_preview_shows_is_what_goes(team: Team) -> None:
+def test_removing_a_person_removes_what_the_preview_showed(team: Team) -> None:
     alice = Alice(team)
     instance, owner = team.instance, team.owner
     for one in alice.hosts:
@@ -152,7 +152,7 @@ def test_pending_requests_and_key_sources_go_too(team: Team) -> None:
         requests.approve(instance, owner, mine.id)
 
 
-def test_the_receipt_fills_until_the_last_host_obeys(team: Team) -> None:
+def test_the_receipt_of_an_offboarding_is_complete_once_the_last_host_obeys(team: Team) -> None:
     alice = Alice(team)
     instance, owner = team.instance, team.owner
     made = offboarding.offboard(instance, owner, "alice")
@@ -218,7 +218,7 @@ def test_undo_brings_back_access_and_no_tokens(team: Team) -> None:
     assert alice.opened[0] == {}
 
 
-def test_undo_leaves_what_was_taken_since(team: Team) -> None:
+def test_undoing_a_removal_leaves_names_and_keys_taken_since(team: Team) -> None:
     alice = Alice(team)
     instance, owner = team.instance, team.owner
     made = offboarding.offboard(instance, owner, "alice")
@@ -272,7 +272,7 @@ def test_an_altered_row_brings_nothing_back(team: Team) -> None:
 
 
 @pytest.mark.parametrize("gone", [{}, [], {"keys": 7}], ids=str)
-def test_what_somebody_wrote_into_the_row_is_not_shown_as_what_went(team: Team, gone: Any) -> None:
+def test_an_offboarding_changed_in_the_database_is_not_shown_as_what_was_removed(team: Team, gone: Any) -> None:
     Alice(team)
     made = offboarding.offboard(team.instance, team.owner, "alice")
     assert made.gone["keys"]
@@ -283,7 +283,7 @@ def test_what_somebody_wrote_into_the_row_is_not_shown_as_what_went(team: Team, 
     assert shown.gone_words.startswith("not known, as")
 
 
-def test_who_cannot_be_removed(team: Team) -> None:
+def test_the_last_owner_and_unknown_people_cannot_be_removed(team: Team) -> None:
     instance, owner = team.instance, team.owner
     with pytest.raises(Refusal) as refused:
         offboarding.offboard(instance, owner, "olga")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from keyrack.core.audit import events
+from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.hosts import servers
 from keyrack.core.keys import credentials
 from keyrack.core.work import Attempt, Work
@@ -14,6 +15,7 @@ from keyrack.errors import Kind, Refusal
 from keyrack.store.hosts import servers as server_rows
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
+from tests.store.no_threads import no_threads
 
 
 def latest(team: Team) -> Any:
@@ -89,6 +91,15 @@ def test_a_refusal_is_on_record_without_what_was_sent(team: Team) -> None:
     event = latest(team)
     assert (event.outcome, event.reason, event.actor_name) == ("refused", "not-allowed", "alice")
     assert "telling" not in event.summary
+
+
+def test_a_refusal_is_on_record_where_no_thread_could_be_started_for_it(team: Team) -> None:
+    refused = RefusedAttempt(team.owner, "iam:sign-in", "sign-in-failed", "sign in", "user")
+    with no_threads():
+        team.instance.refusals.record(team.instance.database, refused, team.instance.now(), later=True)
+    team.instance.refusals.write(team.instance.database)  # as the service does every few seconds
+    event = latest(team)
+    assert (event.outcome, event.reason) == ("refused", "sign-in-failed")
 
 
 def test_a_taken_label_is_refused_and_frees_itself_at_its_end(team: Team) -> None:

@@ -119,7 +119,7 @@ def test_receipts_tell_from_which_servers_a_key_is_gone(team: Team) -> None:
     assert {receipt.server_id: receipt.acknowledged_at for receipt in later.of}[team.server.id] == at[team.server.id]
 
 
-def test_an_event_that_concerns_no_host_is_told_from_one_that_is_not_there(team: Team) -> None:
+def test_an_event_without_hosts_is_not_reported_as_missing(team: Team) -> None:
     groups.put(team.instance, team.owner, "ops", [])
     event = events.find(team.instance, team.owner, EventFilter(), limit=1).items[0]
     with pytest.raises(Refusal, match="This event changed nothing that a host obeys"):

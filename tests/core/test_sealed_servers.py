@@ -121,7 +121,7 @@ def test_a_deleted_row_is_noticed(team: Team, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["credential", "grant"])
-def test_what_was_taken_away_and_is_put_back_opens_nothing(team: Team, what: str) -> None:
+def test_a_removed_row_that_is_put_back_opens_nothing(team: Team, what: str) -> None:
     user_keys.add(team.instance, team.member, title="laptop", public_key=fresh_line())
     added = add(team, "laptop", fresh_line())
     given = grants.give(
@@ -138,7 +138,7 @@ def test_what_was_taken_away_and_is_put_back_opens_nothing(team: Team, what: str
     assert any("deleted or put back" in words for words in alarms(team))
 
 
-def test_a_used_enrolment_token_that_is_put_back_enrols_nobody(team: Team) -> None:
+def test_a_used_enrolment_token_that_is_put_back_enrols_no_host(team: Team) -> None:
     invited = servers.invite(team.instance, team.owner, team.server.id)
     (old,) = rows(team, tables.enrolments)
     enrolment.enrol(team.instance, invited, {}, address="203.0.113.1")
@@ -163,7 +163,7 @@ def test_a_row_entered_by_others_is_left_out_and_may_be_removed(team: Team) -> N
     assert team.instance.database.read(unfit) == []
 
 
-def test_none_of_many_alterations_of_a_server_opens_anything(team: Team) -> None:
+def test_no_alteration_of_a_servers_rows_opens_anything(team: Team) -> None:
     chance = random.Random(7)
     of_server = (tables.credentials, tables.revocations, tables.server_tags, tables.grants, tables.system_users)
     user_keys.add(team.instance, team.member, title="laptop", public_key=fresh_line())
@@ -245,7 +245,7 @@ def server_row(team: Team) -> dict[str, Any]:
     return next(row for row in rows(team, tables.servers) if row["id"] == team.server.id)
 
 
-def test_nobody_learns_from_the_database_what_a_row_adds_to_the_sum(team: Team) -> None:
+def test_the_database_does_not_show_what_a_row_adds_to_the_sum(team: Team) -> None:
     """Whoever knew that of many rows could find others that add the same, and put those in their place."""
     states = [server_row(team)["rows_sum"]]
     for label in ("one", "two"):

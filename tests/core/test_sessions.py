@@ -22,7 +22,7 @@ def to_end(team: Team) -> list[str]:
     return names
 
 
-def test_what_a_host_tells_and_an_end(team: Team) -> None:
+def test_sessions_that_a_host_reports_are_listed_and_one_is_ended(team: Team) -> None:
     key = credentials.add(
         team.instance, team.owner, team.server.id, label="laptop", username="deploy", public_key=fresh_line()
     )

@@ -68,7 +68,7 @@ def go_back(team: Team, last: int) -> None:
 
 
 @pytest.mark.parametrize("later", [["e", "f"], ["e", "f", "g", "h", "i"]], ids=["fewer ids than before", "more"])
-def test_what_comes_after_a_restore_is_told(new_or_settled: Lines, later: list[str]) -> None:
+def test_events_after_a_restore_are_sent(new_or_settled: Lines, later: list[str]) -> None:
     lines = new_or_settled
     lines.make("a")
     kept = lines.team.instance.database.read(events.newest_id)
@@ -82,7 +82,7 @@ def test_what_comes_after_a_restore_is_told(new_or_settled: Lines, later: list[s
     assert lines.told() == ["a", "b", "c", "d", *later, "z"]
 
 
-def test_a_note_that_cannot_be_read_has_all_told_once_more(lines: Lines) -> None:
+def test_a_damaged_note_sends_all_events_once_more(lines: Lines) -> None:
     lines.make("a", "b")
     assert lines.told() == ["a", "b"]
     (lines.team.instance.settings.data / "sinks.json").write_text('{"event_lines"')
@@ -93,7 +93,7 @@ def test_a_note_that_cannot_be_read_has_all_told_once_more(lines: Lines) -> None
     assert (lines.told()[-1], len(lines.told())) == ("d", before + 1)
 
 
-def test_the_note_stays_short(lines: Lines) -> None:
+def test_the_note_of_sent_events_stays_short(lines: Lines) -> None:
     for number in range(2 * MAX_MARKS):
         lines.make(f"g{number}")
         lines.told()

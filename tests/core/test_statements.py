@@ -3,48 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import event, update
-from sqlalchemy.engine import Engine
+from sqlalchemy import update
 
 from keyrack import app
 from keyrack.core.keys import credentials, user_keys
 from keyrack.core.people import tokens
 from keyrack.errors import Refusal
 from keyrack.store import tables
-from keyrack.store.engine import prepared
 from keyrack.store.engine.pipeline import _Pipeline
 from keyrack.store.hosts import servers
 from keyrack.store.people import tokens as token_rows
 from keyrack.store.people import users
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
+from tests.statements import all_statements
 
 TOKEN = "a-token-that-nobody-else-has"
-
-
-@contextmanager
-def counted() -> Iterator[list[str]]:
-    """The statements of questions and commands meanwhile."""
-    seen: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        seen.append(statement)
-
-    def note_prepared(statement: str, _values: Any) -> None:
-        seen.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", note)
-    prepared.listeners.append(note_prepared)
-    try:
-        yield seen
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
-        prepared.listeners.remove(note_prepared)
 
 
 def new_credential(team: Team, label: str) -> Any:
@@ -82,11 +60,11 @@ CALLS: dict[str, tuple[Callable[[Team], Any], int]] = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_it_takes_few_statements(busy: Team, name: str) -> None:
+def test_frequent_calls_take_few_statements(busy: Team, name: str) -> None:
     call, most = CALLS[name]
     if "add" not in name:
         call(busy)  # on PostgreSQL it shows the first time whether a question is one statement
-    with counted() as seen:
+    with all_statements() as seen:
         call(busy)
     mine = [one for one in seen if "changes" not in one]  # those of the writer, one for all that commit together
     assert 1 <= len(mine) <= most, "\n".join(mine)
@@ -142,7 +120,7 @@ def test_a_row_that_was_read_before_is_checked_again_where_it_was_changed(busy: 
         authenticate(busy)
 
 
-def test_of_a_row_the_last_state_alone_is_kept(busy: Team) -> None:
+def test_only_the_last_state_of_a_row_is_kept_in_memory(busy: Team) -> None:
     """What was read of a host's row changes with each key and each report: in memory nothing must grow by that."""
     seals = busy.instance.database.seals
     for number in range(5):

@@ -107,7 +107,7 @@ def test_an_accepted_key_keeps_its_limits_and_its_end(team: Team) -> None:
 @pytest.mark.parametrize(
     "options", ['environment="A=b"', 'tunnel="1"', "cert-authority", 'expiry-time="20991231"', 'principals="x"']
 )
-def test_what_cannot_be_kept_is_not_accepted_in_silence(team: Team, options: str) -> None:
+def test_a_key_with_an_option_that_cannot_be_kept_is_not_accepted_in_silence(team: Team, options: str) -> None:
     tell(team, entry(fresh_line(), options=options))
     with pytest.raises(Refusal) as refused:
         unmanaged_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
@@ -147,7 +147,7 @@ def test_a_report_without_found_keys_says_nothing_about_them(team: Team) -> None
     assert len(known(team)) == 1
 
 
-def test_what_no_agent_would_tell_is_left_out(team: Team) -> None:
+def test_entries_that_no_agent_would_report_are_left_out(team: Team) -> None:
     good = entry(fresh_line("good"))
     bad: list[Any] = [
         {**good, "path": "relative"},
@@ -259,14 +259,14 @@ def test_a_fingerprint_is_never_believed(team: Team) -> None:
         'command="\ufffd"',
     ],
 )
-def test_what_sshd_refuses_or_what_is_not_known_whole_is_not_accepted(team: Team, options: str) -> None:
+def test_a_line_that_sshd_refuses_or_that_is_not_known_whole_is_not_accepted(team: Team, options: str) -> None:
     tell(team, entry(fresh_line(), options=options))
     with pytest.raises(Refusal) as refused:
         unmanaged_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
     assert refused.value.code == "options-not-kept"
 
 
-def test_what_a_later_option_takes_back_stays_taken(team: Team) -> None:
+def test_an_option_that_a_later_one_takes_back_stays_taken_back(team: Team) -> None:
     tell(team, entry(fresh_line(), options="pty,port-forwarding,restrict,no-pty,Port-Forwarding,no-verify-required"))
     unmanaged_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
     assert document(team)["users"]["deploy"][0]["options"] == ["restrict", "no-pty", "port-forwarding"]
@@ -282,7 +282,7 @@ def test_what_a_later_option_takes_back_stays_taken(team: Team) -> None:
         ('restrict,permitopen="a:1",port-forwarding', ["restrict", "port-forwarding", 'permitopen="a:1"']),
     ],
 )
-def test_an_accepted_key_shows_what_sshd_holds_to_and_its_host_takes_the_document(
+def test_an_accepted_key_shows_what_sshd_enforces_and_its_host_applies_the_document(
     team: Team, options: str, kept: list[str]
 ) -> None:
     tell(team, entry(fresh_line(), options=options))
@@ -320,7 +320,7 @@ UNREADABLE = {**HERE, "kind": "unreadable", "problem": "Permission denied"}
         ({}, 1500),
     ],
 )
-def test_a_cut_look_proves_nothing_gone(team: Team, more: dict[str, Any], told: list[Any] | int) -> None:
+def test_an_incomplete_scan_marks_no_key_as_gone(team: Team, more: dict[str, Any], told: list[Any] | int) -> None:
     if isinstance(told, int):  # so many keys are not made where tests are only collected
         told = [entry(fresh_line(), path=f"/{number}") for number in range(told)]
     rogue, ignored = entry(fresh_line("rogue")), entry(fresh_line("ignored"), line=2)
@@ -338,7 +338,7 @@ def test_a_cut_look_proves_nothing_gone(team: Team, more: dict[str, Any], told: 
     assert any("was taken out of" in summary for summary in told_events(team))
 
 
-def test_the_first_found_key_of_a_host_is_named(team: Team) -> None:
+def test_the_first_unmanaged_key_of_a_host_is_named(team: Team) -> None:
     tell(team)
     by_hand = entry(fresh_line("by_hand"), username="root", path="/root/.ssh/authorized_keys")
     tell(team, by_hand)
@@ -352,7 +352,7 @@ def test_the_first_found_key_of_a_host_is_named(team: Team) -> None:
     assert "Found 20 more keys by hand on web-1, 0 of which let somebody in" in told_events(team)
 
 
-def test_what_a_host_did_not_see_is_said_once(team: Team) -> None:
+def test_an_incomplete_scan_leaves_one_event(team: Team) -> None:
     words = "the look for keys was cut in 1 place, first /home/x/.ssh/authorized_keys of x: Permission denied"
     for _ in range(2):
         tell(team, facts={"scan": words})

@@ -66,14 +66,18 @@ def run(program: list[str], path: Path) -> subprocess.CompletedProcess[bytes]:
 
 
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
-def test_what_is_no_answer_opens_nothing(programs: dict[str, list[str]], tmp_path: Path, answer: bytes) -> None:
+def test_a_malformed_answer_of_the_service_gives_sshd_no_key(
+    programs: dict[str, list[str]], tmp_path: Path, answer: bytes
+) -> None:
     with answering(tmp_path / "s", answer):
         looked_up = run(programs["lookup"], tmp_path / "s")
     assert (looked_up.returncode, looked_up.stdout, looked_up.stderr) == (1, b"", b"")
 
 
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
-def test_what_is_no_answer_starts_no_git(programs: dict[str, list[str]], tmp_path: Path, answer: bytes) -> None:
+def test_a_malformed_answer_of_the_service_starts_no_git(
+    programs: dict[str, list[str]], tmp_path: Path, answer: bytes
+) -> None:
     with answering(tmp_path / "s", answer):
         served = run(programs["session"], tmp_path / "s")
     assert served.returncode == 75

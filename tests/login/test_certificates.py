@@ -48,7 +48,7 @@ def told(scene: Scene) -> dict[tuple[str, str], bool]:
     return {(one.username, one.path): one.in_force for one in page if one.kind == "cert-authority"}
 
 
-def test_what_an_authority_opens(scene: Scene) -> None:
+def test_certificates_of_a_hosts_own_authority_are_found_and_taken_over(scene: Scene) -> None:
     host, client = scene.host, scene.host.client
     trusted, principals = host.etc / "trusted.pub", host.etc / "principals"
     authority = host.ca.with_name("ca.pub").read_text("ascii").rstrip()

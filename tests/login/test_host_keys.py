@@ -77,7 +77,7 @@ def written(folder: Path) -> Path:
     return folder / "config" / "keyrack" / "ssh_config"
 
 
-def test_ssh_trusts_what_the_agent_told_and_nothing_else(team: Service, home: Path, host: DemoHost) -> None:
+def test_ssh_trusts_only_the_host_keys_that_the_agent_reported(team: Service, home: Path, host: DemoHost) -> None:
     wait_until(lambda: told(team)["items"], "host keys that the agent told")
     first = told(team)
     assert {one["port"] for one in first["items"]} == {host.port}

@@ -157,7 +157,9 @@ def it_starts_from_what_was_compiled_here(pasted: Pasted) -> None:
         ("x", ("--only-accounts", "a b;c"), "cannot be the name of an account"),
     ],
 )
-def test_what_goes_wrong_is_said(pasted: Pasted, token: str, more: tuple[str, ...], words: str) -> None:
+def test_an_install_that_fails_says_why_and_leaves_no_enrolment(
+    pasted: Pasted, token: str, more: tuple[str, ...], words: str
+) -> None:
     ended = pasted.paste(token, *more)
     assert ended.returncode != 0
     assert words in ended.stderr

@@ -349,7 +349,7 @@ def host() -> Iterator[Host]:
 
 
 @pytest.mark.timeout(3600)
-def test_what_is_told_is_what_ssh_meets(host: Host) -> None:
+def test_the_agent_reports_exactly_the_logins_that_ssh_is_refused(host: Host) -> None:
     inside = asked = 0
     wrong = []
     for number in [*range(FIRST, FIRST + COUNT), *(() if LONG else (*FOUND, MIXED))]:

@@ -12,7 +12,7 @@ import sys
 from sqlalchemy import Connection
 
 from keyrack.store.database import Database
-from keyrack.store.engine.prepared import send
+from keyrack.store.engine.execute import send
 
 
 def main() -> None:

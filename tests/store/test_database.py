@@ -183,7 +183,7 @@ def test_fifty_threads_write_and_read_at_once(database: Database) -> None:
     assert len(rows) == 500
 
 
-def test_commands_that_take_their_workspaces_turn_decide_on_what_is_so(database: Database) -> None:
+def test_commands_under_the_workspace_lock_decide_on_the_current_state(database: Database) -> None:
     def only_if_alone(name: str) -> Callable[[Connection], bool]:
         def command(conn: Connection) -> bool:
             if conn.execute(select(func.count()).select_from(instance_facts)).scalar_one():
@@ -198,7 +198,7 @@ def test_commands_that_take_their_workspaces_turn_decide_on_what_is_so(database:
         assert sum(done.result(60) for done in tried) == 1
 
 
-def test_who_listens_hears_of_each_change_once_it_can_be_read(database: Database) -> None:
+def test_a_listener_is_told_of_each_change_once_it_can_be_read(database: Database) -> None:
     heard: set[int] = set()
     found: list[bool] = []
 
@@ -231,7 +231,7 @@ def test_a_server_that_is_gone_is_announced_like_any_other(database: Database) -
     wait_until(lambda: heard == {12345}, "an announcement without a row in servers")
 
 
-def test_who_listens_hears_of_another_process(database: Database, database_url: str) -> None:
+def test_a_listener_is_told_of_changes_by_another_process(database: Database, database_url: str) -> None:
     heard: set[int] = set()
     database.listen(heard.update)
     database.write(put_and_announce("mine", 5))
@@ -259,7 +259,7 @@ def test_two_processes_write_at_the_same_time(database: Database, database_url: 
     assert database.read(names) == expected
 
 
-def test_what_was_acknowledged_survives_kill_9(database: Database, database_url: str) -> None:
+def test_acknowledged_writes_survive_kill_9(database: Database, database_url: str) -> None:
     with writing_process(database_url, "killed", threads=16, writes=1_000_000) as process:
         assert process.stdout is not None
         acknowledged = {process.stdout.readline().strip() for _ in range(300)}
@@ -274,7 +274,7 @@ def test_what_was_acknowledged_survives_kill_9(database: Database, database_url:
     assert announced == [1]
 
 
-def test_close_finishes_what_is_waiting_and_lets_go_of_everything(database_url: str) -> None:
+def test_closing_a_database_finishes_waiting_commands_and_closes_everything(database_url: str) -> None:
     before = set(threading.enumerate())
     database = Database.open(database_url)
     heard: set[int] = set()
@@ -305,7 +305,7 @@ def test_a_database_opened_and_never_used_closes(database_url: str) -> None:
     Database.open(database_url).close()
 
 
-def test_an_error_does_not_tell_the_values(database: Database) -> None:
+def test_a_database_error_does_not_show_values(database: Database) -> None:
     database.write(put("a", "an-open-secret"))
     with pytest.raises(IntegrityError) as caught:
         database.write(put("a", "an-open-secret"))

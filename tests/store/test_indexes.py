@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event, select
+from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
@@ -19,7 +19,6 @@ from keyrack.model import Actor, EventFilter, Role, Window
 from keyrack.store import tables
 from keyrack.store.audit import events, webhooks
 from keyrack.store.database import Database
-from keyrack.store.engine import prepared
 from keyrack.store.git import deploy_keys, repositories
 from keyrack.store.hosts import applied, host_reports, unmanaged_keys
 from keyrack.store.keys import (
@@ -41,6 +40,7 @@ from keyrack.store.keys import (
 from keyrack.store.people import offboardings, standing
 from tests.databases import DIALECTS
 from tests.postgres import Cluster
+from tests.statements import each_statement
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FINGERPRINT = "SHA256:" + "A" * 43
@@ -123,23 +123,11 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 @contextmanager
-def asked(connection: Connection) -> Iterator[list[tuple[str, Any]]]:
+def asked() -> Iterator[list[tuple[str, Any]]]:
     """The statements sent to the database meanwhile, with their values."""
     statements: list[tuple[str, Any]] = []
-
-    def note(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-        statements.append((statement, parameters))
-
-    def note_prepared(statement: str, values: Any) -> None:
-        statements.append((statement, values))
-
-    event.listen(connection.engine, "before_cursor_execute", note)
-    prepared.listeners.append(note_prepared)
-    try:
+    with each_statement(lambda sql, values: statements.append((sql, values))):
         yield statements
-    finally:
-        event.remove(connection.engine, "before_cursor_execute", note)
-        prepared.listeners.remove(note_prepared)
 
 
 def plan(connection: Connection, statement: str, values: Any) -> str:
@@ -153,9 +141,9 @@ def plan(connection: Connection, statement: str, values: Any) -> str:
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_it_reads_no_whole_table(database: Database, name: str) -> None:
+def test_frequent_questions_read_no_whole_table(database: Database, name: str) -> None:
     def explain(connection: Connection) -> list[str]:
-        with asked(connection) as statements:
+        with asked() as statements:
             QUESTIONS[name](connection)
         assert statements
         return [plan(connection, statement, values) for statement, values in statements]
@@ -175,12 +163,12 @@ def test_it_reads_no_whole_table(database: Database, name: str) -> None:
         "a page of what was sent",
     ],
 )
-def test_it_sorts_no_whole_list(database: Database, name: str) -> None:
+def test_frequent_questions_sort_no_whole_list(database: Database, name: str) -> None:
     if database.dialect != "sqlite":
         pytest.skip("PostgreSQL decides by what is in the tables, and these are empty")
 
     def explain(connection: Connection) -> list[str]:
-        with asked(connection) as statements:
+        with asked() as statements:
             QUESTIONS[name](connection)
         return [plan(connection, statement, values) for statement, values in statements]
 
@@ -210,7 +198,7 @@ class Undo(Exception):
     """Ends a transaction whose rows no other test is to see."""
 
 
-def test_an_alarm_looks_at_a_few_of_a_servers_events(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_raising_an_alarm_reads_few_of_a_servers_events(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     if database.dialect != "sqlite":
         pytest.skip("SQLite alone counts its steps")
     monkeypatch.setattr(events, "ALARM_SCAN_LIMIT", 10)
@@ -261,7 +249,7 @@ def test_keys_are_not_counted_before_there_can_be_as_many_as_one_may_have(databa
     assert 0 < len(steps) < 1000
 
 
-def test_what_was_sent_is_forgotten_a_piece_at_a_time(database: Database) -> None:
+def test_sent_deliveries_are_deleted_a_batch_at_a_time(database: Database) -> None:
     def fill(connection: Connection) -> list[int]:
         of_workspace = {"name": "w"}
         required = {column.name: 1 for column in tables.workspaces.c if not column.nullable and column.name != "id"}

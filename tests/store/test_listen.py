@@ -51,7 +51,7 @@ def test_changes_of_a_burst_share_a_notification(postgresql_url: str) -> None:
         assert waits_of("keyrack-notifier") - before < 2 * len(NEWS), "two or three for a notification"
 
 
-def test_the_first_news_after_a_while_and_the_last_ones_go_out_at_once(
+def test_the_first_change_after_a_pause_and_the_last_ones_are_notified_at_once(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listen, "NOTIFY_PAUSE_SECONDS", 600)
@@ -65,7 +65,7 @@ def test_the_first_news_after_a_while_and_the_last_ones_go_out_at_once(
         wait_until(lambda: heard == {1, 2}, "the last one, as the database was closed")
 
 
-def test_no_news_is_lost_that_comes_right_after_other(postgresql_url: str) -> None:
+def test_no_change_is_lost_that_comes_right_after_another(postgresql_url: str) -> None:
     heard: set[int] = set()
     with Database.open(postgresql_url) as database, Database.open(postgresql_url) as other:
         other.listen(heard.update)

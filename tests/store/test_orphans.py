@@ -18,8 +18,8 @@ from sqlalchemy import Connection
 
 from keyrack.store.database import Database
 from keyrack.store.engine import orphans
+from keyrack.store.engine.execute import send
 from keyrack.store.engine.orphans import OrphanedSessions
-from keyrack.store.engine.prepared import send
 from tests.services import TEAM, running, settings_for
 from tests.store.test_postgresql import names, put
 from tests.waiting import wait_until
@@ -75,7 +75,7 @@ def test_a_stopped_process_keeps_no_workspace(postgresql_url: str) -> None:
         assert process.communicate(timeout=60)[0] == "DatabaseUnavailable\n"
 
 
-def test_a_service_looks_for_them(postgresql_url: str, tmp_path: Path) -> None:
+def test_a_running_service_ends_orphaned_sessions(postgresql_url: str, tmp_path: Path) -> None:
     with running(settings_for(tmp_path / "data", postgresql_url)) as service:
         service.apply(TEAM)
         with stopped(postgresql_url):
@@ -83,7 +83,7 @@ def test_a_service_looks_for_them(postgresql_url: str, tmp_path: Path) -> None:
             assert changed.status_code < 300, changed.text
 
 
-def test_who_is_slow_and_goes_on_is_left_alone(postgresql_url: str) -> None:
+def test_a_slow_session_that_goes_on_is_left_alone(postgresql_url: str) -> None:
     """A statement now and then, each sent ahead, and a long one: for longer than nothing may come."""
     look, over, ended = OrphanedSessions(), threading.Event(), []
 
@@ -110,7 +110,7 @@ def test_who_is_slow_and_goes_on_is_left_alone(postgresql_url: str) -> None:
     assert set(ended) == {0}
 
 
-def test_other_programs_sessions_are_left_alone(postgresql_url: str) -> None:
+def test_sessions_of_other_programs_are_left_alone(postgresql_url: str) -> None:
     look = OrphanedSessions()
     with Database.open(postgresql_url) as database, psycopg.connect(postgresql_url) as raw:
         with raw.pipeline():
@@ -125,6 +125,6 @@ def test_other_programs_sessions_are_left_alone(postgresql_url: str) -> None:
         assert locked(postgresql_url) is False
 
 
-def test_nothing_is_looked_for_on_sqlite(sqlite_url: str) -> None:
+def test_sqlite_has_no_orphaned_sessions(sqlite_url: str) -> None:
     with Database.open(sqlite_url) as database:
         assert database.read(OrphanedSessions().end) == 0

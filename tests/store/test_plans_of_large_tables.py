@@ -142,7 +142,7 @@ def explained(database: Database, question: Callable[[Connection], Any]) -> list
     """How each statement of a question is planned."""
 
     def explain(connection: Connection) -> list[str]:
-        with asked(connection) as statements:
+        with asked() as statements:
             question(connection)
         plans = []
         for statement, values in statements:
@@ -226,14 +226,14 @@ def test_a_page_of_keys_that_a_policy_would_hit_sorts_none_of_the_others(databas
         assert not re.search(r"TEMP B-TREE|(?<!Incremental )Sort  ", shown), shown
 
 
-def test_a_key_is_looked_for_by_its_fingerprint_not_through_its_server(database: Database) -> None:
+def test_a_key_is_found_by_the_index_of_fingerprints(database: Database) -> None:
     if database.dialect != "sqlite":
         pytest.skip("PostgreSQL counts for itself what is rarer")
 
     def explain(connection: Connection) -> str:
         connection.exec_driver_sql("DELETE FROM sqlite_stat1")  # as in a database that nobody ever analysed
         connection.exec_driver_sql("ANALYZE sqlite_schema")
-        with asked(connection) as statements:
+        with asked() as statements:
             openings.still_opens(connection, 1, 1, FINGERPRINT, NOW)
         sql, values = next(one for one in statements if "FROM credentials" in one[0])
         shown = "\n".join(str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values))

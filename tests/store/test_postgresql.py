@@ -19,8 +19,9 @@ from keyrack.store.changes import announce, changes
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.engine import listen, migrate, postgresql_session
 from keyrack.store.engine.connect import DatabaseFull, DatabaseRefused, DatabaseUnusable
+from keyrack.store.engine.execute import savepoint
 from keyrack.store.engine.prepared import Row as PreparedRow
-from keyrack.store.engine.prepared import prepared, savepoint
+from keyrack.store.engine.prepared import prepared
 from keyrack.store.hosts import servers
 from keyrack.store.rows import Records
 from keyrack.store.sealing import sums
@@ -79,7 +80,7 @@ def test_a_restart_in_the_middle_is_survived(durable_cluster: Cluster) -> None:
         wait_until(lambda: 9 in heard, "the listener to hear again")
 
 
-def test_a_connection_that_breaks_within_a_savepoint_is_said_to_be_broken(postgresql_url: str) -> None:
+def test_a_connection_that_breaks_within_a_savepoint_is_reported_as_broken(postgresql_url: str) -> None:
     def command(conn: Connection) -> None:
         with savepoint(conn), savepoint(conn):
             conn.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
@@ -91,7 +92,7 @@ def test_a_connection_that_breaks_within_a_savepoint_is_said_to_be_broken(postgr
         assert database.read(names) >= {"afterwards"}
 
 
-def test_what_is_prepared_stays_so_when_something_else_is_undone(postgresql_url: str) -> None:
+def test_prepared_statements_outlast_an_undone_savepoint(postgresql_url: str) -> None:
     def command(conn: Connection) -> None:
         assert not servers.by_ids(conn, [1])
         for _ in range(10):  # psycopg itself prepares what it is often asked
@@ -119,7 +120,7 @@ def test_connections_that_died_unnoticed_are_replaced_without_an_error(postgresq
         assert database.read(names) == {"a", "b"}
 
 
-def test_a_connection_that_dies_among_several_commands_is_said_to_be_away(postgresql_url: str) -> None:
+def test_a_connection_that_dies_among_several_commands_counts_as_unavailable(postgresql_url: str) -> None:
     """As when the server is killed while a workspace file is applied: many commands in one transaction."""
 
     def several(conn: Connection) -> None:
@@ -192,7 +193,7 @@ def test_a_statement_that_is_not_valid_any_more_is_prepared_anew(postgresql_url:
         ("40001", DatabaseUnavailable),
     ],
 )
-def test_what_the_server_cannot_do_is_no_fault_of_the_question(
+def test_a_failure_of_the_server_is_reported_as_the_databases(
     postgresql_url: str, code: str, kind: type[Exception]
 ) -> None:
     """Damaged data, a transaction that it gave up, one that it always undid: each is said to be the database's."""
@@ -226,7 +227,7 @@ def test_a_full_disk_that_shows_at_the_commit_leaves_no_doubt(postgresql_url: st
         assert (said.kind, "disk is full. Nothing was changed" in str(said)) == (Kind.UNAVAILABLE, True), said
 
 
-def test_a_session_that_the_server_ended_for_its_patience_is_said_to_be_away(postgresql_url: str) -> None:
+def test_a_session_that_the_server_ended_by_a_timeout_counts_as_unavailable(postgresql_url: str) -> None:
     def slow(conn: Connection) -> None:
         number = int(conn.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
         assert not _facts.rows(conn, "a")
@@ -245,7 +246,9 @@ def _is_there(url: str, process: int) -> bool:
         return raw.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (process,)).fetchone() is not None
 
 
-def test_changes_are_heard_of_a_server_that_lacks_the_last_commits(cluster: Cluster, durable_cluster: Cluster) -> None:
+def test_changes_are_noticed_on_a_server_that_lacks_the_last_commits(
+    cluster: Cluster, durable_cluster: Cluster
+) -> None:
     """As after a failover: its transactions have numbers again that were told already, or lower ones."""
     first, second = cluster.create_database(), durable_cluster.create_database()
     for url in (first, second):
@@ -278,7 +281,7 @@ def _number(url: str) -> int:
         return int(row[0])
 
 
-def test_a_server_that_is_not_there_is_said_to_be_away(tmp_path: Path) -> None:
+def test_a_server_that_is_not_there_counts_as_unavailable(tmp_path: Path) -> None:
     with Database.open(f"postgresql://keyrack@/x?host={tmp_path}") as database:
         for use in (database.read, database.write):
             with pytest.raises(DatabaseUnavailable, match="does not answer"):
@@ -310,7 +313,7 @@ def test_commands_that_undo_each_other_are_run_again(postgresql_url: str) -> Non
         assert len(values) == 1
 
 
-def test_a_change_that_nobody_notified_of_is_found_by_polling(postgresql_url: str) -> None:
+def test_a_change_without_a_notification_is_found_by_polling(postgresql_url: str) -> None:
     heard: set[int] = set()
     with Database.open(postgresql_url) as database, Database.open(postgresql_url) as silent:
         database.listen(heard.update)
@@ -323,7 +326,7 @@ def test_a_change_that_nobody_notified_of_is_found_by_polling(postgresql_url: st
         wait_until(lambda: heard == {4}, "the slow poll")
 
 
-def test_what_a_process_did_itself_it_does_not_look_for(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_does_not_query_for_its_own_changes(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
     look = changes_module.since_on_postgresql
 
@@ -344,7 +347,7 @@ def test_what_a_process_did_itself_it_does_not_look_for(postgresql_url: str, mon
     assert len(looks) <= 3, "at the start, for the other process, and for a notification before the first"
 
 
-def test_changes_of_a_transaction_that_took_long_are_heard(postgresql_url: str) -> None:
+def test_changes_of_a_transaction_that_took_long_are_noticed(postgresql_url: str) -> None:
     heard: list[int] = []
     holding, go_on = threading.Event(), threading.Event()
 
@@ -384,7 +387,7 @@ def test_a_role_that_does_not_sync_its_commits_is_overruled(postgresql_url: str)
         assert database.write(setting) == "on"
 
 
-def test_whoever_waited_for_a_turn_sees_what_the_one_before_did(postgresql_url: str) -> None:
+def test_a_command_that_waited_for_the_workspace_lock_sees_what_the_one_before_did(postgresql_url: str) -> None:
     """Also where the database is set to an isolation by which he would see what there was as he began to wait."""
     _set(postgresql_url, "SET default_transaction_isolation = 'repeatable read'")
     began, saw = threading.Event(), set[str]()
@@ -416,7 +419,7 @@ def test_a_session_that_another_connection_had_before_is_known(postgresql_url: s
         assert postgresql_session.begin(raw, writer=True)
 
 
-def test_a_server_that_does_not_sync_is_told(postgresql_url: str, durable_cluster: Cluster) -> None:
+def test_a_server_that_does_not_sync_is_named(postgresql_url: str, durable_cluster: Cluster) -> None:
     with Database.open(postgresql_url) as database:
         assert database.lossy_settings() == ("fsync",)
     with Database.open(durable_cluster.url("postgres")) as database:
@@ -442,7 +445,7 @@ def test_no_tables_are_made_in_a_database_that_cannot_hold_every_name(cluster: C
                 cluster.drop_database(cluster.url(name))
 
 
-def test_changes_are_heard_of_by_a_process_with_thousands_of_descriptors(postgresql_url: str) -> None:
+def test_a_process_with_thousands_of_descriptors_notices_changes(postgresql_url: str) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 1500:
         pytest.skip("this machine allows too few descriptors")
@@ -468,7 +471,7 @@ def _set(database_url: str, setting: str) -> None:
         raw.execute(f'ALTER DATABASE "{database_name(database_url)}" {setting}')
 
 
-def test_one_that_takes_no_changes_is_said_to_be_away_until_it_does(postgresql_url: str) -> None:
+def test_a_read_only_server_counts_as_away_until_it_takes_changes(postgresql_url: str) -> None:
     with Database.open(postgresql_url) as database:
         _set(postgresql_url, "SET default_transaction_read_only = on")
         with pytest.raises(DatabaseUnavailable, match="read-only"):
@@ -488,7 +491,7 @@ def test_bytes_arrive_as_they_are_whatever_a_backslash_means_there(postgresql_ur
             assert shown == "on"
 
 
-def test_what_the_role_may_not_do_is_said_to_be_refused(postgresql_url: str) -> None:
+def test_a_missing_right_of_the_database_role_is_reported_as_refused(postgresql_url: str) -> None:
     role = f"app_{os.getpid()}"
     with psycopg.connect(postgresql_url, autocommit=True) as raw:
         raw.execute(f"CREATE ROLE {role} LOGIN")

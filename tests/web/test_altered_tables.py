@@ -58,7 +58,7 @@ def add(service: Service) -> int:
     "what",
     ["credentials", "credentials.public_key", "changes", "users", "access_tree.content", "events", "alembic_version"],
 )
-def test_what_is_missing_is_named_and_hosts_are_told_nothing(
+def test_a_missing_table_is_named_and_hosts_are_sent_nothing(
     team_on_each: Service, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     service = team_on_each

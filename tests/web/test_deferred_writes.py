@@ -14,7 +14,6 @@ from keyrack.core.keys import user_keys
 from keyrack.errors import Refusal
 from keyrack.store import tables
 from keyrack.store.database import WouldBlock
-from keyrack.store.engine import prepared
 from keyrack.store.hosts import servers
 from keyrack.store.keys import user_keys as key_rows
 from keyrack.store.sealing import sealed
@@ -22,6 +21,7 @@ from keyrack.store.sealing.seals import Seen
 from keyrack.web import group_commits
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
+from tests.statements import each_prepared
 from tests.web.test_group_commits import acme, adding, commits, in_one_transaction, labels, revision
 from tests.web.test_nonblocking import LONG
 
@@ -55,11 +55,8 @@ def written() -> Iterator[dict[str, int]]:
         for words in seen:
             seen[words] += words in statement
 
-    prepared.listeners.append(note)
-    try:
+    with each_prepared(note):
         yield seen
-    finally:
-        prepared.listeners.remove(note)
 
 
 def titles(team: Team) -> list[str]:
@@ -95,7 +92,7 @@ def test_keys_of_servers_and_of_users_write_each_row_above_them_once(acme: Team)
     check(acme)
 
 
-def test_what_is_undone_leaves_what_others_left_to_the_end(acme: Team) -> None:
+def test_an_undone_command_keeps_deferred_writes_of_the_others(acme: Team) -> None:
     """Also where that was written by the way, and is undone with it."""
     database, revised = acme.instance.database, revision(acme)
 
@@ -115,7 +112,7 @@ def test_what_is_undone_leaves_what_others_left_to_the_end(acme: Team) -> None:
     check(acme)
 
 
-def test_another_command_in_between_sees_what_was_left_and_goes_on_from_it(acme: Team) -> None:
+def test_a_command_in_between_sees_deferred_writes_and_goes_on_from_them(acme: Team) -> None:
     def retagging() -> Any:
         return core_servers.retag(acme.instance, acme.owner, acme.server.id, ("web", "fleet"))
 
@@ -149,7 +146,7 @@ def test_a_tree_that_others_changed_is_found_before_anything_is_kept(acme: Team)
     assert commits(acme) == before
 
 
-def test_the_end_of_a_transaction_that_cannot_be_written_loses_it_and_nothing_more(
+def test_deferred_writes_that_fail_lose_their_transaction_and_nothing_more(
     acme: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:

@@ -67,7 +67,7 @@ def makers(team: Service) -> dict[str, Callable[..., Any]]:
     }
 
 
-def test_every_end_is_written_by_one_rule(team: Service) -> None:
+def test_every_call_takes_ends_in_the_same_forms(team: Service) -> None:
     at = (datetime.now(UTC) + 36 * HOUR).astimezone().isoformat(timespec="seconds")
     for name, make in makers(team).items():
         for written, length in (("90m", 1.5 * HOUR), ("12h", 12 * HOUR), ("1d12h", 36 * HOUR), (at, 36 * HOUR)):
@@ -95,7 +95,7 @@ def test_a_span_begins_when_the_grant_does(team: Service) -> None:
     assert abs(lasting(made) - 49 * HOUR) < timedelta(minutes=1)
 
 
-def test_an_end_is_renewed_under_the_same_id_and_the_host_is_told(team: Service) -> None:
+def test_an_end_is_renewed_under_the_same_id_and_sent_to_the_host(team: Service) -> None:
     held = {
         "credentials": call(team, "POST", KEYS, new_key(duration="1h"), status=201),
         "keys": call(team, "POST", "/people/me/keys", {"public_key": fresh_line()}, token=ALICE, status=201),
@@ -142,7 +142,7 @@ def test_an_end_is_announced_once_and_again_after_a_renewal(team: Service) -> No
     assert endings.announce(never, system_actor()) == 0
 
 
-def test_what_lasts_shortly_is_announced_in_the_last_quarter_of_its_time(team_on_each: Service) -> None:
+def test_the_end_of_a_short_access_is_announced_in_its_last_quarter(team_on_each: Service) -> None:
     team, minute = team_on_each, HOUR / 60
 
     def told(after: timedelta) -> int:
@@ -195,7 +195,7 @@ def test_a_key_whose_end_came_is_not_taken_again_unless_policy_allows(team: Serv
     call(team, "POST", KEYS, new_key(lines["credential"]), status=201)
 
 
-def test_what_a_request_opened_is_swept_after_its_end(team: Service) -> None:
+def test_access_opened_by_a_request_is_removed_after_its_end(team: Service) -> None:
     wanted = {"server": "web-1", "system_user": "deploy", "duration": "1h", "reason": "a look"}
     asked = call(team, "POST", "/requests", wanted, token=ALICE, status=201)
     opened = call(team, "POST", f"/requests/{asked['id']}/approve")

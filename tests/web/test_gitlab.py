@@ -82,6 +82,10 @@ def test_administrators_find_keys_and_give_them_to_others(team: Service, alice: 
         assert (caught.value.response_code, caught.value.error_message) == (404, "404 Key Not Found")
         assert [key.title for key in alice.user.keys.list(get_all=True)] == ["from olga"]  # type: ignore[union-attr]
         person.keys.delete(added.id)
+        end = (datetime.now(UTC) + timedelta(days=30)).replace(microsecond=0)
+        ending = person.keys.create({"title": "a month", "key": fresh_line(), "expires_at": end.isoformat()})
+        assert datetime.fromisoformat(ending.expires_at) == end
+        person.keys.delete(ending.id)
     assert alice.user.keys.list(get_all=True) == []  # type: ignore[union-attr]
 
 
@@ -124,7 +128,7 @@ def test_nobody_acts_as_another_user_and_no_key_becomes_somebody_elses(team: Ser
     assert team.call("GET", "/api/v4/user/keys", token="token-of-olga").json() == []
 
 
-def test_what_is_refused_is_refused_in_gitlabs_words(team: Service, alice: gitlab.Gitlab) -> None:
+def test_refusals_have_gitlabs_words(team: Service, alice: gitlab.Gitlab) -> None:
     line = fresh_line()
     alice.user.keys.create({"title": "desk", "key": line})  # type: ignore[union-attr]
     assert refused(alice, line) == (400, {"fingerprint_sha256": ["has already been taken"]})
@@ -156,6 +160,9 @@ def test_pages_have_gitlabs_headers_and_python_gitlab_follows_them(team: Service
     names = ("X-Total", "X-Total-Pages", "X-Page", "X-Per-Page", "X-Next-Page", "X-Prev-Page")
     assert [answer.headers[name] for name in names] == ["5", "3", "2", "2", "3", "1"]
     assert set(answer.links) == {"first", "prev", "next", "last"}
+    sought = team.call("GET", "/api/v4/users?username=alice&per_page=1", headers=headers)
+    first = team.call("GET", sought.links["first"]["url"].removeprefix(team.url), headers=headers)
+    assert [one["username"] for one in first.json()] == ["alice"], first.text
     last = team.call("GET", "/api/v4/user/keys?page=3&per_page=2", headers=headers)
     assert last.headers["X-Next-Page"] == ""
     assert team.call("GET", "/api/v4/user/keys?page=0", headers=headers).status_code == 400
@@ -174,13 +181,13 @@ def test_pages_have_gitlabs_headers_and_python_gitlab_follows_them(team: Service
         {"PRIVATE-TOKEN": ""},
     ],
 )
-def test_without_a_token_that_holds_nothing_is_shown(team: Service, headers: dict[str, str]) -> None:
+def test_a_request_without_a_valid_token_shows_nothing(team: Service, headers: dict[str, str]) -> None:
     answer = team.call("GET", "/api/v4/user", headers=headers)
     assert (answer.status_code, answer.json()["message"]) == (401, "401 Unauthorized")
 
 
 @pytest.mark.parametrize("other", ["Bearer token-of-bob", "Bearer wrong", "Basic eDp5"])
-def test_of_two_tokens_the_private_one_counts(team: Service, other: str) -> None:
+def test_the_private_token_counts_before_another_one(team: Service, other: str) -> None:
     """As GitLab has it; a client behind a proxy with a password of its own was locked out."""
     headers = {"PRIVATE-TOKEN": "token-of-alice", "Authorization": other}
     assert team.call("GET", "/api/v4/user", headers=headers).json()["username"] == "alice"
@@ -233,7 +240,7 @@ PART = b'--b\r\nContent-Disposition: form-data; name="title"\r\n\r\n'
         ("multipart/form-data; boundary=b", (PART + b"x\r\n") * 1001 + b"--b--\r\n"),
     ],
 )
-def test_what_is_no_form_in_parts_is_refused(unchanged_team: Service, kind: str, content: bytes) -> None:
+def test_a_malformed_multipart_form_is_refused(unchanged_team: Service, kind: str, content: bytes) -> None:
     answer = unchanged_team.call(
         "POST", "/api/v4/user/keys", token="token-of-alice", content=content, headers={"Content-Type": kind}
     )
@@ -262,7 +269,7 @@ def test_keys_of_users_are_public_by_name_or_id_and_only_as_the_setting_says(tea
             assert len(closed.call("GET", "/api/v4/users/alice/keys", token=token).json()) == 1
 
 
-def test_the_keys_of_who_was_shut_out_are_shown_no_more(team: Service) -> None:
+def test_the_keys_of_a_disabled_user_are_no_longer_shown(team: Service) -> None:
     line = fresh_line()
     team.call("POST", "/api/v4/user/keys", token="token-of-alice", json={"title": "desk", "key": line})
     path = f"/api/v4/users/{quote('alice')}/keys"
@@ -283,7 +290,7 @@ def test_a_key_that_has_expired_on_arrival_is_refused_as_gitlab_does(alice: gitl
     assert refused(alice, fresh_line(), expires_at="2020-01-01") == (400, {"key": ["has expired"]})
 
 
-def test_nobody_who_is_disabled_gets_a_key(team: Service) -> None:
+def test_a_disabled_user_gets_no_key(team: Service) -> None:
     made = team.call("PATCH", "/api/keyrack/v1/people/bob", token="token-of-olga", json={"disabled": True}).json()
     body = {"title": "t", "key": fresh_line()}
     answer = team.call("POST", f"/api/v4/users/{made['id']}/keys", token="token-of-olga", json=body)
@@ -293,7 +300,7 @@ def test_nobody_who_is_disabled_gets_a_key(team: Service) -> None:
     assert grant["note"] == "bob is disabled; this opens nothing until somebody enables the user."
 
 
-def test_who_may_give_keys_and_see_nobody_hears_that_it_is_done(team: Service) -> None:
+def test_adding_a_key_without_the_right_to_see_it_is_answered_as_done(team: Service) -> None:
     folder = team.instance.settings.data
     team.instance.database.close()
     with running(settings_for(folder, "", public_keys=False)) as closed:
@@ -319,7 +326,7 @@ def test_a_form_may_hold_letters_as_they_are(team: Service) -> None:
         assert answer.status_code == 400
 
 
-def test_when_a_key_was_last_used_is_told_to_its_owner_and_administrators(team: Service, alice: gitlab.Gitlab) -> None:
+def test_the_last_use_of_a_key_is_shown_to_its_owner_and_administrators(team: Service, alice: gitlab.Gitlab) -> None:
     user = alice.user
     assert user is not None
     line = fresh_line()

@@ -48,7 +48,7 @@ def test_a_policy_is_tried_set_and_obeyed_by_every_api(team: Service) -> None:
     assert call(team, "PATCH", "/key-policy", {"key_types": None})["set_key_types"] is None
 
 
-def test_who_saw_another_policy_sets_none(team: Service) -> None:
+def test_a_key_policy_is_not_set_over_a_change_of_somebody_else(team: Service) -> None:
     seen = ask(team, "GET", "/key-policy").headers["ETag"]
     first = ask(team, "PATCH", "/key-policy", {"rsa_minimum_bits": 3072}, If_Match=seen)
     assert first.status_code == 200, first.text

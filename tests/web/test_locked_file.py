@@ -51,7 +51,7 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service
         yield made
 
 
-def test_who_comes_while_others_wait_does_not_wait_longer_than_they(
+def test_a_change_that_comes_while_others_wait_waits_no_longer_than_they(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (connect, sqlite_file):

@@ -128,7 +128,7 @@ def told(asked: Directly, method: str, path: str, caller: str, body: Any = None)
 
 
 @pytest.mark.parametrize("endpoint", native.ENDPOINTS, ids=lambda one: f"{one.method} {one.path}")
-def test_what_is_wrong_is_said_to_those_alone_who_may(asked: Directly, endpoint: Any) -> None:
+def test_only_callers_with_the_right_are_told_what_is_wrong_with_a_call(asked: Directly, endpoint: Any) -> None:
     method, unlike = endpoint.method, []
     right = RIGHT.get(endpoint.handler.__name__, {} if endpoint.takes is not None else None)
     for path, there in paths(endpoint):
@@ -154,13 +154,13 @@ def test_what_is_wrong_is_said_to_those_alone_who_may(asked: Directly, endpoint:
     assert not unlike, "\n".join(unlike)
 
 
-def test_who_may_by_a_role_in_the_repository_hears_what_is_wrong(asked: Directly) -> None:
+def test_a_caller_with_a_role_in_the_repository_is_told_what_is_wrong(asked: Directly) -> None:
     for method in ("PATCH", "DELETE"):
         assert told(asked, method, f"/repositories/1?{QUERY}", "alice", {} if method == "PATCH" else None)[0] == 422
         assert told(asked, method, f"/repositories/1?{QUERY}", "mallory", {} if method == "PATCH" else None)[0] == 403
 
 
-def test_who_renews_for_others_hears_what_is_wrong(asked: Directly) -> None:
+def test_a_caller_who_may_renew_for_others_is_told_what_is_wrong(asked: Directly) -> None:
     assert told(asked, "POST", "/keys/1/renew", "olga", {"duration": "2m"})[0] == 422
     assert told(asked, "POST", "/keys/999/renew", "olga", {"duration": "2m"}) == (404, "SSH-key-missing")
     assert told(asked, "POST", "/credentials/999/renew", "olga", {"duration": "2m"}) == (404, "SSH-key-missing")

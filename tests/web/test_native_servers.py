@@ -9,7 +9,7 @@ from tests.services import Service
 from tests.web.test_native import OLGA, call
 
 
-def test_a_server_is_brought_to_what_is_wanted(team_on_each: Service) -> None:
+def test_putting_a_server_sets_what_is_wanted(team_on_each: Service) -> None:
     team = team_on_each
     wanted = {"address": "192.0.2.11", "tags": ["web", "eu"], "mode": "observe", "system_users": ["deploy", "backup"]}
     made = call(team, "PUT", "/servers/web-2", wanted)
@@ -50,7 +50,7 @@ def test_the_log_is_asked_for_a_server_that_was_deleted(team_on_each: Service) -
     assert {one["server_id"] for one in call(team, "GET", "/events?server=old-1")["items"]} == {again}
 
 
-def test_what_is_no_server_leaves_none(team: Service) -> None:
+def test_an_invalid_server_is_not_made(team: Service) -> None:
     for path, body, field in (
         ("/servers/web-3", {}, "address"),
         ("/servers/web-3", {"address": "no address"}, "address"),
@@ -64,7 +64,7 @@ def test_what_is_no_server_leaves_none(team: Service) -> None:
     call(team, "PUT", "/servers/web-3", {"address": "192.0.2.13"}, token="token-of-mallory", status=403)
 
 
-def test_accounts_come_and_go_by_name(team_on_each: Service) -> None:
+def test_accounts_are_added_and_removed_by_name(team_on_each: Service) -> None:
     team = team_on_each
     path = "/servers/web-1/system-users"
     first = call(team, "PUT", f"{path}/ops")

@@ -44,7 +44,7 @@ def test_reports_of_one_host_are_counted(
         assert report(service, one, revision=1, state="applied")[0] == (200 if name == "MAX_LISTS" else 429)
 
 
-def test_what_a_host_tells_at_length_is_bounded_and_its_receipts_are_not(
+def test_long_reports_of_a_host_are_bounded_and_its_receipts_are_not(
     team_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agent_api, "MAX_BYTES", 400_000)

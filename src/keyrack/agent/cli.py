@@ -21,7 +21,7 @@ from keyrack.agent.service.enrolment import EnrolmentProblem, enrol
 from keyrack.agent.service.follow import Follower, say
 from keyrack.agent.service.witness import Witness
 from keyrack.agent.sessions.watch import SessionWatch
-from keyrack.agent.sshd import drop_in, enforcement
+from keyrack.agent.sshd import drop_in, enforcement_record
 from keyrack.agent.sshd.settings import DEFAULT_CONFIG, Sshd, SshdProblem
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system import alone, local
@@ -196,7 +196,7 @@ def _enroll(given: argparse.Namespace) -> int:
         )
     local.write(store, decided)
     if given.mode in ("observe", "auto"):
-        enforcement.observe_first(store)
+        enforcement_record.observe_first(store)
     print(printable(f"This machine is now host {enrolment.host}, server {enrolment.server_name}."))
     if decided.drop_in is not None:
         print("Nothing has changed about who may log in. See what would: keyrack-agent plan")

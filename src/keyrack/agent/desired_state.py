@@ -14,7 +14,8 @@ from keyrack.agent.keys.seen_files import SeenFiles
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd import refused_logins
 from keyrack.agent.sshd.drop_in import SETTINGS
-from keyrack.agent.sshd.enforcement import OFF, ON, TRYING, UNDONE, Enforcement
+from keyrack.agent.sshd.enforcement import Enforcement
+from keyrack.agent.sshd.enforcement_record import OFF, ON, TRYING, UNDONE
 from keyrack.agent.sshd.host_keys import HostKeyScan, SshdHostKeys
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Sshd, SshdProblem

@@ -11,7 +11,7 @@ from keyrack.agent.keys.ends import EndForm, EndWriter, form_of, moments_of
 from keyrack.agent.keys.key_files import KeyFiles, render
 from keyrack.agent.service import signature
 from keyrack.agent.service.client import AddressProblem, NoAnswer, ServiceClient, seconds_ahead
-from keyrack.agent.sshd import enforcement, listening, read_settings
+from keyrack.agent.sshd import enforcement, enforcement_record, keys_command, listening, read_settings
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.running import UNKNOWN
 from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem
@@ -25,20 +25,20 @@ SILENT_SECONDS = 180.0  # the service answers at least every half minute
 CLOCK_SECONDS = 5.0
 
 _ENFORCEMENT = {
-    enforcement.OFF: (
+    enforcement_record.OFF: (
         "this host observes: it reports who gets in and changes nothing",
         "",
     ),
-    enforcement.TRYING: ("enforcing is on trial, and is taken back unless all is well until its end", ""),
-    enforcement.ON: ("this host enforces: Keyrack's key files alone let in ({path})", ""),
-    enforcement.UNDONE: (
+    enforcement_record.TRYING: ("enforcing is on trial, and is taken back unless all is well until its end", ""),
+    enforcement_record.ON: ("this host enforces: Keyrack's key files alone let in ({path})", ""),
+    enforcement_record.UNDONE: (
         "enforcing was undone: {why}",
         "sshd has its own settings again; when that is mended, ask the service for observing and then for enforcing",
     ),
 }
 _BESIDE = (
-    ("TrustedUserCAKeys", "all whom an authority there certifies"),
-    ("AuthorizedKeysCommand", "all whom it names"),
+    ("TrustedUserCAKeys", "all whom an authority there certifies", "put into its settings: TrustedUserCAKeys none"),
+    ("AuthorizedKeysCommand", "all whom it names", "take AuthorizedKeysCommand out of its settings"),
 )
 _OFFLINE = {
     document_words.KEEP_ALL: "keys stay as they are (keep)",
@@ -101,7 +101,7 @@ def _how_held(state: StateFolder) -> Iterator[Checked]:
     """Whether this host observes or enforces, what silence of the service means, what its administrator allows."""
     try:
         decided, undecided = local.read_with_problem(state)
-        record = enforcement.read(state)
+        record = enforcement_record.read(state)
         accepted = state.accepted()
         document = None if accepted is None else host_document.decode(accepted.document)
     except (StateProblem, host_document.DocumentError) as problem:
@@ -113,7 +113,7 @@ def _how_held(state: StateFolder) -> Iterator[Checked]:
         words, remedy = _ENFORCEMENT[record.state]
         # Where sshd knows no Include, there is no file of ours.
         path = decided.drop_in if os.path.exists(decided.drop_in) else "settings in sshd_config"
-        yield Checked(record.state != enforcement.UNDONE, words.format(why=record.why, path=path), remedy)
+        yield Checked(record.state != enforcement_record.UNDONE, words.format(why=record.why, path=path), remedy)
     if decided.only is not None:
         yield Checked(True, f"the service may speak for these accounts alone: {', '.join(decided.only)}")
     if decided.allow_accounts:
@@ -244,11 +244,11 @@ def _check_other_ways(state: StateFolder, effective: Effective) -> Iterator[Chec
         is_managed = local.read(state).drop_in is not None
     except (StateProblem, OSError):
         return  # said already
-    for keyword, whom in () if is_managed else _BESIDE:
+    for keyword, whom, remedy in () if is_managed else _BESIDE:
         value = effective.one(keyword)
-        if value not in ("", "none"):
+        if not keys_command.names_nobody(value):
             words = f"sshd has {keyword} {value}: {whom} get in beside Keyrack's keys, and no document ends that"
-            yield Checked(False, words, f"put into its settings: {keyword} none")
+            yield Checked(False, words, remedy)
 
 
 def _check_listeners(sshd: Sshd) -> Iterator[Checked]:
@@ -312,10 +312,10 @@ def _check_logins(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]
 def _check_drop_in(state: StateFolder, enrolment: Enrolment) -> Generator[Checked, None, bool]:
     """Whether sshd has the settings of enforcing, for every account. Answers whether this host only observes."""
     try:
-        decided, record, accepted = local.read(state), enforcement.read(state), state.accepted()
+        decided, record, accepted = local.read(state), enforcement_record.read(state), state.accepted()
         if decided.drop_in is None or accepted is None:
             return False
-        if record.state in (enforcement.OFF, enforcement.UNDONE):
+        if record.state in (enforcement_record.OFF, enforcement_record.UNDONE):
             yield Checked(True, "sshd's settings are this host's own: nothing of Keyrack decides who logs in")
             return True
         held = enforcement.Enforcement(state, enrolment, decided.drop_in, lambda words: None)

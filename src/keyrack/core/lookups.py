@@ -16,7 +16,7 @@ from keyrack.model import Actor, Credential, Grant, Server, SystemUser, User, Us
 from keyrack.ssh.names import hidden_character
 from keyrack.store.git import repositories
 from keyrack.store.git.repositories import Repository
-from keyrack.store.hosts import servers
+from keyrack.store.hosts import servers, system_users
 from keyrack.store.keys import endings, grants, user_keys
 from keyrack.store.people import groups, tokens, users
 from keyrack.store.people.groups import GroupRow
@@ -101,7 +101,7 @@ def server_named(connection: Connection, actor: Actor, reference: str, *, field:
 
 def system_user(connection: Connection, server_id: int, system_user_id: int) -> SystemUser:
     """The account with this id on a server, as stored. Raises Refusal MISSING."""
-    row = servers.get_system_user(connection, server_id, system_user_id)
+    row = system_users.get(connection, server_id, system_user_id)
     if row is None:
         raise missing("system user")
     return row

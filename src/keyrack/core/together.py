@@ -11,14 +11,14 @@ from sqlalchemy import Connection
 from keyrack.core.instance import Instance
 from keyrack.core.work import Work
 from keyrack.store.database import Database, Prefetch, lock_workspace
-from keyrack.store.engine.prepared import savepoint
+from keyrack.store.engine.execute import savepoint
 from keyrack.store.sealing import sums
 
 T = TypeVar("T")
 
 
 class _Joined:
-    """A database for commands, on a connection whose transaction the caller ends."""
+    """Stands in for the database of commands: runs them on a connection whose transaction the caller ends."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

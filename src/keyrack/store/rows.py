@@ -8,7 +8,7 @@ from functools import cache, wraps
 from operator import itemgetter
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Row, Select, Table, UnaryExpression, false, func, insert, literal, select
+from sqlalchemy import Connection, Row, Select, Table, UnaryExpression, func, insert, literal, select
 from sqlalchemy.sql.operators import desc_op
 
 from keyrack.model import Page, Place, Window
@@ -21,7 +21,6 @@ from keyrack.store.sealing.seals import VOLATILE, seals_of
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LONGEST_SEARCH = 4096
 COUNTED = "tree_root"
 _PLACE = "place_in_the_list"
 ONE_ROW = select(literal(1).label("one")).subquery("one_row")
@@ -284,30 +283,3 @@ def page(
 def first(rows: Iterable[T | None]) -> T | None:
     """The first that is there; questions behind it are not asked, where they are asked one by one."""
     return next((row for row in rows if row is not None), None)
-
-
-def contains(column: Any, text: str) -> Any:
-    """A condition: the column holds the text, any case; % and _ in the text stand for themselves.
-
-    Nothing that is searched is longer than LONGEST_SEARCH, and SQLite refuses patterns beyond 50,000 bytes.
-    """
-    if len(text) > LONGEST_SEARCH:
-        return false()
-    return func.lower(column).contains(text.lower(), autoescape=True)
-
-
-def pattern(text: str) -> str | None:
-    """What a prepared question compares by `matches`: a pattern for texts that hold this one, None for "".
-
-    Nothing that is searched is longer than LONGEST_SEARCH, and SQLite refuses patterns beyond 50,000 bytes.
-    """
-    if not text:
-        return None
-    # What stands in no column finds nothing: a pattern that is cut matches what begins so.
-    escaped = text.lower().replace("/", "//").replace("%", "/%").replace("_", "/_")
-    return f"%{escaped}%" if len(text) <= LONGEST_SEARCH else "//"
-
-
-def matches(column: Any, sought: str) -> Any:
-    """A condition of a prepared question: the column holds the text that `pattern` was made from, any case."""
-    return func.lower(column).like(sought, escape="/")

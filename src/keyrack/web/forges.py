@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlencode
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -62,10 +63,13 @@ def fields(request: Request, content: bytes) -> tuple[dict[str, Any], bool]:
 
 
 def link(call: Call, pages: Iterable[tuple[str, int]], size: int) -> str:
-    """The Link header of a page (RFC 8288); pages: pairs of relation and number."""
-    settings = call.instance.settings
-    base = settings.url + str(call.request.scope["path"]).rstrip("/")
-    parts = [f'<{base}?page={number}&per_page={size}>; rel="{relation}"' for relation, number in pages]
+    """The Link header of a page (RFC 8288), with the other parameters of the query; pages: pairs of relation and page
+    number; size: entries on a page.
+    """
+    base = call.instance.settings.url + str(call.request.scope["path"]).rstrip("/")
+    kept = {name: value for name, value in call.query.items() if name not in ("page", "per_page")}
+    others = f"{urlencode(kept)}&" if kept else ""
+    parts = [f'<{base}?{others}page={number}&per_page={size}>; rel="{relation}"' for relation, number in pages]
     return ", ".join(parts)
 
 

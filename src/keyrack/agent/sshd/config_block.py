@@ -11,7 +11,8 @@ import re
 from typing import Mapping, Optional
 
 from keyrack.agent.sshd import drop_in
-from keyrack.agent.sshd.settings import Sshd, read_lines
+from keyrack.agent.sshd.settings import Sshd
+from keyrack.agent.sshd.settings_text import read_lines
 
 FIRST_WITH_INCLUDE = (8, 2)
 _FIRST_WITH_AUTH_INFO = (7, 6)  # ExposeAuthInfo

@@ -13,10 +13,11 @@ import contextlib
 import os
 import pwd
 import time
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from keyrack.agent.sessions import recent_logins
-from keyrack.agent.sshd import drop_in, login_verdict, originals, probe
+from keyrack.agent.sshd import drop_in, login_verdict, originals, probe, shut_out
+from keyrack.agent.sshd.enforcement_record import NOTE, OFF, ON, TRYING, UNDONE, Record, read
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.login_verdict import Verdict
 from keyrack.agent.sshd.originals import Original
@@ -27,43 +28,13 @@ from keyrack.agent.sshd.tried_settings import tried
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system import local, programs
 from keyrack.agent.system.folder import PUBLIC_FOLDER, Folder, FolderProblem
-from keyrack.protocol.host_document import AuthorizedKey, HostDocument
-from keyrack.protocol.report import COMMAND, EVERYBODY, KEY, ReportedKey
-from keyrack.ssh import line_options
-from keyrack.ssh.options import split_option
-from keyrack.ssh.public_key import fingerprint_of
+from keyrack.protocol.host_document import HostDocument
+from keyrack.protocol.report import COMMAND, ReportedKey
 
-NOTE = "enforcement.json"
 TRIAL_SECONDS = 60.0
 LASTING_SECONDS = 600.0  # a key that ends sooner does not count as a way in
 NOBODY = "nobody"  # the answer of shuts_out() where enforcing would shut nobody out
-_BOUNDS = ("from", "command", "verify-required")  # options that restrict what a key opens
-_MAX_LOSERS = 3  # that are named in one sentence
 _MAX_ACCOUNTS = 500  # that sshd is asked about one by one, where Match rules may name single accounts
-
-OFF, TRYING, ON, UNDONE = "off", "trying", "on", "undone"
-
-
-class Record(NamedTuple):
-    """What is kept over a restart. state: OFF, TRYING, ON or UNDONE; why: the reason for UNDONE, in words; files: as
-    they were before the first change; step: as they were before a change that is still on trial, None where none is;
-    folders: those that the agent made; before: the AuthorizedKeysFile patterns that counted for any account before
-    enforcing; begun: for UNDONE, whether enforcing had begun at all.
-    """
-
-    state: str = OFF
-    why: str = ""
-    files: Tuple[Original, ...] = ()
-    step: Optional[Tuple[Original, ...]] = None
-    folders: Tuple[str, ...] = ()
-    before: Tuple[str, ...] = ()
-    begun: bool = True
-
-    def to_json(self) -> Dict[str, object]:
-        """As JSON, for a note in the state folder."""
-        step = None if self.step is None else [original.to_json() for original in self.step]
-        files = [original.to_json() for original in self.files]
-        return {**self._asdict(), "files": files, "step": step}
 
 
 class _Broken(Exception):
@@ -211,9 +182,7 @@ class Enforcement:
         state = (document, tuple(keys), self.sshd.signature())
         if self._judged is None or self._judged[0] != state:
             there = [one for one in keys if one.in_force and not (self._chain and one.kind == COMMAND)]
-            losing = sorted({_loser(one) for one in there if not _stays(one, document)})
-            more = [f"and {len(losing) - _MAX_LOSERS} more"] if len(losing) > _MAX_LOSERS else []
-            words = ", ".join(losing[:_MAX_LOSERS] + more)
+            words = shut_out.words(there, document)
             self._judged = (state, words or self._cannot_begin(document, self.settings(document)) or NOBODY)
         return self._judged[1]
 
@@ -532,62 +501,6 @@ class Enforcement:
         except (OSError, StateProblem) as problem:
             self._record, self._unsaved = record, True
             self._say(f"{self._state_folder.folder.path}: {_said(problem)}")
-
-
-def read(state: StateFolder) -> Record:
-    """The saved record; a new one where there is none. Raises StateProblem for a damaged note."""
-    fields = state.load(NOTE)
-    if fields is None:
-        return Record()
-    try:
-        state_now, step = fields.get("state", OFF), fields.get("step")
-        if state_now not in (OFF, TRYING, ON, UNDONE):
-            raise ValueError("a state that this agent does not know")
-        return Record(
-            state=state_now,
-            why=str(fields.get("why", "")),
-            files=tuple(Original.from_json(one) for one in fields.get("files", ())),
-            step=None if step is None else tuple(Original.from_json(one) for one in step),
-            folders=tuple(str(path) for path in fields.get("folders", ())),
-            before=tuple(str(pattern) for pattern in fields.get("before", ())),
-            begun=fields.get("begun", True) is True,
-        )
-    except (TypeError, ValueError):
-        raise StateProblem(
-            f"{state.folder.path}/{NOTE} is damaged; take it away, and see keyrack-agent doctor"
-        ) from None
-
-
-def observe_first(state: StateFolder) -> None:
-    """Let enforcing not begin before the service has said that this host observes; one without modes never says it."""
-    if not read(state).files:
-        why = "this host was enrolled for observing, and the service has not agreed yet"
-        state.save(NOTE, Record(state=UNDONE, why=why, begun=False).to_json())
-
-
-def _stays(one: ReportedKey, document: HostDocument) -> bool:
-    """Whether a key that was found still opens its account, and no less, when only the document counts."""
-    if one.kind != KEY or one.username == EVERYBODY or not one.fingerprint:
-        return False
-    keys = document.users.get(one.username, ())
-    same = (key for key in keys if fingerprint_of(key.public_key) == one.fingerprint)
-    written = {_bound(name, value) for name, value in line_options.parse(one.options).entries}
-    return any(_bounds(key) <= written for key in same)
-
-
-def _bounds(key: AuthorizedKey) -> Set[Tuple[str, str]]:
-    """The restrictions of a key: those of its options that are in _BOUNDS, and its end."""
-    options = {_bound(*split_option(option)) for option in key.options}
-    ends = {_bound("expiry-time", None)} if key.expires_at is not None else set()
-    return {bound for bound in options if bound[0] in _BOUNDS} | ends
-
-
-def _bound(name: str, value: Optional[str]) -> Tuple[str, str]:
-    return name.lower(), "" if name.lower() == "expiry-time" else value or ""
-
-
-def _loser(one: ReportedKey) -> str:
-    return f"{one.fingerprint or one.path} ({'every account' if one.username == EVERYBODY else one.username})"
 
 
 def _said(problem: BaseException) -> str:

@@ -28,15 +28,8 @@ from keyrack.agent.sshd import file_access, key_check, places, revoked_list
 from keyrack.agent.sshd.listening import Listener
 from keyrack.agent.sshd.login_verdict import NO_RECENT_LOGINS, OpenPlaces, RecentLogins, Verdict
 from keyrack.agent.sshd.places import Place
-from keyrack.agent.sshd.settings import (
-    PLACE_CRITERIA,
-    Effective,
-    Sshd,
-    SshdProblem,
-    SshdSilent,
-    match_keywords,
-    matched_sources,
-)
+from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem, SshdSilent
+from keyrack.agent.sshd.settings_text import PLACE_CRITERIA, match_keywords, matched_sources
 from keyrack.agent.system import account_names, file_stamp, lookup, programs
 from keyrack.agent.system.mounts import may_hang
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument

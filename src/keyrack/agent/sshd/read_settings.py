@@ -12,7 +12,8 @@ import os
 from typing import Set, Tuple
 
 from keyrack.agent.sshd.listening import Listener
-from keyrack.agent.sshd.settings import SettingLine, Sshd, SshdProblem
+from keyrack.agent.sshd.settings import Sshd, SshdProblem
+from keyrack.agent.sshd.settings_text import SettingLine
 
 UNREAD = (
     "the sshd that runs has not read these settings since they changed, and goes on by what it read before; have it "

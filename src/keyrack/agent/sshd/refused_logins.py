@@ -15,7 +15,8 @@ from typing import Any, Dict, Iterable, Optional, Tuple
 from keyrack.agent.keys.unmanaged_keys import expand
 from keyrack.agent.sshd import file_access
 from keyrack.agent.sshd.login_check import LoginCheck
-from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd
+from keyrack.agent.sshd.settings import Effective, Sshd
+from keyrack.agent.sshd.settings_text import SettingLine
 from keyrack.agent.system import lookup
 from keyrack.agent.system.account_names import LocalAccount
 from keyrack.agent.system.mounts import Mounts

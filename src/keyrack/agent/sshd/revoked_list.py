@@ -13,7 +13,8 @@ import os
 import stat
 from typing import Callable, FrozenSet, Iterable, Set, Tuple
 
-from keyrack.agent.sshd.settings import Effective, SettingLine
+from keyrack.agent.sshd.settings import Effective
+from keyrack.agent.sshd.settings_text import SettingLine
 from keyrack.agent.system import file_stamp, programs
 from keyrack.ssh.line_key import USUAL_RULES, certified, is_certificate, read_key
 

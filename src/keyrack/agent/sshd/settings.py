@@ -1,46 +1,31 @@
 """Asks the host's own sshd for its settings, checks that they are valid, and reloads it; must judge no account or key.
 
-The answers are sshd's own (`sshd -T`, `sshd -t`). Only the text of the settings is read too, for what no single
-`sshd -T` shows: rules for other accounts and addresses (sshd_config(5), Match).
+The answers are sshd's own (`sshd -T`, `sshd -t`); settings_text.py reads what no single answer shows.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import glob
 import os
-import re
 import signal
 import socket
-import stat
 import time
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from keyrack.agent.sshd import command_line, listening
+from keyrack.agent.sshd import command_line, keys_command, listening, settings_text
 from keyrack.agent.sshd.listening import DEFAULT_CONFIG as DEFAULT_CONFIG
 from keyrack.agent.sshd.listening import Listener
 from keyrack.agent.sshd.places import HERE, Place
 from keyrack.agent.sshd.running import RunningSshd
+from keyrack.agent.sshd.settings_text import SettingLine
 from keyrack.agent.system import file_stamp, processes, programs
 from keyrack.ssh.printable import printable
-from keyrack.ssh.quotes import setting_word
 
-CONFIG_FOLDER = "/etc/ssh"  # which a relative path of Include is below
-PLACE_CRITERIA = ("address", "host", "localaddress", "localport", "rdomain")  # of a Match, beside those on accounts
 GREETING_SECONDS = 10.0
 RELOAD_SECONDS = 15.0
-_DEEPEST_INCLUDE = 16
 _PRIVILEGE_FOLDER = "/run/sshd"
-_LARGEST_CONFIG = 1 << 20
-_LINE = re.compile(r'[ \t\r]*("?)([A-Za-z][A-Za-z0-9]*)\1(?:[ \t\r]*=[ \t\r]*|[ \t\r]+)(.*)')
-_BEHIND_NUL = re.compile("\0[^\n]*\n?[ \t\r]*")  # sshd ignores this part of a line (load_server_config)
-_GLOB = re.compile(r"\\(.)|\[\^")
-_WITHOUT_VALUE = ("all", "canonical", "final", "invalid-user")  # criteria of a Match
-_NAME = re.compile(r"[a-z0-9_.@+-]+")  # of a user, with no pattern (*, ?, !) in it
 _ANSWER_SECONDS = 15.0  # how long an answer of sshd is used again while its settings are unchanged
 _MAX_ANSWERS = 16  # settings files whose answers are remembered
-_PORT = re.compile(r"(?:[^:]*:|\[[^]]*\]:)?([0-9]{1,5})")  # alone, or after an address
 # A greeting, or sshd's words when it refuses connections (sshd.c: MaxStartups; since 9.8 PerSourcePenalties): an
 # account that makes logins from loopback fail must not make the agent believe that sshd is broken.
 _SIGNS_OF_LIFE = (b"SSH-", b"Exceeded MaxStartups", b"Not allowed at this time")
@@ -59,13 +44,6 @@ class SshdProblem(Exception):
 
 class SshdSilent(SshdProblem):
     """sshd could not be started, did not end in time or was killed, which says nothing about its settings."""
-
-
-class SettingLine(NamedTuple):
-    """One setting as it is written: keyword in lower case, and its values."""
-
-    keyword: str
-    values: Tuple[str, ...]
 
 
 class Reloaded(NamedTuple):
@@ -172,14 +150,14 @@ class Sshd:
         if program is None:
             raise SshdProblem("sshd was not found; install OpenSSH's server (openssh-server)")
         file = config or self.config
-        state = (file_stamp.stamp(program), int(time.monotonic() // _ANSWER_SECONDS), _signature(file))
-        lines = [*read_lines(command_line.as_written(given)), *_lines(file, 0)]
+        state = (file_stamp.stamp(program), int(time.monotonic() // _ANSWER_SECONDS), settings_text.signature(file))
+        lines = [*settings_text.read_lines(command_line.as_written(given)), *settings_text.lines_in(file)]
         spec = _connection_spec(lines, user, place)
         user_spec = [] if user is None else [f"user={user}"]
         command = [program, "-T", "-f", file, *given]
         if user_spec or spec:
             command += ["-C", ",".join([*user_spec, *spec])]
-        named_users = matched_users(lines)
+        named_users = settings_text.matched_users(lines)
         if named_users is None:
             return _answer(command)
         # One answer for all accounts that no rule names.
@@ -188,7 +166,7 @@ class Sshd:
         known = _known_answers(file, state)
         if question not in known:
             effective = _answer(command)
-            if _signature(file) != state[-1]:
+            if settings_text.signature(file) != state[-1]:
                 return effective  # of settings that changed meanwhile
             known[question] = effective
         return known[question]
@@ -197,33 +175,41 @@ class Sshd:
         """Every setting as written: those of the running sshd's command line first, those of included files where they
         are included. Unreadable files are left out.
         """
-        return [*read_lines(command_line.as_written(self.running.arguments())), *_lines(self.config, 0)]
+        return self._lines_with(self.config)
+
+    def _lines_with(self, config: str) -> List[SettingLine]:
+        given = command_line.as_written(self.running.arguments())
+        return [*settings_text.read_lines(given), *settings_text.lines_in(config)]
 
     def large(self) -> List[str]:
         """The settings files of which lines() has only the beginning, because they are too large."""
-        return [path for path in [self.config, *_included(self.config, 0)] if _is_large(path)]
+        return [
+            path for path in [self.config, *settings_text.included_paths(self.config)] if settings_text.is_large(path)
+        ]
 
     def names_hosts(self, config: Optional[str] = None) -> bool:
         """Whether it asks the DNS for the names of clients (UseDNS)."""
-        return _names_hosts(
-            [*read_lines(command_line.as_written(self.running.arguments())), *_lines(config or self.config, 0)]
-        )
+        return settings_text.names_hosts(self._lines_with(config or self.config))
 
     def keys_commands(self) -> List[str]:
         """The programs of every AuthorizedKeysCommand in its settings, as written."""
         said = (" ".join(line.values) for line in self.lines() if line.keyword == "authorizedkeyscommand")
-        return sorted({command for command in said if command not in ("", "none")})
+        return sorted({command for command in said if not keys_command.names_nobody(command)})
 
     def signature(self) -> Tuple[object, ...]:
         """A value that changes whenever a settings file or the program does, as another version may understand the same
         files differently.
         """
         program = programs.find("sshd")
-        return (program, file_stamp.stamp(program) if program is not None else None, *_signature(self.config))
+        return (
+            program,
+            file_stamp.stamp(program) if program is not None else None,
+            *settings_text.signature(self.config),
+        )
 
     def files_changed_at(self) -> List[int]:
         """When each existing settings file was written, in nanoseconds since 1970."""
-        files = filter(os.path.isfile, [self.config, *_included(self.config, 0)])
+        files = filter(os.path.isfile, [self.config, *settings_text.included_paths(self.config)])
         return [stamp[3] for stamp in map(file_stamp.stamp, files) if stamp is not None]
 
     def reload(self) -> Reloaded:
@@ -391,85 +377,6 @@ def _run(command: Sequence[str]) -> programs.Ended:
     return ended
 
 
-def _signature(config: str) -> Tuple[object, ...]:
-    stamps: List[object] = []
-    for path in [config, *_included(config, 0)]:
-        try:
-            status = os.stat(path)
-        except OSError:
-            stamps.append((path, None))
-            continue
-        if stat.S_ISDIR(status.st_mode):
-            # The names in a folder, not its time of change: a key file beside the settings changes with each key.
-            stamps.append((path, tuple(sorted(name for name in os.listdir(path) if not name.startswith(".")))))
-        else:
-            stamps.append((path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
-    return tuple(stamps)
-
-
-def split_values(text: str) -> Tuple[str, ...]:
-    """The values of a setting, split as sshd does (misc.c, argv_split); what follows # is a comment.
-
-    Quotes, of either kind, may begin and end within a word.
-    """
-    values: List[str] = []
-    at = 0
-    while at < len(text):
-        if text[at] in " \t":
-            at += 1
-            continue
-        if text[at] == "#":
-            break
-        word, at = setting_word(text, at)
-        values.append(word)
-    return tuple(values)
-
-
-# A scan reads the same few files dozens of times.
-@functools.lru_cache(maxsize=32)
-def read_lines(text: str) -> Tuple[SettingLine, ...]:
-    """The settings in one text."""
-    matches = (_LINE.match(raw.rstrip(" \t\r\f")) for raw in _BEHIND_NUL.sub("", text).split("\n"))
-    return tuple(SettingLine(match.group(2).lower(), split_values(match.group(3))) for match in matches if match)
-
-
-def criteria(values: Sequence[str]) -> Iterator[Tuple[str, str]]:
-    """The criteria of a Match: each keyword in lower case and its value, empty where it has none. The two may be one
-    word, with = between them (OpenSSH 9.9).
-    """
-    waiting = list(values)
-    while waiting:
-        keyword, equals, value = waiting.pop(0).partition("=")
-        if not equals and keyword.lower() not in _WITHOUT_VALUE and waiting:
-            value = waiting.pop(0)
-        yield keyword.lower(), value
-
-
-def match_keywords(lines: Iterable[SettingLine]) -> Set[str]:
-    """The keyword of every criterion of every Match, such as user or address."""
-    return {keyword for line in lines if line.keyword == "match" for keyword, _ in criteria(line.values)}
-
-
-def matched_users(lines: Iterable[SettingLine]) -> Optional[Set[str]]:
-    """The users that Match rules name, in lower case; None where a rule may tell users apart in other ways (patterns,
-    groups, or unknown criteria).
-    """
-    users: Set[str] = set()
-    for keyword, value in (pair for line in lines if line.keyword == "match" for pair in criteria(line.values)):
-        names = value.lower().split(",")
-        if keyword == "user" and all(map(_NAME.fullmatch, names)):
-            users.update(names)
-        elif keyword not in ("all", *PLACE_CRITERIA):
-            return None
-    return users
-
-
-def matched_sources(lines: Iterable[SettingLine]) -> List[str]:
-    """The values of address and host of every Match, each once: lists of addresses, networks, names and patterns."""
-    asked = (pair for line in lines if line.keyword == "match" for pair in criteria(line.values))
-    return list(dict.fromkeys(value for keyword, value in asked if keyword in ("address", "host")))
-
-
 def _connection_spec(lines: Sequence[SettingLine], user: Optional[str], place: Optional[Place]) -> List[str]:
     """The words of -C for a connection, beside its user (sshd(8)), such as ["host=localhost", "addr=127.0.0.1", …].
 
@@ -479,87 +386,14 @@ def _connection_spec(lines: Sequence[SettingLine], user: Optional[str], place: O
     spec = []
     if user is not None:
         if place is None:
-            place = Place(HERE, "localhost" if _names_hosts(lines) else HERE)
+            place = Place(HERE, "localhost" if settings_text.names_hosts(lines) else HERE)
         local = place.local or (HERE if place.address == HERE else _own_address())
         spec += [f"host={place.host}", f"addr={place.address}", f"laddr={local}"]
-        if "rdomain" in match_keywords(lines):
+        if "rdomain" in settings_text.match_keywords(lines):
             spec.append("rdomain=")  # in no routing domain; without it sshd ignores such a rule
     if place is not None and place.port is not None:
         return [*spec, f"lport={place.port}"]
-    return [*spec, *_local_port(lines)]
-
-
-def _names_hosts(lines: Iterable[SettingLine]) -> bool:
-    said = (line.values for line in lines if line.keyword == "usedns")
-    return next(said, ())[:1] == ("yes",)
-
-
-def _local_port(lines: Sequence[SettingLine]) -> List[str]:
-    """The word of -C for the port, where a rule asks for it: without it sshd does not answer at all."""
-    if "localport" not in match_keywords(lines):
-        return []
-    said = [
-        line.values[0] for word in ("port", "listenaddress") for line in lines if line.keyword == word and line.values
-    ]
-    ports = [match.group(1) for match in map(_PORT.fullmatch, said) if match]
-    return [f"lport={ports[0] if ports else '22'}"]
-
-
-def _lines(path: str, depth: int, rule: Tuple[str, ...] = ()) -> Iterator[SettingLine]:
-    """The settings of a file. rule: the criteria of the Match that the file is included below: a Match in the file
-    applies only within it, and ends with the file, so the outer one is repeated after it.
-    """
-    here = rule
-    for line in read_lines(_text(path)):
-        if line.keyword == "match":
-            here = (*rule, *line.values)
-            yield SettingLine("match", here)
-        elif line.keyword == "include" and depth < _DEEPEST_INCLUDE:
-            for included in _matches(line.values):
-                inside = list(_lines(included, depth + 1, here))
-                yield from inside
-                if any(one.keyword == "match" for one in inside):
-                    yield SettingLine("match", here or ("all",))
-        else:
-            yield line
-
-
-def _included(path: str, depth: int) -> Iterator[str]:
-    """Included files, and the folders in which another one could appear."""
-    if depth >= _DEEPEST_INCLUDE:
-        return
-    for line in read_lines(_text(path)):
-        if line.keyword == "include":
-            for pattern in line.values:
-                yield os.path.dirname(os.path.join(CONFIG_FOLDER, pattern))
-            for included in _matches(line.values):
-                yield included
-                yield from _included(included, depth + 1)
-
-
-def _matches(patterns: Sequence[str]) -> List[str]:
-    paths = (os.path.join(CONFIG_FOLDER, _GLOB.sub(_as_here, pattern)) for pattern in patterns)
-    return [path for pattern in paths for path in sorted(glob.glob(pattern))]
-
-
-def _as_here(match: "re.Match[str]") -> str:
-    """Translate what glob(3) knows and Python's glob does not: a backslash that escapes a character, and [^…]."""
-    return "[!" if match.group(1) is None else glob.escape(match.group(1))
-
-
-def _text(path: str) -> str:
-    try:
-        # O_NONBLOCK: opening a pipe that somebody put there must not wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        # Unchanged: to sshd only \n ends a line, and a name need not be UTF-8.
-        with open(descriptor, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            return file.read(_LARGEST_CONFIG) if stat.S_ISREG(os.fstat(descriptor).st_mode) else ""
-    except OSError:
-        return ""
-
-
-def _is_large(path: str) -> bool:
-    return os.path.isfile(path) and os.path.getsize(path) > _LARGEST_CONFIG
+    return [*spec, *settings_text.local_port(lines)]
 
 
 def _greets(address: Tuple[str, int]) -> bool:

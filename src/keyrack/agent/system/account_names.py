@@ -18,7 +18,7 @@ import zlib
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from keyrack.agent.keys import account_tasks
-from keyrack.agent.sshd.settings import SettingLine, criteria
+from keyrack.agent.sshd.settings_text import SettingLine, criteria
 from keyrack.agent.system.mounts import Mounts
 from keyrack.protocol.words import count
 from keyrack.ssh.names import account_problem

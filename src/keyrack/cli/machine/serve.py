@@ -17,6 +17,7 @@ import click
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 from keyrack import app, logs, serving
 from keyrack.cli import options
@@ -31,9 +32,13 @@ from keyrack.web import listening, request_ids
 from keyrack.web.protocol import BoundedProtocol
 from keyrack.web.server import Service
 
+log = logs.logger("keyrack")
+
 SWITCH_SECONDS = 0.00025
 WAIT_SECONDS = 2.0
 """How long a worker waits before it tries again to reach the database."""
+LOAD_SECONDS = 120.0
+"""How long a worker may take until it answers whoever started it."""
 
 
 @click.command(name="serve")
@@ -103,10 +108,59 @@ def serve_with_workers(settings: Settings) -> None:
         raise click.ClickException("A process that serves could not start; all were stopped.")
 
 
+class _Worker(Process):
+    """One of several processes that serve. Until it answers for the first time it is one that still loads."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self._loads_until = time.monotonic() + LOAD_SECONDS
+        self._asked = self._loaded = False
+
+    def is_alive(self, timeout: float = 5) -> bool:
+        """Whether it runs, and answers within so many seconds or may still be loading, which is not waited for."""
+        if self._loaded or time.monotonic() > self._loads_until or not self.process.is_alive():
+            return super().is_alive(timeout)
+        if not self._asked:  # once: an answer to an earlier question would later be taken for a new one
+            self.parent_conn.send(b"ping")
+            self._asked = True
+        if self.parent_conn.poll():
+            self.parent_conn.recv()
+            self._loaded = True
+        return True
+
+
 class _Workers(Multiprocess):
-    """uvicorn's supervisor, which ends when a worker exits with STARTUP_FAILURE and starts others anew for ever."""
+    """uvicorn's supervisor, which ends when a worker exits with STARTUP_FAILURE and starts others anew for ever.
+
+    uvicorn's own takes a worker for hung that does not answer five seconds after its start. On a slow or busy machine
+    it would kill each one before it has loaded, and none would ever serve.
+    """
 
     asked_to_stop = False
+
+    def init_processes(self) -> None:
+        self.processes = [self._begun() for _ in range(self.processes_num)]
+
+    def keep_subprocess_alive(self) -> None:
+        for number, worker in enumerate(self.processes):
+            if self.should_exit.is_set():
+                return
+            if worker.is_alive(self.config.timeout_worker_healthcheck):
+                continue
+            ended = worker.exitcode
+            worker.kill()
+            worker.join()
+            if worker.exitcode == STARTUP_FAILURE:
+                self.should_exit.set()
+                return
+            why = "it did not answer" if ended is None else f"it ended with {ended}"
+            log.warning("a process that serves is replaced", pid=worker.pid, why=why)
+            self.processes[number] = self._begun()
+
+    def _begun(self) -> Process:
+        worker = _Worker(self.config, self.sockets)
+        worker.start()
+        return worker
 
     def handle_int(self) -> None:
         self.asked_to_stop = True

@@ -142,8 +142,12 @@ class Refusals:
     def _write_soon(self, database: Database) -> None:
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, args=(database,), name="refusals", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, args=(database,), name="refusals", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the system has no thread left; what waits is written with the counts
+                    return
+                self._thread = thread
         self._wanted.set()
 
     def _run(self, database: Database) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from keyrack.core.instance import Instance
 from keyrack.model import Server, SystemUser
 from keyrack.protocol.host_document import DesiredAccount
-from keyrack.store.hosts import servers
+from keyrack.store.hosts import system_users
 
 UNMANAGED = "unmanaged"
 """Nothing was asked of the host for this account."""
@@ -28,8 +28,8 @@ def wanted(
 ) -> tuple[dict[str, DesiredAccount], tuple[SystemUser, ...]]:
     """The accounts of one host document by name; and those left out, whose password was changed in the database."""
     damaged = []
-    asked_for = {name: DesiredAccount(present=False) for name in servers.accounts_removed(connection, server_id)}
-    for user, encrypted in servers.accounts_asked(connection, server_id):
+    asked_for = {name: DesiredAccount(present=False) for name in system_users.accounts_removed(connection, server_id)}
+    for user, encrypted in system_users.accounts_asked(connection, server_id):
         try:
             hashed = None if encrypted is None else _decrypted(instance, server_id, user, encrypted)
         except InvalidTag:

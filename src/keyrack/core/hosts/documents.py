@@ -25,7 +25,7 @@ from keyrack.logs import logger
 from keyrack.model import AUTO, OBSERVE, Server
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import AuthorizedKey, DesiredAccount, HostDocument, KeyRemoval, OfflinePolicy
-from keyrack.store.hosts import held_back, host_reports, lineage, servers, unmanaged_keys
+from keyrack.store.hosts import held_back, host_reports, lineage, servers, system_users, unmanaged_keys
 from keyrack.store.per_server import batch
 
 log = logger("keyrack")
@@ -151,7 +151,7 @@ def _accounts_without(
     accounts_left = dict(wanted)
     for row in held:
         if row.kind == held_back.ACCOUNT and row.username in accounts_left:
-            user = servers.system_user_by_name(connection, server.id, row.username)
+            user = system_users.by_name(connection, server.id, row.username)
             if user is None or (user.revision or 0) <= row.revision:
                 del accounts_left[row.username]
     return accounts_left

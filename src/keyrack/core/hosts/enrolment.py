@@ -21,7 +21,7 @@ from keyrack.model import MODES, Server
 from keyrack.protocol.report import read_word
 from keyrack.ssh.printable import all_printable
 from keyrack.store.hosts import deleted_servers as gone_servers
-from keyrack.store.hosts import servers
+from keyrack.store.hosts import enrolments, servers
 from keyrack.store.hosts.deleted_servers import DeletedServer
 from keyrack.store.sealing import receipts
 from keyrack.store.tables.hosts import REPORTED_LINEAGE, ROLLED_BACK_AT
@@ -57,7 +57,7 @@ def enrol(instance: Instance, token: object, facts: Mapping[str, Any], *, addres
 def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: str) -> Enrolled:
     secret_hash = instance.key.hash_token(token)
     # Checked by a read first, so that guesses do not hold up writers.
-    if not instance.database.read(lambda connection: servers.has_enrolment(connection, secret_hash, instance.now())):
+    if not instance.database.read(lambda connection: enrolments.is_valid(connection, secret_hash, instance.now())):
         raise _no_enrolment()
     secret = secrets.token_urlsafe(32)
     actor = system_actor(channel="agent")
@@ -65,7 +65,7 @@ def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: st
     with attempt:
 
         def change(work: Work) -> Server:
-            server_id = servers.use_enrolment(work.connection, secret_hash, work.now)
+            server_id = enrolments.use(work.connection, secret_hash, work.now)
             before = None if server_id is None else servers.by_id(work.connection, server_id)
             if server_id is None or before is None or not before.sound:
                 raise _no_enrolment()

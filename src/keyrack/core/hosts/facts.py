@@ -16,7 +16,7 @@ from keyrack.protocol import audit_tree
 from keyrack.protocol.report import read_word
 from keyrack.ssh import names
 from keyrack.ssh.fingerprint import is_fingerprint
-from keyrack.store.hosts import servers
+from keyrack.store.hosts import system_users
 from keyrack.store.hosts.reported_facts import is_port
 
 KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
@@ -266,9 +266,9 @@ def _plain(line: str) -> str:
 def _keep_deployment_keys(work: Work, server: Server, body: Mapping[str, Any]) -> None:
     for name, account in list(body.items())[:MAX]:
         key = _key(account) if isinstance(account, Mapping) else None
-        user = None if key is None else servers.system_user_by_name(work.connection, server.id, name)
+        user = None if key is None else system_users.by_name(work.connection, server.id, name)
         if user is not None and user.deployment_key != key:
-            servers.change_system_user(work.connection, user.id, {"deployment_key": key})
+            system_users.change(work.connection, user.id, {"deployment_key": key})
             report_events.record(work, server, f"Host {server.name} has a deployment key for {name}")
 
 

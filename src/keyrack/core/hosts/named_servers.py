@@ -12,7 +12,7 @@ from keyrack.core.validation import KEEP
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, Server
-from keyrack.store.hosts import servers as rows
+from keyrack.store.hosts import system_users as system_user_rows
 
 
 def put(
@@ -50,7 +50,7 @@ def put(
                 mode=None if mode == server.mode else mode,
             )
             for account in dict.fromkeys(accounts):
-                if rows.system_user_by_name(work.connection, server_id, account) is None:
+                if system_user_rows.by_name(work.connection, server_id, account) is None:
                     system_users.create(inside, actor, server_id, username=account)
             return server_named(work.connection, work.actor, str(server_id))
 

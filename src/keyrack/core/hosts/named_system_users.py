@@ -12,6 +12,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import missing
 from keyrack.model import Actor, SystemUser
 from keyrack.store.hosts import servers
+from keyrack.store.hosts import system_users as system_user_rows
 
 _KIND = "system user"
 
@@ -23,7 +24,7 @@ def get(instance: Instance, actor: Actor, server_id: int, username: str) -> Syst
 
         def question(connection: Connection) -> SystemUser | None:
             server = servers.get(connection, actor.workspace_id, server_id)
-            system_user = None if server is None else servers.system_user_by_name(connection, server_id, username)
+            system_user = None if server is None else system_user_rows.by_name(connection, server_id, username)
             return None if server is None or system_user is None else system_users.with_state(server, system_user)
 
         system_user = attempt.read(question)
@@ -39,7 +40,7 @@ def put(instance: Instance, actor: Actor, server_id: int, username: str) -> Syst
 
         def change(work: Work) -> SystemUser:
             server = own_server(work, server_id)
-            system_user = servers.system_user_by_name(work.connection, server.id, username)
+            system_user = system_user_rows.by_name(work.connection, server.id, username)
             if system_user is not None:
                 work.no_event("it is there already")
                 return system_users.with_state(server, system_user)
@@ -56,7 +57,7 @@ def delete(instance: Instance, actor: Actor, server_id: int, username: str) -> S
 
         def change(work: Work) -> SystemUser:
             server = own_server(work, server_id)
-            system_user = servers.system_user_by_name(work.connection, server.id, username)
+            system_user = system_user_rows.by_name(work.connection, server.id, username)
             if system_user is None:
                 raise missing(_KIND)
             work.no_event("its deletion leaves one")

@@ -24,7 +24,7 @@ from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import ENFORCE, OBSERVE, Actor, Mode, Page, Server
 from keyrack.ssh.names import hidden_character
 from keyrack.store.hosts import deleted_servers as deleted_rows
-from keyrack.store.hosts import servers
+from keyrack.store.hosts import enrolments, servers, system_users
 from keyrack.store.keys import access
 
 ENROLMENT_LIFE = timedelta(hours=24)
@@ -79,7 +79,7 @@ def create(
                 server_id=server_id,
             )
             for username in FIRST_SYSTEM_USERS:
-                servers.add_system_user(work.connection, number, username, deletable=False, managed=False, at=work.now)
+                system_users.add(work.connection, number, username, deletable=False, managed=False, at=work.now)
             if labels:
                 servers.set_tags(work.connection, number, labels)
             work.record(f"Created host {checked_name} ({checked_address})", target_id=number, server_id=number)
@@ -247,9 +247,9 @@ def invitation(instance: Instance, actor: Actor, server_id: int) -> tuple[Server
 
         def change(work: Work) -> tuple[Server, str]:
             server = own_server(work, server_id)
-            servers.forget_ended_enrolments(work.connection, server.id, work.now)
+            enrolments.forget_ended(work.connection, server.id, work.now)
             quotas.refuse_more(work, "enrolment", server.id)
-            servers.add_enrolment(
+            enrolments.add(
                 work.connection,
                 server.id,
                 secret_hash,

@@ -21,7 +21,7 @@ from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Server, SystemUser
 from keyrack.protocol.words import count
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.hosts import servers
+from keyrack.store.hosts import servers, system_users
 from keyrack.store.keys import credentials
 
 SUPERUSER = "root"
@@ -59,14 +59,14 @@ def create(
 
         def change(work: Work) -> SystemUser:
             server = own_server(work, server_id)
-            if servers.system_user_by_name(work.connection, server.id, name) is not None:
+            if system_users.by_name(work.connection, server.id, name) is not None:
                 raise Refusal(
                     Kind.TAKEN, "username-taken", "The server has a system user of that name.", field="username"
                 )
             quotas.refuse_more(work, "system user", server.id)
             encrypted = None if hashed is None else accounts.encrypt_password(instance, server.id, name, hashed)
             with work.raising((server.id,)) as revisions:
-                system_user_id = servers.add_system_user(
+                system_user_id = system_users.add(
                     work.connection,
                     server.id,
                     name,
@@ -76,7 +76,7 @@ def create(
                     revision=revisions[server.id],
                     encrypted_password=encrypted,
                 )
-                servers.keep_account(work.connection, server.id, name)
+                system_users.keep_account(work.connection, server.id, name)
             work.record(f"Created account {name} on {server.name}", target_id=system_user_id)
             return _own(work, server.id, system_user_id)
 
@@ -109,7 +109,7 @@ def has(instance: Instance, actor: Actor, server_id: int, system_user_id: int) -
 
     def question(connection: Connection) -> bool:
         server = servers.own_id(connection, actor.workspace_id, server_id)
-        return server is not None and servers.get_system_user(connection, server, system_user_id) is not None
+        return server is not None and system_users.get(connection, server, system_user_id) is not None
 
     return instance.database.read(question)
 
@@ -146,9 +146,7 @@ def find(
 
         def question(connection: Connection) -> Page[SystemUser]:
             server = lookups.server(connection, actor, server_id)
-            page = servers.find_system_users(
-                connection, server.id, search=search, offset=offset, limit=limit, after=after
-            )
+            page = system_users.find(connection, server.id, search=search, offset=offset, limit=limit, after=after)
             return replace(page, items=tuple(with_state(server, user) for user in page.items))
 
         return attempt.read(question)
@@ -212,7 +210,7 @@ def wait_for_deployment_key(instance: Instance, user: SystemUser, *, seconds: fl
 
     def question(connection: Connection) -> tuple[SystemUser | None, bool]:
         server = servers.by_id(connection, user.server_id)
-        current = None if server is None else servers.get_system_user(connection, user.server_id, user.id)
+        current = None if server is None else system_users.get(connection, user.server_id, user.id)
         if server is None or current is None:
             return None, False
         current = with_state(server, current)
@@ -251,9 +249,9 @@ def delete(instance: Instance, actor: Actor, server_id: int, system_user_id: int
                     field="username",
                 )
             held = credentials.credentials_of_system_user(work.connection, system_user.id)
-            servers.remove_system_user(work.connection, system_user.id)
+            system_users.remove(work.connection, system_user.id)
             if system_user.managed:
-                servers.ask_removal(work.connection, server.id, system_user.username, work.now)
+                system_users.ask_removal(work.connection, server.id, system_user.username, work.now)
             propagation.withdrawn(work, (server.id,), [(key.fingerprint, key.public_key) for key in held])
             work.record(
                 f"Deleted account {system_user.username} with {count(len(held), 'SSH key')} from {server.name}",
@@ -279,7 +277,7 @@ def _attempt(instance: Instance, actor: Actor, aim: str, server_id: int, system_
 def _ask(work: Work, server_id: int, system_user_id: int, values: Mapping[str, Any]) -> None:
     """Ask the host for something about an account, with a new revision of the server."""
     revision = work.bump_revision(server_id)
-    servers.change_system_user(work.connection, system_user_id, {**values, "revision": revision})
+    system_users.change(work.connection, system_user_id, {**values, "revision": revision})
 
 
 def _own(work: Work, server_id: int, system_user_id: int) -> SystemUser:

@@ -26,7 +26,7 @@ from keyrack.ssh import foreign_options, options
 from keyrack.ssh.fingerprint import is_fingerprint, of_public_key
 from keyrack.ssh.names import hidden_character
 from keyrack.store.chunks import chunks
-from keyrack.store.hosts import servers, unmanaged_keys
+from keyrack.store.hosts import servers, system_users, unmanaged_keys
 
 ACCEPTED = "accepted"
 """It became a credential."""
@@ -165,9 +165,9 @@ def accept(
             key = validation.public_key(within(work), actor.workspace_id, with_comment)
             limits, end = _restrictions_and_end(unmanaged, key.type)
             name = validation.text(label or unmanaged.comment or unmanaged.fingerprint, field="label")
-            if servers.system_user_by_name(work.connection, server.id, user) is None:
+            if system_users.by_name(work.connection, server.id, user) is None:
                 quotas.refuse_more(work, "system user", server.id)
-                servers.add_system_user(work.connection, server.id, user, deletable=True, managed=False, at=work.now)
+                system_users.add(work.connection, server.id, user, deletable=True, managed=False, at=work.now)
             credential = credentials.put(
                 work,
                 server,

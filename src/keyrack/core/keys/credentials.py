@@ -18,7 +18,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Credential, Page, Server, has_ended
 from keyrack.ssh.public_key import PublicKey
-from keyrack.store.hosts import servers
+from keyrack.store.hosts import servers, system_users
 from keyrack.store.keys import credential_lists, credentials, expired_keys, new_credentials
 from keyrack.store.keys.new_credentials import CredentialPlace, CredentialPlacePrefetch
 from keyrack.store.keys.openings import Opening
@@ -120,7 +120,7 @@ def wrong_fields(
             return []
         held = () if name is None else credentials.credentials_with_seals(connection, server_id, label=name)
         taken = any(holds and not has_ended(one.expires_at, instance.now()) for one, holds in held)
-        lacking = user is not None and servers.system_user_by_name(connection, server_id, user) is None
+        lacking = user is not None and system_users.by_name(connection, server_id, user) is None
         refused = None if key is None else revocation.refusal_of(instance, connection, actor, key)
         checked = (_label_taken() if taken else None, _no_system_user() if lacking else None, refused)
         return [refusal for refusal in checked if refusal is not None]

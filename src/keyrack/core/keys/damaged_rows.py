@@ -348,7 +348,7 @@ def _missing(connection: Connection, workspace_id: int, after: RowPlace) -> Iter
     if not begin:
         for name, node in access_tree.altered_nodes(connection):
             if node > index:
-                of = f" of {altered_rows.named(name)}s" if name else ""
+                of = f" of the table {name}" if name else ""
                 words = f"the count{of} was changed in the database, not by Keyrack"
                 yield RowPlace("", ("", node), of_missing=True), DamagedRow(COUNT, (node,), words, frozenset())
     counted = [table for table in SEALED_TABLES if table.name in access_tree.TREES]

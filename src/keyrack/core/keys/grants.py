@@ -18,7 +18,7 @@ from keyrack.core.lookups import own_grant, own_server, own_user
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Grant, Page, Window, has_ended
-from keyrack.store.hosts import servers
+from keyrack.store.hosts import servers, system_users
 from keyrack.store.keys import grants, user_keys
 from keyrack.store.keys.openings import Opening, files_of_accounts
 from keyrack.store.keys.openings import of_account as openings_of
@@ -283,7 +283,7 @@ def _refuse_account_of_nobody(attempt: Attempt, server_ids: tuple[int, ...], tag
 
     def unknown(connection: Connection) -> bool:
         ids = server_ids or servers.ids_with_tag(connection, attempt.actor.workspace_id, str(tag))
-        return bool(ids) and not servers.have_account(connection, ids, name)
+        return bool(ids) and not system_users.have_account(connection, ids, name)
 
     if attempt.read(unknown):
         words = f"No server that this is for has the account {name!r}; add it there first."

@@ -22,7 +22,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Window
 from keyrack.ssh.names import spellings
-from keyrack.store.hosts import servers
+from keyrack.store.hosts import servers, system_users
 from keyrack.store.keys import requests
 from keyrack.store.keys.requests import (
     APPROVED,
@@ -377,7 +377,7 @@ def _place(work: Work, server: object, tag: object) -> tuple[int | None, str | N
 
 def _has_account(work: Work, server_id: int | None, tag: str | None, account: str) -> bool:
     ids = (server_id,) if server_id else servers.ids_with_tag(work.connection, work.actor.workspace_id, tag or "")
-    return bool(ids) and servers.have_account(work.connection, ids, account)
+    return bool(ids) and system_users.have_account(work.connection, ids, account)
 
 
 def _rule_named(rules: Iterable[RequestRule], name: str) -> RequestRule:

@@ -19,7 +19,7 @@ from keyrack.core.work import Attempt
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, Page, Server, User
 from keyrack.ssh.fingerprint import of_public_key
-from keyrack.store.hosts import servers
+from keyrack.store.hosts import servers, system_users
 from keyrack.store.keys import access as rows
 from keyrack.store.keys import grants, key_owners, user_keys, uses
 from keyrack.store.people import groups as group_rows
@@ -306,9 +306,9 @@ def _why_nothing(
 
 def _no_account(connection: Connection, server: Server | None, account: str) -> str | None:
     """Words where the server has no such account; None where it has, or no server is named."""
-    if server is None or servers.have_account(connection, (server.id,), account):
+    if server is None or system_users.have_account(connection, (server.id,), account):
         return None
-    held = servers.find_system_users(connection, server.id, offset=0, limit=MAX_NAMED)
+    held = system_users.find(connection, server.id, offset=0, limit=MAX_NAMED)
     names = ", ".join(one.username for one in held.items) + (", …" if held.total > MAX_NAMED else "")
     return f"Host {server.name} has no account {account!r}; it has {names or 'none'}."
 

@@ -15,6 +15,7 @@ from keyrack.core.keys import grants
 from keyrack.core.people import actors, first_visit, passwords, tokens, users
 from keyrack.model import Actor, Role, Server, User, Workspace
 from keyrack.store.hosts import servers as server_rows
+from keyrack.store.hosts import system_users as system_user_rows
 from keyrack.store.keys import grants as grant_rows
 from keyrack.store.people import tokens as token_rows
 from keyrack.store.people import users as user_rows
@@ -118,7 +119,7 @@ def ensure_demo_repository(instance: Instance, admin: FirstAdmin) -> str:
 
 
 def _ensure_login(instance: Instance, actor: Actor, server: Server, user: User, username: str) -> None:
-    known = instance.database.read(lambda connection: server_rows.system_user_by_name(connection, server.id, username))
+    known = instance.database.read(lambda connection: system_user_rows.by_name(connection, server.id, username))
     if known is None:
         system_users.create(instance, actor, server.id, username=username)
     given = instance.database.read(lambda connection: grant_rows.find_grants(connection, actor.workspace_id))

@@ -10,10 +10,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, Text, cast, func, insert, or_, select, text
 
 from keyrack.model import Actor, Event, EventFilter, Level, Page, Place, Window
+from keyrack.ssh.names import spellings
 from keyrack.store.engine.prepared import Statement, placeholder, prepared
-from keyrack.store.rows import contains, page
+from keyrack.store.rows import page
 from keyrack.store.sealing import event_seals
 from keyrack.store.sealing.event_seals import COLUMNS
+from keyrack.store.search import contains
 from keyrack.store.tables import IS_ALARM, IS_REFUSAL, events
 from keyrack.store.tables.columns import UNREADABLE
 
@@ -115,7 +117,7 @@ def find(connection: Connection, workspace_id: int, asked: EventFilter, window: 
         raised = cast(events.c.details, Text).contains(f'"{asked.concerning}":', autoescape=True)
         sought.append(or_(events.c.server_id == asked.concerning, raised))
     if asked.person:
-        sought.append(events.c.actor_name == asked.person)
+        sought.append(events.c.actor_name.in_(spellings(asked.person)))
     if asked.key:
         # As JSON has it; a fingerprint holds nothing that JSON writes in another way.
         sought.append(or_(contains(events.c.summary, asked.key), contains(cast(events.c.details, Text), asked.key)))

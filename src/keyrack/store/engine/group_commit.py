@@ -24,10 +24,11 @@ from keyrack.store import changes
 from keyrack.store.engine import fibers
 from keyrack.store.engine.altered import is_altered
 from keyrack.store.engine.connect import CommitInDoubt, answer, is_unavailable
+from keyrack.store.engine.execute import send, statements_that_write
 from keyrack.store.engine.fibers import Fiber
 from keyrack.store.engine.nonblocking import keep_short
 from keyrack.store.engine.pool import Pool
-from keyrack.store.engine.prepared import prepared, send, statements_that_write
+from keyrack.store.engine.prepared import prepared
 from keyrack.store.engine.quick import as_quick
 from keyrack.store.sealing import held_servers
 from keyrack.store.sealing.deferred_writes import DeferredWrites

@@ -11,8 +11,7 @@ from __future__ import annotations
 import inspect
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Generic, ParamSpec
@@ -32,14 +31,12 @@ from sqlalchemy import (
     bindparam,
     literal_column,
 )
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from keyrack.store.engine.altered import WRITE_LOST
-from keyrack.store.engine.connect import DatabaseAltered
+from keyrack.store.engine.execute import as_raised_by_sqlalchemy, execute, write_lost
 from keyrack.store.engine.sqlite_types import CHECKS
 from keyrack.store.tables.columns import Json
 
@@ -235,7 +232,7 @@ class Statement:
     def rows(self, connection: Connection, given: Mapping[str, Any]) -> list[Row]:
         """All rows."""
         plan = self._plan(connection)
-        rows = _execute(connection, plan.sql, plan.bound(given)).fetchall()
+        rows = execute(connection, plan.sql, plan.bound(given)).fetchall()
         if plan.writes_one and len(rows) != 1:
             raise write_lost()
         return [plan.row(values) for values in rows]
@@ -243,7 +240,7 @@ class Statement:
     def row(self, connection: Connection, given: Mapping[str, Any]) -> Row | None:
         """The first row, None where there is none."""
         plan = self._plan(connection)
-        values = _execute(connection, plan.sql, plan.bound(given)).fetchone()
+        values = execute(connection, plan.sql, plan.bound(given)).fetchone()
         if plan.writes_one and values is None:
             raise write_lost()
         return None if values is None else plan.row(values)
@@ -251,7 +248,7 @@ class Statement:
     def value(self, connection: Connection, given: Mapping[str, Any]) -> Any:
         """The first column of the first row, None where there is none."""
         plan = self._plan(connection)
-        row = _execute(connection, plan.sql, plan.bound(given)).fetchone()
+        row = execute(connection, plan.sql, plan.bound(given)).fetchone()
         if row is None:
             return None
         return plan.row(row[:1])[plan.names[0]] if plan.reads or plan.checks else row[0]
@@ -259,24 +256,24 @@ class Statement:
     def values(self, connection: Connection, given: Mapping[str, Any]) -> list[Any]:
         """The first column of all rows."""
         plan = self._plan(connection)
-        rows = _execute(connection, plan.sql, plan.bound(given)).fetchall()
+        rows = execute(connection, plan.sql, plan.bound(given)).fetchall()
         reads = dict(plan.reads).get(plan.names[0]) or dict(plan.checks).get(0)
         return [values[0] if reads is None or values[0] is None else reads(values[0]) for values in rows]
 
     def raw(self, connection: Connection, given: Mapping[str, Any]) -> tuple[CompiledStatement, list[tuple[Any, ...]]]:
         """All rows as the driver returns them, and the plan that reads them."""
         plan = self._plan(connection)
-        return plan, _execute(connection, plan.sql, plan.bound(given)).fetchall()
+        return plan, execute(connection, plan.sql, plan.bound(given)).fetchall()
 
     def run(self, connection: Connection, given: Mapping[str, Any]) -> int:
         """How many rows it changed."""
         plan = self._plan(connection)
-        return int(_execute(connection, plan.sql, plan.bound(given), one=_one(plan)).rowcount)
+        return int(execute(connection, plan.sql, plan.bound(given), one=_one(plan)).rowcount)
 
     def enqueue(self, connection: Connection, given: Mapping[str, Any]) -> PendingRows:
         """Run it without waiting, as run_many does; its rows may be read later, also after the commit."""
         plan = self._plan(connection)
-        return PendingRows(plan, _execute(connection, plan.sql, plan.bound(given), ahead=True, one=_one(plan)))
+        return PendingRows(plan, execute(connection, plan.sql, plan.bound(given), ahead=True, one=_one(plan)))
 
     def run_many(self, connection: Connection, given: Iterable[Mapping[str, Any]]) -> None:
         """Run it once for each set of values. On PostgreSQL this does not wait: an error is raised by the next
@@ -285,7 +282,7 @@ class Statement:
         plan = self._plan(connection)
         bound = plan.bound_many(given)
         if bound:
-            _execute(connection, plan.sql, bound, many=True, one=_one(plan))
+            execute(connection, plan.sql, bound, many=True, one=_one(plan))
 
     def _plan(self, connection: Connection) -> CompiledStatement:
         plan = self._plans.get(connection.dialect.name)
@@ -374,13 +371,6 @@ _CHOOSING = frozenset({type(None), bool, Written})
 
 def _in_the_statement(value: Any) -> Any:
     return literal_column(str(int(value)), Integer) if isinstance(value, Written) else value
-
-
-listeners: list[Callable[[str, Any], None]] = []
-"""Each is called with a statement and its values before it runs: tests count statements, and look at their plans.
-
-It belongs to the module and to no database, as statements do, which are made when modules are imported.
-"""
 
 
 def prepared(make: Callable[P, Executable]) -> Prepared[P]:
@@ -482,94 +472,6 @@ def _taking(arguments: Sequence[str]) -> Callable[[Mapping[str, Any]], Sequence[
     return lambda given: (given[name],)
 
 
-@contextmanager
-def savepoint(connection: Connection) -> Iterator[None]:
-    """A block that is undone if it ends by an error. SQLAlchemy's begin_nested() does the same, but takes longer than
-    many a whole command. Savepoints may be nested.
-    """
-    _driven(connection, "SAVEPOINT nested", ())
-    try:
-        yield
-        _driven(connection, "RELEASE SAVEPOINT nested", ())
-    except BaseException:
-        # Where the connection broke or the transaction ended, there is nothing left to undo, and that error is raised.
-        if not connection.invalidated:
-            with suppress(DBAPIError):
-                _driven(connection, "ROLLBACK TO SAVEPOINT nested", ())
-                _driven(connection, "RELEASE SAVEPOINT nested", ())
-        raise
-
-
-def send(connection: Connection) -> None:
-    """Send what was queued so far to PostgreSQL, without waiting."""
-    raw: Any = connection.connection.dbapi_connection
-    raw.send()
-
-
-def statements_that_write(connection: Connection) -> int:
-    """How many statements that may write were sent to PostgreSQL on this connection."""
-    raw: Any = connection.connection.dbapi_connection
-    return int(raw.written)
-
-
-def write_lost() -> DatabaseAltered:
-    """The error for a write that the database accepted and did not make."""
-    return DatabaseAltered(WRITE_LOST)
-
-
 def _one(plan: CompiledStatement) -> bool:
     """Whether the written rows have to be counted here; rows that are returned are counted where they are read."""
     return plan.writes_one and not plan.names
-
-
-def _execute(
-    connection: Connection, sql: str, values: Any, *, many: bool = False, ahead: bool = False, one: bool = False
-) -> Any:
-    """Run a statement on the driver; its errors are raised as SQLAlchemy's, so that callers catch one kind."""
-    if not connection.in_transaction():
-        raise RuntimeError("A prepared statement runs inside a transaction.")
-    for listener in listeners:
-        listener(sql, values)
-    return _driven(connection, sql, values, many=many, ahead=ahead, one=one)
-
-
-def _driven(
-    connection: Connection, sql: str, values: Any, *, many: bool = False, ahead: bool = False, one: bool = False
-) -> Any:
-    raw: Any = (
-        connection.connection.dbapi_connection
-    )  # the driver's own connection; a shorter way than driver_connection
-    try:
-        if connection.dialect.name == "postgresql":
-            if not many:
-                return raw.enqueue(sql, values) if ahead else raw.ask(sql, values)
-            for each in values:
-                raw.enqueue(sql, each)
-            return None
-        if many and len(values) > 1:
-            done = raw.cursor().executemany(sql, values)
-        else:
-            done = raw.execute(sql, values[0] if many else values)
-        if one and done.rowcount != (len(values) if many else 1):
-            raise write_lost()
-        return done
-    except connection.dialect.loaded_dbapi.Error as error:
-        raise as_raised_by_sqlalchemy(connection, error) from error
-
-
-def as_raised_by_sqlalchemy(connection: Connection, error: Any) -> Exception:
-    """The SQLAlchemy error for one of the driver; a connection that broke is invalidated."""
-    dialect = connection.dialect
-    broken = dialect.is_disconnect(error, connection.connection, None)
-    if broken:
-        connection.invalidate(error)
-    raised: Exception = DBAPIError.instance(
-        None,
-        None,
-        error,
-        dialect.loaded_dbapi.Error,
-        hide_parameters=True,
-        connection_invalidated=broken,
-        dialect=dialect,
-    )
-    return raised

@@ -16,10 +16,10 @@ import psycopg
 from sqlalchemy import Connection, Dialect
 
 from keyrack.store.engine.connect import DatabaseUnavailable
+from keyrack.store.engine.execute import as_raised_by_sqlalchemy
 from keyrack.store.engine.fibers import Fiber
 from keyrack.store.engine.pipeline import MoreThanOne, PipelinedConnection
 from keyrack.store.engine.pool import Pool
-from keyrack.store.engine.prepared import as_raised_by_sqlalchemy
 from keyrack.store.sealing import access_tree, seals
 from keyrack.store.sealing.seals import Seals
 

@@ -13,6 +13,7 @@ from keyrack.model import RepositoryRole, User
 from keyrack.store.git.repositories import Repository, record
 from keyrack.store.hosts import host_reports
 from keyrack.store.keys.terms import is_frozen
+from keyrack.store.keys.uses import GIT
 from keyrack.store.people import users as user_rows
 from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import (
@@ -27,8 +28,6 @@ from keyrack.store.tables import (
     users,
 )
 
-# What key_uses calls Git, where other rows have the id of a server.
-GIT = 0
 # Deploy keys may belong to many repositories; whichever row is sound proves that the key is known.
 ROWS_OF_A_DEPLOY_KEY = 20
 

@@ -11,8 +11,9 @@ from sqlalchemy import Connection, Row, Select, or_, select
 
 from keyrack.model import Page, Place, RepositoryRole, User
 from keyrack.store.people import users as user_rows
-from keyrack.store.rows import contains, inserted, move_on, page
+from keyrack.store.rows import inserted, move_on, page
 from keyrack.store.sealing import sealed, seals
+from keyrack.store.search import contains
 from keyrack.store.tables import repositories, repository_members, repository_names, users
 
 

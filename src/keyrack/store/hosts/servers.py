@@ -1,4 +1,4 @@
-"""Questions about servers, their tags, system users and enrolments; must decide nothing."""
+"""Questions about servers and their tags; must decide nothing."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, or_, select
 
-from keyrack.model import Page, Place, Server, SystemUser, Window
+from keyrack.model import Page, Place, Server, Window
 from keyrack.ssh.names import spellings
 from keyrack.store.database import announce
 from keyrack.store.engine.nonblocking import expect
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.hosts import lineage, reported_facts, server_states
 from keyrack.store.per_server import per_server
-from keyrack.store.rows import Records, first, inserted, matches, move_on, paged, pattern
+from keyrack.store.rows import Records, first, inserted, move_on, paged
 from keyrack.store.sealing import held_servers, receipts, sealed, sealed_sets, seals, sums
-from keyrack.store.tables import enrolments, removed_accounts, server_tags, servers, system_users
+from keyrack.store.search import contains
+from keyrack.store.tables import server_tags, servers
 from keyrack.store.tables.hosts import REPORTED_LINEAGE, ROLLED_BACK_AT
 
 MAX_KEPT = 10_000
@@ -187,7 +188,7 @@ def _find(
         statement = statement.where(servers.c.id.in_(select(server_tags.c.server_id).where(server_tags.c.tag == tag)))
     if sought is None:
         return statement
-    return statement.where(or_(matches(servers.c.name, sought), matches(servers.c.address, sought)))
+    return statement.where(or_(contains(servers.c.name, sought), contains(servers.c.address, sought)))
 
 
 def find(
@@ -207,7 +208,7 @@ def find(
     silent_since: enrolled ones that were not heard of since; state: one of server_states.CONDITIONS, "" for any.
     """
     behind, new, unconfirmed, troubled = (state == one for one in server_states.CONDITIONS)
-    of = (workspace_id, pattern(search), tag, silent_since, behind, new, unconfirmed, troubled)
+    of = (workspace_id, search or None, tag, silent_since, behind, new, unconfirmed, troubled)
     page = _find.page(connection, lambda row: _server(connection, row), Window(limit, offset, after), *of)
     tags = _tags(connection, [server.id for server in page.items])
     return page.showing(_with_tags(server, tags) for server in page.items)
@@ -373,174 +374,6 @@ def _ids_with_tag(workspace_id: int, tag: str) -> Select[Any]:
     )
 
 
-def add_enrolment(
-    connection: Connection, server_id: int, secret_hash: bytes, *, at: datetime, expires_at: datetime
-) -> int:
-    """Remember a one-time token with which a host may enrol as this server; answers its id."""
-    return inserted(
-        connection,
-        enrolments,
-        {"server_id": server_id, "secret_hash": secret_hash, "created_at": at, "expires_at": expires_at},
-    )
-
-
-def forget_ended_enrolments(connection: Connection, server_id: int, at: datetime) -> None:
-    """Delete a server's one-time tokens that have expired."""
-    sealed.remove(connection, enrolments, enrolments.c.server_id == server_id, enrolments.c.expires_at <= at)
-
-
-def has_enrolment(connection: Connection, secret_hash: bytes, at: datetime) -> bool:
-    """Whether a one-time token enrols a server: known, not used, not expired."""
-    return _enrolment.row(connection, secret_hash, at) is not None
-
-
-@prepared
-def _enrolment(secret_hash: bytes, at: datetime) -> Select[Any]:
-    return select(enrolments.c.server_id).where(
-        enrolments.c.secret_hash == secret_hash, enrolments.c.used_at.is_(None), enrolments.c.expires_at > at
-    )
-
-
-def use_enrolment(connection: Connection, secret_hash: bytes, at: datetime) -> int | None:
-    """Use a one-time token up: the server it enrols, or None when it is unknown, used, expired, or not as Keyrack
-    wrote it.
-    """
-    which = (
-        enrolments.c.secret_hash == secret_hash,
-        enrolments.c.used_at.is_(None),
-        enrolments.c.expires_at > at,
-    )
-    server_id = _enrolment.value(connection, secret_hash, at)
-    if server_id is None or not complete(connection, server_id):
-        return None
-    used = sealed.change(connection, enrolments, *which, values={"used_at": at})
-    return next((row["server_id"] for row in used if sealed.sound(connection, enrolments, row)), None)
-
-
-def add_system_user(
-    connection: Connection,
-    server_id: int,
-    username: str,
-    *,
-    deletable: bool,
-    managed: bool,
-    at: datetime,
-    revision: int | None = None,
-    encrypted_password: bytes | None = None,
-) -> int:
-    """Insert a system user; revision: with which its host is asked for the account. Answers its id."""
-    values = {
-        "server_id": server_id,
-        "username": username,
-        "deletable": deletable,
-        "managed": managed,
-        "created_at": at,
-        "revision": revision,
-        "encrypted_password": encrypted_password,
-    }
-    return int(sealed_sets.insert_many(connection, system_users, [values])[0].id)
-
-
-def get_system_user(connection: Connection, server_id: int, system_user_id: int) -> SystemUser | None:
-    """A system user of this server, or None."""
-    row = _system_user_by_id.row(connection, server_id, system_user_id)
-    return None if row is None else _system_user(row)
-
-
-@prepared
-def _system_user_by_id(server_id: int, system_user_id: int) -> Select[Any]:
-    return select(system_users).where(system_users.c.id == system_user_id, system_users.c.server_id == server_id)
-
-
-def system_user_by_name(connection: Connection, server_id: int, username: str) -> SystemUser | None:
-    """The system user of this server with this name, or None."""
-    row = _system_user_by_name.row(connection, server_id, username)
-    return None if row is None else _system_user(row)
-
-
-@prepared
-def _system_user_by_name(server_id: int, username: str) -> Select[Any]:
-    return select(system_users).where(system_users.c.server_id == server_id, system_users.c.username == username)
-
-
-def have_account(connection: Connection, server_ids: Iterable[int], username: str) -> bool:
-    """Whether any of these servers has an account of this name."""
-    return _account_on.row(connection, tuple(server_ids), username) is not None
-
-
-@prepared
-def _account_on(server_ids: Iterable[int], username: str) -> Select[Any]:
-    named = (among(system_users.c.server_id, server_ids), system_users.c.username == username)
-    return select(system_users.c.id).where(*named).limit(1)
-
-
-def find_system_users(
-    connection: Connection, server_id: int, *, search: str = "", offset: int, limit: int, after: Place | None = None
-) -> Page[SystemUser]:
-    """A page of a server's system users, oldest first; search: part of the name; after: the place before the page."""
-    return _system_users.page(connection, _system_user, Window(limit, offset, after), server_id, pattern(search))
-
-
-@paged
-def _system_users(server_id: int, sought: str | None) -> Select[Any]:
-    statement = select(system_users).where(system_users.c.server_id == server_id).order_by(system_users.c.id)
-    return statement if sought is None else statement.where(matches(system_users.c.username, sought))
-
-
-def change_system_user(connection: Connection, system_user_id: int, values: Mapping[str, Any]) -> None:
-    """Set columns of a system user."""
-    sealed.change(connection, system_users, sealed.row_of(system_user_id), values=values)
-
-
-def remove_system_user(connection: Connection, system_user_id: int) -> None:
-    """Delete a system user and its credentials."""
-    sealed.remove(connection, system_users, sealed.row_of(system_user_id))
-
-
-def accounts_asked(connection: Connection, server_id: int) -> tuple[tuple[SystemUser, bytes | None], ...]:
-    """The system users of a server for which something is asked of the host, each with its sealed password."""
-    rows = _accounts_asked.rows(connection, server_id)
-    return tuple(
-        (_system_user(row), row.encrypted_password) for row in rows if sealed.sound(connection, system_users, row)
-    )
-
-
-@per_server
-def _accounts_asked(server_ids: Iterable[int]) -> Select[Any]:
-    asked = or_(
-        system_users.c.managed,
-        system_users.c.encrypted_password.is_not(None),
-        system_users.c.deployment_key_asked_at.is_not(None),
-    )
-    statement = select(system_users).where(among(system_users.c.server_id, server_ids), asked)
-    return statement.order_by(system_users.c.username)
-
-
-def accounts_removed(connection: Connection, server_id: int) -> tuple[str, ...]:
-    """The names of the accounts that a host must not have any more."""
-    rows = _accounts_removed.rows(connection, server_id)
-    return tuple(row.username for row in rows if sealed.sound(connection, removed_accounts, row))
-
-
-@per_server
-def _accounts_removed(server_ids: Iterable[int]) -> Select[Any]:
-    statement = select(removed_accounts).where(among(removed_accounts.c.server_id, server_ids))
-    return statement.order_by(removed_accounts.c.username)
-
-
-def ask_removal(connection: Connection, server_id: int, username: str, at: datetime) -> None:
-    """Note that an account must not exist on a host any more."""
-    keep_account(connection, server_id, username)
-    values = {"server_id": server_id, "username": username, "removed_at": at}
-    sealed.insert_row(connection, removed_accounts, values)
-
-
-def keep_account(connection: Connection, server_id: int, username: str) -> None:
-    """Forget that an account was to be removed: it is wanted again."""
-    named = (removed_accounts.c.server_id == server_id, removed_accounts.c.username == username)
-    sealed.remove(connection, removed_accounts, *named)
-
-
 def _tags(connection: Connection, ids: list[int]) -> dict[int, list[str]]:
     tags: dict[int, list[str]] = {}
     for server_id, tag, sound in _tags_held.all(connection, _tags_of, ids) if ids else ():
@@ -589,9 +422,3 @@ _tags_held = Records(
     most=MAX_KEPT,
     table=server_tags,
 )
-
-
-def _system_user(row: Row) -> SystemUser:
-    values = seals.unsealed(row)
-    del values["encrypted_password"]
-    return SystemUser(**values)

@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, update
 
 from keyrack.model import Page, Place, Session
-from keyrack.store.engine.prepared import among, prepared, write_lost
+from keyrack.store.engine.execute import write_lost
+from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.rows import page
 from keyrack.store.tables import credentials, servers, sessions, system_users, user_keys
 

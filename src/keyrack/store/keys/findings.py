@@ -10,6 +10,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Select, func, or_, select
 
 from keyrack.store.engine.prepared import Row, among, prepared
+from keyrack.store.keys.uses import GIT
 from keyrack.store.tables import credentials, key_uses, servers, system_users, user_keys, users
 
 
@@ -108,17 +109,22 @@ def _user_keys(workspace_id: int, after: int, limit: int) -> Select[Any]:
 
 
 @prepared
-def _newest_uses(fingerprints: Sequence[str]) -> Select[Any]:
+def _newest_uses(workspace_id: int, fingerprints: Sequence[str]) -> Select[Any]:
     newest = func.max(key_uses.c.last_used_at).label("last_used_at")
-    statement = select(key_uses.c.fingerprint, newest).where(among(key_uses.c.fingerprint, fingerprints))
-    return statement.group_by(key_uses.c.fingerprint)
+    statement = select(key_uses.c.fingerprint, newest).outerjoin(servers, servers.c.id == key_uses.c.server_id)
+    here = or_(servers.c.workspace_id == workspace_id, key_uses.c.server_id == GIT)
+    return statement.where(among(key_uses.c.fingerprint, fingerprints), here).group_by(key_uses.c.fingerprint)
 
 
 def user_keys_after(connection: Connection, workspace_id: int, after: int, limit: int) -> list[KeyAtPlace]:
     """The keys of a workspace's users with a larger id, at most `limit`."""
     rows = _user_keys.rows(connection, workspace_id, after, limit)
     prints = sorted({row.fingerprint for row in rows})
-    uses = {row.fingerprint: row.last_used_at for row in _newest_uses.rows(connection, prints)} if prints else {}
+    uses = (
+        {row.fingerprint: row.last_used_at for row in _newest_uses.rows(connection, workspace_id, prints)}
+        if prints
+        else {}
+    )
     return [
         KeyAtPlace(
             kind="user key",

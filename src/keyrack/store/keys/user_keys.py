@@ -9,8 +9,9 @@ from sqlalchemy import Connection, Select, func, select
 
 from keyrack.model import Page, Place, UserKey, Window
 from keyrack.store.engine.prepared import prepared
-from keyrack.store.rows import Records, matches, paged_in_tree, pattern
+from keyrack.store.rows import Records, paged_in_tree
 from keyrack.store.sealing import sealed, sealed_sets, seals
+from keyrack.store.search import contains
 from keyrack.store.tables import (
     user_keys,
 )
@@ -42,7 +43,7 @@ def get_user_key(connection: Connection, user_id: int, key_id: int) -> UserKey |
 @paged_in_tree
 def _user_keys_of(user_id: int, sought: str | None) -> Select[Any]:
     statement = select(user_keys).where(user_keys.c.user_id == user_id).order_by(user_keys.c.id.desc())
-    return statement if sought is None else statement.where(matches(user_keys.c.title, sought))
+    return statement if sought is None else statement.where(contains(user_keys.c.title, sought))
 
 
 def find_user_keys(
@@ -59,7 +60,7 @@ def find_user_keys(
     return kept(
         connection,
         ("user keys", user_id, search, window),
-        lambda: _user_keys_of.page(connection, _user_keys, window, user_id, pattern(search)),
+        lambda: _user_keys_of.page(connection, _user_keys, window, user_id, search or None),
     )
 
 

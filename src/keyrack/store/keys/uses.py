@@ -12,6 +12,9 @@ from sqlalchemy import Connection, Select, select
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.tables import key_uses, servers
 
+GIT = 0
+"""What key_uses has for a use with Git, in place of the id of a server."""
+
 
 @dataclass(frozen=True, slots=True)
 class Use:
@@ -40,7 +43,7 @@ def of_keys(
     """The last uses of keys, by fingerprint, newest first: on one server, else on all of a workspace and with Git."""
     uses_of: dict[str, list[Use]] = {}
     for row in _of_keys.rows(connection, sorted(set(fingerprints)), server_id):
-        if row.server_id == 0:
+        if row.server_id == GIT:
             uses_of.setdefault(row.fingerprint, []).append(Use(None, None, row.last_used_at, row.address))
         elif row.workspace_id == workspace_id:
             uses_of.setdefault(row.fingerprint, []).append(Use(row.server_id, row.name, row.last_used_at, row.address))

@@ -12,8 +12,9 @@ from sqlalchemy import Connection, Select, select
 from keyrack.model import Page, Window
 from keyrack.ssh.names import spellings
 from keyrack.store.engine.prepared import Row, among, prepared
-from keyrack.store.rows import first, inserted, matches, paged_in_tree, pattern
+from keyrack.store.rows import first, inserted, paged_in_tree
 from keyrack.store.sealing import sealed
+from keyrack.store.search import contains
 from keyrack.store.tables import group_members, groups, users
 
 
@@ -29,12 +30,12 @@ class GroupRow:
 @paged_in_tree
 def _groups(workspace_id: int, sought: str | None) -> Select[Any]:
     statement = select(groups).where(groups.c.workspace_id == workspace_id).order_by(groups.c.name)
-    return statement if sought is None else statement.where(matches(groups.c.name, sought))
+    return statement if sought is None else statement.where(contains(groups.c.name, sought))
 
 
 def page(connection: Connection, workspace_id: int, window: Window, *, search: str) -> Page[GroupRow]:
     """A page of a workspace's groups, by name; search: part of it."""
-    return _groups.page(connection, _record, window, workspace_id, pattern(search))
+    return _groups.page(connection, _record, window, workspace_id, search or None)
 
 
 @prepared

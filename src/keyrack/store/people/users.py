@@ -12,8 +12,9 @@ from sqlalchemy import Connection, Select, and_, select
 from keyrack.model import PERSON, SERVICE, Page, Role, User, Window
 from keyrack.ssh.names import spellings
 from keyrack.store.engine.prepared import Row, among, prepared
-from keyrack.store.rows import ONE_ROW, first, inserted, matches, paged_in_tree, pattern
+from keyrack.store.rows import ONE_ROW, first, inserted, paged_in_tree
 from keyrack.store.sealing import sealed, seals
+from keyrack.store.search import contains
 from keyrack.store.tables import users, workspaces
 from keyrack.store.tables.columns import EPOCH
 
@@ -89,12 +90,12 @@ def _users(workspace_id: int) -> Select[Any]:
 @paged_in_tree
 def _named_users(workspace_id: int, sought: str | None) -> Select[Any]:
     statement = select(users).where(users.c.workspace_id == workspace_id).order_by(users.c.id)
-    return statement if sought is None else statement.where(matches(users.c.name, sought))
+    return statement if sought is None else statement.where(contains(users.c.name, sought))
 
 
 def page_of_users(connection: Connection, workspace_id: int, window: Window, *, search: str) -> Page[Row]:
     """A page of the rows of a workspace's users, oldest first; search: part of the name."""
-    return _named_users.page(connection, lambda row: row, window, workspace_id, pattern(search))
+    return _named_users.page(connection, lambda row: row, window, workspace_id, search or None)
 
 
 def other_owners(connection: Connection, user: User) -> tuple[int, ...]:

@@ -3,8 +3,9 @@ must not ask the database (store/sealing/access_tree.py does, and says what the 
 
 A node's id is made of the number of its table's tree (the bits above 48), its level (8 bits; 1 is the lowest) and its
 number in that level (40 bits). The content of a lowest node is 64 slots, one for each place: the count of changes at
-which it was written, then its masked sum. That of a node above is 64 links, one for each node below. The root, id 0,
-is the count of changes, then a link for each tree, then a seal. What is empty at the end may be left out.
+which it was written, then its masked sum. A node above holds 64 links, one for each node below; the top node of a tree
+holds more where ids reach 2^30, as there is one top node whatever the ids. The root, id 0, is the count of changes,
+then a link for each tree, then a seal. What is empty at the end may be left out.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from keyrack.store.sealing.seals import Seals
 Place = tuple[int, int]
 """The number of a table's tree, and the index in it."""
 SumChange = tuple[int | None, int]
-"""How the sum of a place changes: the sum it has from then on, None for that which it had, and what to add."""
+"""How the sum of a place changes: the sum to start from, None for the one that it has, and what to add to it."""
 
 ROOT = 0
 MODULUS = 2**256
-"""Sums are reckoned by it."""
+"""Sums are taken modulo this."""
 LINK_BYTES = 16
 NO_LINK = bytes(LINK_BYTES)
 """The link of a node that holds nothing."""
@@ -32,7 +33,7 @@ _SLOT_BYTES, _COUNTER_BYTES, _SEAL_BYTES = 40, 8, 32
 def path_to(place: Place) -> list[int]:
     """The ids of the nodes from the top of a tree down to the one that has a place's slot."""
     tree, index = place
-    return [_node_id(tree, level, index >> (_BITS * level)) for level in range(_LEVELS, 0, -1)]
+    return [_node_at(tree, level, index) for level in range(_LEVELS, 0, -1)]
 
 
 def lowest_nodes(tree: int) -> tuple[int, int]:
@@ -60,6 +61,11 @@ def _node_id(tree: int, level: int, number: int) -> int:
     return tree << 48 | level << 40 | number
 
 
+def _node_at(tree: int, level: int, index: int) -> int:
+    """The node of a level on the path to an index; there is one top node, as the root has one link for each tree."""
+    return _node_id(tree, level, 0 if level == _LEVELS else index >> (_BITS * level))
+
+
 def _level_of(node: int) -> int:
     return node >> 40 & 255
 
@@ -82,13 +88,12 @@ def link_from_root(root: bytes, tree: int) -> bytes:
 
 def link_towards(content: bytes | bytearray, node: int, place: Place) -> bytes:
     """What a node on the path to a place holds for it: the link of the next node or, in a lowest node, its slot."""
-    level = _level_of(node)
-    return _part(content, place[1] >> (_BITS * (level - 1)) & 63, _SLOT_BYTES if level == 1 else LINK_BYTES)
+    return _part(content, _position(node, place), _SLOT_BYTES if is_lowest(node) else LINK_BYTES)
 
 
 def links_below(node: int, content: bytes, trees: Iterable[int]) -> dict[int, bytes]:
-    """The ids of the nodes just below the root or a node that is no lowest one, each with its link there; trees: the
-    numbers of all.
+    """The ids of the nodes just below this one, each with its link. node: the root or one above others; trees: the
+    numbers of all trees.
     """
     if node == ROOT:
         return {_node_id(tree, _LEVELS, 0): link_from_root(content, tree) for tree in trees}
@@ -139,8 +144,10 @@ def _sealed_root(seals: Seals, content: bytes) -> bytes:
 
 
 def _position(node: int, place: Place) -> int:
-    """Which of the 64 parts of a node leads to a place."""
-    return place[1] >> (_BITS * (_level_of(node) - 1)) & 63
+    """Which part of a node leads to a place: one of 64, or of more in the top node."""
+    level = _level_of(node)
+    part = place[1] >> (_BITS * (level - 1))
+    return part if level == _LEVELS else part & 63
 
 
 def _parts_in(content: bytes, width: int = _SLOT_BYTES) -> int:
@@ -177,7 +184,7 @@ class TreeEdit:
     def set(self, place: Place, change: SumChange) -> None:
         """Change the sum of a place.
 
-        Where a node on the path does not fit its link nothing is set: it goes on not to fit.
+        Where a node on the path does not fit its link nothing is set, so that the mismatch stays and is found.
         """
         path = path_to(place)
         link = _part(self._root, place[0] - 1, LINK_BYTES, _COUNTER_BYTES)
@@ -202,10 +209,10 @@ class TreeEdit:
         if node not in self._contents:
             content = self._read.get(node, b"") if any(link) else b""
             kept = self._seals.seen.nodes.get(node)
-            # What is kept was computed once; what was read is compared with it, to the byte.
+            # The link of a node in memory is known: comparing bytes is faster than hashing what was read.
             fits = not any(link) or kept == (link, content) or link_of(self._seals, node, content) == link
             if not fits and kept is not None and kept[0] == link:
-                content, fits = kept[1], True  # others changed it, and it is known how it was
+                content, fits = kept[1], True  # others changed it in the database; memory has the right content
             self._contents[node] = bytearray(content) if fits else None
         return self._contents[node]
 
@@ -221,7 +228,7 @@ class TreeEdit:
                 if level == _LEVELS:
                     _put(self._root, place[0] - 1, link, _COUNTER_BYTES)
                     continue
-                parent = _node_id(place[0], level + 1, place[1] >> (_BITS * (level + 1)))
+                parent = _node_at(place[0], level + 1, place[1])
                 upper = self._contents[parent]
                 assert upper is not None
                 _put(upper, _position(parent, place), link)
@@ -232,7 +239,7 @@ class TreeEdit:
         return written
 
     def _linked(self, node: int) -> bytes:
-        """The new link of a node, which is noted with its content."""
+        """The new link of a node; also put into `linked`, with the content."""
         content = self._contents[node]
         assert content is not None
         plain = bytes(content) if any(content) else b""

@@ -1,4 +1,4 @@
-"""GitLab's API: who one is, other users and their SSH keys; reads, calls the core, shows; must hold no rule."""
+"""GitLab's API: the caller, other users and their SSH keys; reads, calls the core, shows; must hold no rule."""
 
 from __future__ import annotations
 
@@ -67,8 +67,14 @@ def show_key(call: Call) -> Response:
 def add_key(call: Call) -> Response:
     """Register a public key for another user, as an administrator"""
     new = parameters.new_key(call)
-    user_id = call.ids["user"]
-    key = user_keys.add(call.instance, call.actor, title=new.title, public_key=new.key, user_id=user_id)
+    key = user_keys.add(
+        call.instance,
+        call.actor,
+        title=new.title,
+        public_key=new.key,
+        user_id=call.ids["user"],
+        expires_at=new.expires_at,
+    )
     # Shown without asking for another right: the key is registered, and a refusal here would say that it is not.
     return JSONResponse(shapes.key(call.instance, key, user_keys.owner_name(call.instance, key)), 201)
 
