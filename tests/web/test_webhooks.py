@@ -42,6 +42,7 @@ class Receiver:
 
     def __init__(self) -> None:
         self.got: list[tuple[dict[str, str], bytes]] = []
+        self.paths: list[str] = []
         self.statuses: list[int] = []
         self.url = ""
 
@@ -58,6 +59,7 @@ def receiving() -> Iterator[Receiver]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            receiver.paths.append(self.path)
             receiver.got.append((dict(self.headers.items()), body))
             status = receiver.statuses.pop(0) if receiver.statuses else 200
             self.send_response(status)
@@ -112,7 +114,7 @@ def team(team_folder: Path, tmp_path: Path) -> Iterator[Service]:
             yield service
 
 
-def test_a_webhook_stands_by_its_address_however_often_that_is_said(team: Service) -> None:
+def test_putting_a_webhook_by_its_address_twice_changes_nothing(team: Service) -> None:
     wanted = {"url": "https://alerts.example.org/keyrack", "level": "alarm", "actions": ["grants:*"]}
     made = call(team, "PUT", PATH, wanted)
     assert made["secret"].startswith("krwh_")
@@ -137,13 +139,15 @@ def test_a_webhook_stands_by_its_address_however_often_that_is_said(team: Servic
 
 
 def test_an_alarm_arrives_signed_within_seconds_and_is_shown(team: Service, receiver: Receiver) -> None:
-    made = call(team, "POST", PATH, {"url": receiver.url}, status=201)
+    url = f"{receiver.url.removesuffix('/')}?token=here"  # without a path, which is / then
+    made = call(team, "POST", PATH, {"url": url}, status=201)
     (listed,) = call(team, "GET", PATH)["items"]
     assert made == {**listed, "secret": made["secret"]}
     call(team, "PUT", "/groups/ops", {"members": ["alice"]})  # of level info: not sent
     alarms.raise_once(team.instance, 1, "seal-broken", "A row was changed.")
     eventually(receiver.events)
     headers, body = receiver.got[-1]
+    assert receiver.paths[-1] == "/?token=here"
     (event,) = [one for one in receiver.events() if one["level"] == "alarm"]
     assert (event["summary"], event["server_id"]) == ("Alarm: A row was changed.", 1)
     stamp = headers["X-Keyrack-Timestamp"].encode()
@@ -207,7 +211,7 @@ def test_a_refused_delivery_is_tried_again_and_no_redirect_is_followed(team: Ser
     assert call(team, "GET", PATH)["items"] == []
 
 
-def test_a_name_that_is_not_found_is_said_in_words(team: Service) -> None:
+def test_a_name_that_is_not_found_is_named(team: Service) -> None:
     nowhere = call(team, "POST", PATH, {"url": "https://no-such-name.invalid/", "level": "alarm"}, status=201)
     call(team, "POST", f"{PATH}/{nowhere['id']}/test", status=202)
     tried = eventually(lambda: [one for one in deliveries(team, nowhere["id"]) if one["attempts"]])[0]
