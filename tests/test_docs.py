@@ -163,7 +163,7 @@ def test_every_dependency_has_its_reason() -> None:
         assert name in reasons, f"docs/dependencies.md gives no reason for {name}"
 
 
-def test_nothing_speaks_of_where_it_was_made() -> None:
+def test_no_file_names_the_machine_that_it_was_made_on() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode != 0:
         pytest.skip("not a git checkout")

@@ -244,7 +244,7 @@ print(*sys.modules)
 NOT_AT_REST = {"webauthn", "OpenSSL", "cbor2", "leather", "segno", "unittest", "alembic", "psycopg"}
 
 
-def test_the_service_at_rest_holds_nothing_for_what_nobody_asked_yet() -> None:
+def test_an_idle_service_has_not_loaded_rarely_used_modules() -> None:
     script = "import sys, keyrack.cli.machine.serve; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
     assert "keyrack.web.server" in loaded

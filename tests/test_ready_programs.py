@@ -77,7 +77,7 @@ def test_a_quickly_started_program_prints_as_one_that_python_starts(words: tuple
     assert ends[0] == ends[1]
 
 
-def test_the_process_is_one_of_its_own(tmp_path: Path) -> None:
+def test_a_quickly_started_program_is_a_process_of_its_own(tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "keyrack.cli.main", "serve", "--data=data", f"--listen=127.0.0.1:{port}"]
     environment = {**os.environ, "TZ": "Asia/Kolkata"}

@@ -26,7 +26,7 @@ def test_the_readme_and_ci_name_the_scripts() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_asks_for_nothing_but_sh(name: str, tmp_path: Path) -> None:
+def test_the_commands_of_the_readme_need_nothing_but_sh(name: str, tmp_path: Path) -> None:
     """Where a program is missing it is said which, instead of `command not found` of a tool nobody named.
 
     The folder on PATH holds what Debian calls essential, and neither make, git nor python3: what is installed

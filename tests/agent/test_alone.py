@@ -125,7 +125,7 @@ def test_a_second_agent_for_the_same_sshd_settings_is_refused(folder: Path) -> N
     wait_until(lambda: not alone.keeper(config), "no keeper")
 
 
-def test_an_agent_leaves_no_lock_behind_and_takes_what_a_killed_one_left(
+def test_an_agent_leaves_no_lock_behind_and_takes_over_that_of_a_killed_one(
     host: EnrolledHost, service: SmallService
 ) -> None:
     service.publish(7, service.signer.signed(document(7, {})))

@@ -44,7 +44,7 @@ def test_commands_before_enrolment_say_what_to_do(command: str, folder: Path) ->
     assert "Traceback" not in ended.stderr
 
 
-def test_enrolment_keeps_the_secret_to_itself(host: EnrolledHost) -> None:
+def test_enrolment_does_not_print_the_secret(host: EnrolledHost) -> None:
     kept = host.state / "enrolment.json"
     assert kept.stat().st_mode & 0o777 == 0o600
     assert "secret-of-the-host" in kept.read_text()
@@ -115,7 +115,7 @@ def test_status_says_how_it_fares(host: EnrolledHost, service: SmallService) -> 
     assert "not running" in after.stdout
 
 
-def test_the_loop_follows_and_survives_the_service(host: EnrolledHost, service: SmallService) -> None:
+def test_the_agent_follows_the_service_and_survives_its_absence(host: EnrolledHost, service: SmallService) -> None:
     key = public_key()
     service.publish(1, service.signer.signed(document(1, {"deploy": [AuthorizedKey(key)]})))
     running = subprocess.Popen(host.command("run"), stderr=subprocess.DEVNULL)

@@ -98,7 +98,9 @@ def keys_of(watched: Watched) -> bytes:
     return (watched.host.keys / USERNAME).read_bytes()
 
 
-def test_an_end_is_the_services_on_a_host_that_is_behind(tmp_path: Path, folder: Path, service: SmallService) -> None:
+def test_a_key_ends_by_the_services_clock_on_a_host_whose_clock_is_behind(
+    tmp_path: Path, folder: Path, service: SmallService
+) -> None:
     """Also once the agent is dead: the end stands in the line by this host's clock."""
     service.clock_ahead = 7200.0
     short, long = Key.make(tmp_path / "short"), Key.make(tmp_path / "long")
@@ -198,7 +200,9 @@ def test_keys_dropped_by_a_wrong_clock_at_a_start_without_the_service_are_report
     wait_until(lambda: words not in watched.host.agent("status").stdout, "no such words any more", seconds=60)
 
 
-def test_a_question_that_a_sleep_cut_off_is_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_question_interrupted_by_a_sleep_of_the_machine_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = Clock(tmp_path, monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         asking = subprocess.Popen([sys.executable, "-c", ASKS, str(silent.getsockname()[1])], stderr=subprocess.PIPE)

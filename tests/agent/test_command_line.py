@@ -48,7 +48,7 @@ def test_a_word_of_the_title_that_may_be_a_file_or_an_option_is_known_as_such() 
     assert command_line.read(given, bounded=False).perhaps_files == ("-4", "-h", "/etc/ssh/key")
 
 
-def test_the_running_sshd_is_asked_with_what_it_was_given(tmp_path: Path) -> None:
+def test_sshd_is_asked_with_the_arguments_of_the_running_one(tmp_path: Path) -> None:
     port = free_port()
     with strict_folder() as folder:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key")], check=True)

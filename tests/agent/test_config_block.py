@@ -31,7 +31,7 @@ def test_put_and_taken_away_to_the_byte(text: bytes) -> None:
     assert config_block.without(other) == text
 
 
-def test_edits_around_it_stay() -> None:
+def test_edits_around_keyracks_settings_stay() -> None:
     put = config_block.put(WITH_RULES, SETTINGS, NEW)
     edited = b"# first\n" + put.replace(b"Port 22", b"Port 2222") + b"    X11Forwarding no\n"
     wanted = b"# first\n" + WITH_RULES.replace(b"Port 22", b"Port 2222") + b"    X11Forwarding no\n"

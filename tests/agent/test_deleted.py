@@ -40,7 +40,7 @@ def test_a_deleted_host_removes_all_keys_and_stops_asking(host: EnrolledHost, se
 
 
 @pytest.mark.parametrize("refusal", [401, 403, 410, 404, 500])
-def test_no_answer_alone_takes_a_key_away(host: EnrolledHost, service: SmallService, refusal: int) -> None:
+def test_a_missing_answer_removes_no_key(host: EnrolledHost, service: SmallService, refusal: int) -> None:
     key = public_key()
     publish(service, 1, {"deploy": [AuthorizedKey(key)]})
     follower = host.follower()

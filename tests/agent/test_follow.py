@@ -223,7 +223,7 @@ def test_a_restarted_agent_makes_the_files_again_without_the_service(host: Enrol
 
 
 @pytest.mark.parametrize("status", [401, 403, 410, 500, 503])
-def test_no_answer_and_a_no_change_nothing(host: EnrolledHost, service: SmallService, status: int) -> None:
+def test_a_missing_answer_or_a_refusal_changes_nothing(host: EnrolledHost, service: SmallService, status: int) -> None:
     publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
     follower = host.follower()
     follower.step(0)
@@ -434,7 +434,7 @@ def test_a_damaged_field_of_the_status_is_as_not_noted(
     assert host.files()["deploy"] == authorized_keys.render([])
 
 
-def test_a_document_that_is_no_text_is_refused(host: EnrolledHost, service: SmallService) -> None:
+def test_a_document_that_is_not_utf_8_is_refused(host: EnrolledHost, service: SmallService) -> None:
     publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
     follower = host.follower()
     follower.step(0)

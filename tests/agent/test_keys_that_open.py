@@ -122,7 +122,9 @@ def host() -> Iterator[Host]:
         ("AuthorizedKeysFile .ssh/old\n", "AuthorizedKeysFile .ssh/old\nPubkeyAcceptedAlgorithms rsa-sha2-512\n"),
     ],
 )
-def test_a_key_counts_until_sshd_has_read_that_it_does_not(host: Host, settings: str, changed: str) -> None:
+def test_a_key_is_in_force_until_sshd_has_read_the_settings_that_exclude_it(
+    host: Host, settings: str, changed: str
+) -> None:
     put(host.home / ".ssh" / "old", f"{host.key.public}\n")
     host.write(settings)
     host.start()
@@ -195,7 +197,7 @@ def test_settings_written_otherwise_but_meaning_the_same_are_unchanged(host: Hos
 @needs_root
 @pytest.mark.parametrize("rule", ["", f"AuthorizedKeysFile none\nMatch User {NAME}\n"])
 @pytest.mark.parametrize("file", ["authorized_keys", "git"])
-def test_a_file_in_a_home_is_that_accounts_though_its_path_names_nobody(host: Host, rule: str, file: str) -> None:
+def test_a_key_file_in_a_home_belongs_to_the_account_of_that_home(host: Host, rule: str, file: str) -> None:
     """As sshd of a Git server has it: Match User git, AuthorizedKeysFile /var/lib/git/.ssh/authorized_keys."""
     path = host.home / ".ssh" / file
     put(path, f"{host.key.public}\n")

@@ -129,7 +129,7 @@ def test_folders_that_were_moved_away_are_made_again(host: EnrolledHost, service
     assert os.listdir(host.keys) == ["deploy"]
 
 
-def test_tmp_is_no_place_for_keys(tmp_path: Path) -> None:
+def test_keys_are_not_kept_in_tmp(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o1777)

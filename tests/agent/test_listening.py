@@ -165,7 +165,7 @@ def test_an_sshd_with_a_root_folder_of_its_own_is_reported_as_not_scanned(
         assert any("root folder of its own" in cut.why for cut in scanner.cut)
 
 
-def test_keys_count_until_another_sshd_has_read_that_they_do_not(
+def test_keys_are_in_force_until_another_sshd_has_read_the_settings_that_exclude_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = Key.make(tmp_path / "key")

@@ -136,7 +136,9 @@ def test_documents_arrive_and_others_keys_are_found_under_attack(
     assert not [one for one in found(service) if one["username"] == MALLORY and one["fingerprint"]]
 
 
-def test_taking_away_waits_for_nobody(watched: Watched, homes: dict[str, Path], service: SmallService) -> None:
+def test_an_account_cannot_stop_the_removal_of_a_key(
+    watched: Watched, homes: dict[str, Path], service: SmallService
+) -> None:
     """Whoever stops the process that takes the key out of its file stops neither documents nor, in the end, that."""
     key = public_key()
     deliver(watched)
@@ -246,9 +248,7 @@ def test_an_account_cannot_signal_the_process_that_scans_its_home(homes: dict[st
 
 
 @pytest.mark.parametrize("create", ["new", "a/b/new"])
-def test_nothing_is_made_or_changed_where_a_user_may_lead_elsewhere(
-    homes: dict[str, Path], tmp_path: Path, create: str
-) -> None:
+def test_root_follows_no_link_that_a_user_may_set(homes: dict[str, Path], tmp_path: Path, create: str) -> None:
     canary = tmp_path / "canary"
     canary.write_text("root's", "ascii")
     canary.chmod(0o600)

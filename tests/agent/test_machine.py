@@ -8,7 +8,7 @@ from pathlib import Path
 from keyrack.agent.system import machine
 
 
-def test_this_machine() -> None:
+def test_the_facts_of_this_machine_are_read() -> None:
     told = machine.facts()
     assert told["kernel"] == os.uname().release
     assert told["cores"] == os.cpu_count()

@@ -64,7 +64,7 @@ def kinds(found: list[ReportedKey]) -> set[tuple[str, str, str]]:
     return {(one.username, one.kind, one.comment or one.problem) for name in (NEAR, FAR) for one in of(found, name)}
 
 
-def test_a_home_that_does_not_answer_hides_nobody_else(near: Path, tmp_path: Path) -> None:
+def test_a_home_that_does_not_answer_hides_no_other_account(near: Path, tmp_path: Path) -> None:
     """The agent that begins meanwhile knows all accounts, and says which one it could not look at."""
     with far(tmp_path) as home:
         assert kinds(scanner(tmp_path).scan()) == {(NEAR, KEY, "near"), (FAR, KEY, "far")}
@@ -170,7 +170,7 @@ def test_a_key_is_taken_out_as_its_account_where_root_is_not_trusted(near: Path,
         assert os.geteuid() not in as_account.left()
 
 
-def test_the_agent_goes_on_beside_a_home_that_does_not_answer(
+def test_the_agent_goes_on_while_a_home_does_not_answer(
     near: Path, tmp_path: Path, host: EnrolledHost, service: SmallService
 ) -> None:
     """With settings that have it look there: a file of keys in the home beside Keyrack's, and a folder to shut in."""

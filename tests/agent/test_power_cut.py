@@ -180,7 +180,7 @@ def test_a_key_that_was_taken_out_of_a_file_does_not_come_back(disk: Disk) -> No
     assert file.read_text("ascii") == f"{stays}\n"
 
 
-def test_notes_that_a_power_cut_left_empty_keep_nobody_out(host: EnrolledHost, service: SmallService) -> None:
+def test_notes_left_empty_by_a_power_cut_lock_nobody_out(host: EnrolledHost, service: SmallService) -> None:
     """Those that are written without waiting for the disk."""
     key = public_key()
     service.publish(3, service.signer.signed(document(3, {"deploy": [AuthorizedKey(key)]})))

@@ -12,7 +12,7 @@ from keyrack.protocol.report import Cut, Report, ReportedKey, ReportError, read_
 ONE = ReportedKey("shop", "/home/shop/.ssh/authorized_keys", "key", 3, "ssh-ed25519", comment="robot")
 
 
-def test_the_wire_has_the_fields_that_are_said_and_no_others() -> None:
+def test_a_report_is_sent_with_the_fields_that_were_set_and_no_others() -> None:
     cut = Cut("", "/x", "y")
     report = Report(revision=7, lineage="", state="applied", problems=[], keys_found=[ONE], keys_cut=[cut])
     assert json.dumps(report.to_json()) == (

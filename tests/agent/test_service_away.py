@@ -101,7 +101,7 @@ def test_a_clock_that_is_behind_is_named(folder: Path, authority: Authority) -> 
     assert abs(seconds - 7200) <= 60
 
 
-def test_a_certificate_that_begins_later_is_no_fault_of_a_right_clock(folder: Path, authority: Authority) -> None:
+def test_a_certificate_not_yet_valid_is_not_blamed_on_a_right_clock(folder: Path, authority: Authority) -> None:
     with small_service(authority.context(datetime.now(UTC) + timedelta(hours=1))) as service:
         ended = enrol(folder, service, f"--ca-file={authority.file}")
     assert "certificate is not yet valid" in ended.stderr
@@ -125,7 +125,7 @@ def test_a_malformed_file_of_authorities_is_named(
     assert words in refused.stderr
 
 
-def test_a_service_without_tls_is_said_to_be_that(folder: Path, service: SmallService) -> None:
+def test_a_service_without_tls_is_named_as_such(folder: Path, service: SmallService) -> None:
     service.url = service.url.replace("http://", "https://")
     refused = enrol(folder, service)
     assert refused.returncode != 0
@@ -215,7 +215,7 @@ def small_disk(path: Path, *, hidden: bool = True) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("flag", "why"), [("i", "immutable"), ("a", "append-only")])
-def test_a_key_file_that_chattr_keeps_is_said_with_the_remedy(
+def test_an_immutable_key_file_is_reported_with_the_remedy(
     host: EnrolledHost, service: SmallService, flag: str, why: str
 ) -> None:
     service.publish(1, service.signer.signed(document(1, {"root": [AuthorizedKey(public_key())]})))
@@ -289,7 +289,9 @@ def test_a_folder_of_keys_that_is_append_only_is_not_filled(host: EnrolledHost, 
     service.wait_for_report("applied", 2)
 
 
-def test_a_full_folder_of_the_agent_is_said_everywhere(host: EnrolledHost, service: SmallService) -> None:
+def test_a_full_folder_of_the_agent_is_shown_by_status_doctor_and_report(
+    host: EnrolledHost, service: SmallService
+) -> None:
     publish(service, 1)
     assert host.agent("run", "--once").returncode == 0
     with small_disk(host.state, hidden=False), running(host):

@@ -31,7 +31,7 @@ def test_keywords_in_any_case(answer: str) -> None:
 
 
 @pytest.mark.parametrize("answer", ["", "usage: sshd\n", "{}", "PubkeyAuthentication yes\n"])
-def test_no_answer_is_no_setting(answer: str) -> None:
+def test_an_answer_of_sshd_without_settings_is_refused(answer: str) -> None:
     with pytest.raises(SshdProblem, match="cannot read"):
         Effective(answer)
 

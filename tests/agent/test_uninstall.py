@@ -20,7 +20,9 @@ def test_uninstalling_is_reported_to_the_service(host: EnrolledHost, service: Sm
 
 
 @pytest.mark.parametrize("status", [401, 500])
-def test_a_service_that_says_no_keeps_nothing_here(host: EnrolledHost, service: SmallService, status: int) -> None:
+def test_uninstalling_removes_everything_though_the_service_refuses(
+    host: EnrolledHost, service: SmallService, status: int
+) -> None:
     service.refusal = status
     ended = host.agent("uninstall")
     assert ended.returncode == 0, ended.stderr
@@ -28,7 +30,7 @@ def test_a_service_that_says_no_keeps_nothing_here(host: EnrolledHost, service: 
     assert not host.state.exists()
 
 
-def test_a_service_that_says_nothing_keeps_nothing_here(
+def test_uninstalling_removes_everything_though_the_service_does_not_answer(
     host: EnrolledHost, service: SmallService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uninstall, "TELL_SECONDS", 0.2)

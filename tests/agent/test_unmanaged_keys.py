@@ -17,6 +17,7 @@ import pytest
 
 from keyrack.agent.keys import seen_files
 from keyrack.agent.keys import unmanaged_keys as finding
+from keyrack.agent.keys.remove_keys import remove_keys
 from keyrack.agent.keys.seen_files import SeenFiles
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd.login_check import LoginCheck
@@ -24,6 +25,7 @@ from keyrack.agent.sshd.settings import Sshd, SshdSilent
 from keyrack.agent.sshd.settings_text import split_values
 from keyrack.agent.state import StateFolder
 from keyrack.agent.system import account_names, as_account, programs
+from keyrack.protocol.host_document import KeyRemoval
 from keyrack.protocol.report import AUTHORITY, COMMAND, KEY, UNREADABLE, ReportedKey
 from keyrack.ssh.public_key import parse
 from tests.agent.signed_documents import public_key
@@ -76,7 +78,7 @@ def of(found: list[ReportedKey], name: str) -> list[ReportedKey]:
 
 
 @needs_root
-def test_a_loud_account_hides_nobody(homes: dict[str, Path], tmp_path: Path) -> None:
+def test_an_account_with_very_many_keys_hides_no_other(homes: dict[str, Path], tmp_path: Path) -> None:
     """Lines without end in one account's file push nothing of another out of a report; that is said."""
     put(homes[LOUD] / ".ssh" / "authorized_keys", "".join(f"{public_key()} junk\n" for _ in range(50)) * 60)
     second = homes[LOUD] / ".ssh" / "authorized_keys2"
@@ -142,6 +144,22 @@ def test_an_account_whose_settings_sshd_cannot_say_hides_no_other(homes: dict[st
         tmp_path, f"AuthorizedKeysFile .ssh/authorized_keys\n{rule}  AuthorizedKeysFile .ssh/other\n"
     ).scan()
     assert [one.comment for name in (LOUD, QUIET) for one in of(found, name)] == [LOUD, QUIET]
+
+
+@needs_root
+def test_a_key_in_a_home_of_two_accounts_is_taken_out_as_the_one_that_may(
+    homes: dict[str, Path], tmp_path: Path
+) -> None:
+    """The other one only reads the file, and is named first."""
+    path, rogue = homes[QUIET] / ".ssh" / "authorized_keys", public_key()
+    put(path, f"{rogue} rogue\n# stays\n")
+    for one in (homes[QUIET], path.parent):
+        one.chmod(0o755)
+    set_home(LOUD, homes[QUIET])
+    found = [one for one in scanner(tmp_path).scan() if one.path == str(path)]
+    assert [one.username for one in found] == [LOUD, QUIET]
+    assert remove_keys([KeyRemoval(str(path), parse(rogue).fingerprint)], found) == []
+    assert path.read_text("ascii") == "# stays\n"
 
 
 @needs_root
@@ -218,7 +236,7 @@ def test_a_home_that_was_away_before_a_restart_of_the_agent_is_not_reported_as_e
     assert not cut_after_a_restart(), "a key that was taken out is gone"
 
 
-def test_an_account_that_nobody_knows_any_more_is_away_for_a_time(
+def test_an_account_that_is_no_longer_known_counts_as_away_for_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A directory of accounts that is away at a restart answers as one that has no such account."""
@@ -262,7 +280,7 @@ def test_an_sshd_that_does_not_answer_for_an_account_is_asked_again(
 
 @needs_root
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ELOOP])
-def test_every_error_but_absence_is_no_answer(
+def test_every_error_but_absence_is_reported(
     homes: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """As file systems of a network give them when their server is away."""
@@ -478,7 +496,7 @@ def test_accounts_without_a_home_that_only_settings_or_files_name(
 
 
 @needs_root
-def test_a_home_whose_owner_nobody_knows_is_no_empty_one(homes: dict[str, Path], tmp_path: Path) -> None:
+def test_a_home_with_an_unknown_owner_is_not_reported_as_empty(homes: dict[str, Path], tmp_path: Path) -> None:
     """The directory of accounts may be away: what was found there is not gone."""
     home = homes[LOUD]
     os.chown(home, 4_000_001, 4_000_001)
@@ -520,7 +538,7 @@ def test_quotes_are_read_as_sshd_reads_them(homes: dict[str, Path], tmp_path: Pa
         ("", []),
     ],
 )
-def test_words_of_a_setting(text: str, words: list[str]) -> None:
+def test_values_of_a_setting_are_split_as_sshd_does(text: str, words: list[str]) -> None:
     assert list(split_values(text)) == words
 
 
@@ -560,7 +578,7 @@ def test_a_key_that_a_rule_allows_from_some_addresses_alone_is_in_force(
 
 
 @needs_root
-def test_a_rule_goes_on_behind_what_is_included_below_it(homes: dict[str, Path], tmp_path: Path) -> None:
+def test_a_rule_goes_on_after_a_file_included_below_it(homes: dict[str, Path], tmp_path: Path) -> None:
     """And what is included there counts only where the rule does, however its pattern and its keywords are spelled."""
     for name in ("below", "behind"):
         put(homes[QUIET] / ".elsewhere" / name, f"{public_key()} {name}\n")

@@ -111,7 +111,7 @@ def test_a_restore_that_may_not_write_changes_nothing(
     assert {one.name for one in data.iterdir()} - {"keyrack.db-wal", "keyrack.db-shm"} == there
 
 
-def test_a_restore_beside_what_is_in_its_way_says_so(data: Path, tmp_path: Path) -> None:
+def test_a_restore_names_the_files_in_its_way(data: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
     assert run("backup", str(copy), data=data).exit_code == 0
     before = content(data / "keyrack.db")

@@ -64,13 +64,13 @@ def test_approving_a_request_prints_who_gets_in_where_and_for_how_long(team: Ser
 
 
 @pytest.mark.usefixtures("home")
-def test_a_command_for_the_data_alone_says_so_to_whoever_is_logged_in() -> None:
+def test_a_command_that_works_on_the_data_alone_says_so_after_a_login() -> None:
     refused = run("export")
     assert (refused.exit_code, "not where `keyrack login` logged in" in refused.output) == (1, True)
 
 
 @pytest.mark.parametrize("group", ["grants", "servers", "keys", "people", "groups", "sessions", "requests"])
-def test_no_line_of_a_help_breaks_off(group: str) -> None:
+def test_no_line_of_help_is_cut(group: str) -> None:
     assert "..." not in CliRunner().invoke(main, [group, "--help"]).output.split("Commands:")[1]
 
 
@@ -151,7 +151,7 @@ def test_a_name_with_a_slash_is_not_taken_for_an_older_service() -> None:
 
 
 @pytest.mark.usefixtures("home")
-def test_nothing_is_null_in_json_and_a_text_that_is_a_dash_is_that_text(home: Path) -> None:
+def test_an_empty_value_is_null_in_json_and_a_dash_is_text(home: Path) -> None:
     key = key_of("-", home)
     (mine,) = json.loads(good("people", "keys", "me", "--json"))
     assert (mine["title"], mine["expires_at"]) == ("-", None), key
@@ -185,6 +185,6 @@ def test_a_key_that_was_revoked_everywhere_is_refused_with_what_lifts_that(home:
     good("keys", "mine", "add", f"{file}.pub")
 
 
-def test_no_summary_of_a_command_breaks_off_before_its_example() -> None:
+def test_no_summary_of_a_command_is_cut_before_its_example() -> None:
     for words in (("requests", "--help"), ("people", "sources", "--help")):
         assert "such as." not in " ".join(good(*words).split())

@@ -42,7 +42,7 @@ def publish(service: SmallService, revision: int, *keys: Key) -> None:
     service.publish(revision, service.signer.signed(text))
 
 
-def test_a_key_comes_and_goes(folder: Path, service: SmallService) -> None:
+def test_a_key_is_added_and_deleted(folder: Path, service: SmallService) -> None:
     key = Key.make(folder / "key")
     with agent_host(folder, service.url, "t0ken") as (host, client):
         assert host.is_enrolled(service.url)
@@ -68,7 +68,7 @@ def test_killed_parts_come_back(folder: Path, service: SmallService) -> None:
         wait_until(lambda: client.login(key).returncode == 0, "a login after sshd came back")
 
 
-def test_nothing_is_left_running(folder: Path, service: SmallService) -> None:
+def test_a_stopped_demo_host_leaves_nothing_running(folder: Path, service: SmallService) -> None:
     with agent_host(folder, service.url, "t0ken") as (host, _):
         pids = [int(pid) for pid in (host.directory / "running").read_text().split()]
         assert len(pids) == 2

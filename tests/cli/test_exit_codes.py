@@ -207,7 +207,7 @@ ENDS = [
 
 # Command, the fields of its objects where some are sure to be there.
 SHOWN = [
-    ("events", EVENTS | {"level"}),
+    ("events", EVENTS | {"level", "receipts"}),
     ("grants list", {"id", "who", "as", "where", "start", "end", "restrictions", "reason"}),
     ("hosts list", {"id", "name", "mode", "state", "applied", "seen", "unmanaged"}),
     ("hosts list --deleted", None),
@@ -258,7 +258,7 @@ def run(words: str, data: Path) -> Result:
     return ended
 
 
-def test_every_command_ends_as_it_should(data: Path) -> None:
+def test_every_command_has_the_documented_exit_status(data: Path) -> None:
     ends = [(words, run(words, data).exit_code) for words, _ in ENDS]
     assert [found for found, wanted in zip(ends, ENDS, strict=True) if found != wanted] == []
 
@@ -323,7 +323,7 @@ def test_each_help_has_an_example() -> None:
     assert without - {"leaver remove"} == set()
 
 
-def test_each_example_is_one_of_a_command_that_takes_it(data: Path) -> None:
+def test_every_example_is_accepted_by_its_command(data: Path) -> None:
     for words, rest in EXAMPLES.items():
         command, context = click.Context(main, info_name="keyrack").command, click.Context(main, info_name="keyrack")
         for word in words.split():
@@ -339,7 +339,7 @@ def test_each_example_is_one_of_a_command_that_takes_it(data: Path) -> None:
             command.make_context(words, taken, parent=context.parent)
 
 
-def test_each_command_that_the_console_names_is_there() -> None:
+def test_every_command_that_the_console_names_exists() -> None:
     known = leaves()
     templates = sorted((Path(keyrack.__file__).parent / "web" / "console" / "templates").glob("*.html"))
     named = [
@@ -383,7 +383,7 @@ def test_each_command_that_changes_a_login_has_a_dry_run() -> None:
     assert without - {"hosts events"} == CHANGES_NO_LOGIN
 
 
-def test_a_dry_run_of_each_steers_nothing_and_says_what_would_be(data: Path) -> None:
+def test_every_dry_run_changes_nothing_and_says_what_would_happen(data: Path) -> None:
     (data.parent / "KEY").write_text(fresh_line())
     made = json.loads(run("servers add-key web-1 KEY --label laptop --as deploy --json", data).stdout)
     key = made["id"]

@@ -164,7 +164,7 @@ def test_sessions(team: Service) -> None:
     assert good(team, "sessions", "web-1").splitlines()[1].endswith("ending")
 
 
-def test_the_line_to_paste(team: Service) -> None:
+def test_the_enrolment_line_to_paste_is_printed(team: Service) -> None:
     line = good(team, "enrol", "web-1", "--public-url", "https://keys.example.org")
     assert line.startswith("curl -fsSL https://keys.example.org/agent/install.sh | KEYRACK_AGENT_TOKEN=")
 
@@ -184,7 +184,7 @@ def test_the_line_to_paste(team: Service) -> None:
         (("ignore", "web-1", "99999999999999999999"), "range"),
     ],
 )
-def test_what_cannot_be_is_said(team: Service, words: tuple[str, ...], said: str) -> None:
+def test_an_impossible_command_is_refused_in_words(team: Service, words: tuple[str, ...], said: str) -> None:
     ended = run(team, *words)
     assert ended.exit_code in (1, 2)
     assert said in ended.output

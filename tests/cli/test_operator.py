@@ -36,7 +36,7 @@ def folder(team_folder: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("words", [("hosts", "receipts"), ("backup",)])
-def test_an_argument_that_is_no_text_is_refused_in_words(folder: Path, words: tuple[str, ...]) -> None:
+def test_an_argument_that_is_not_utf_8_is_refused_in_words(folder: Path, words: tuple[str, ...]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "keyrack.cli.main", *words, b"\xff\xfe", "--data", str(folder)],
         capture_output=True,

@@ -139,7 +139,7 @@ def test_commands_print_the_same_over_http_and_on_the_data(team: Service, home: 
     assert run("grants", "give", "--user", "alice", "--tag", "web", "--as", "deploy", *both).exit_code == 2
 
 
-def test_an_account_that_is_not_there_is_not_said_to_let_nobody_in(team: Service, home: Path) -> None:
+def test_an_unknown_account_is_not_shown_as_one_that_lets_nobody_in(team: Service, home: Path) -> None:
     for more in ((), ("--json",)):
         refused = run("who-can", "web-1", "deplyo", *more)
         assert (refused.exit_code, "no account 'deplyo'; it has runcloud, root, deploy." in refused.output) == (1, True)
@@ -258,7 +258,11 @@ def test_the_log_is_read_by_person_host_and_key(team: Service, home: Path) -> No
     assert run("audit", "list", "--kind", "ghosts").exit_code == 1
     assert all(kind in good("audit", "list", "--help") for kind in (*KINDS, ALARM, REFUSED))
     assert run("audit", "list", "--since", "yesterday").exit_code == 2
-    assert "laptop" in good("audit", "list", "--key", fingerprint)
+    shown = run("audit", "list", "--key", fingerprint)
+    added = next(line for line in shown.stdout.splitlines() if "laptop" in line and line.endswith("(receipts)"))
+    assert "`keyrack hosts receipts ID`" in shown.stderr
+    assert "web-1" in good("hosts", "receipts", added.split()[0])
+    assert "(receipts)" not in good("audit", "list", "--kind", "tokens")
 
 
 def test_a_key_on_a_server_is_restricted(team: Service, home: Path) -> None:
@@ -268,7 +272,7 @@ def test_a_key_on_a_server_is_restricted(team: Service, home: Path) -> None:
     assert good(*limits) == f"SSH key {key['id']} is restricted in command.\n"
 
 
-def test_restrictions_are_said_in_the_words_of_openssh(team: Service, home: Path) -> None:
+def test_restrictions_are_shown_in_the_words_of_openssh(team: Service, home: Path) -> None:
     words: tuple[str, ...] = (
         "--from-address",
         "192.0.2.0/24",
@@ -457,7 +461,7 @@ def test_an_answer_that_breaks_off_anywhere_is_an_error(home: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n"])
-def test_an_answer_that_dribbles_is_given_up(home: Path, monkeypatch: Any, head: bytes) -> None:
+def test_a_response_that_trickles_in_is_given_up(home: Path, monkeypatch: Any, head: bytes) -> None:
     """No single wait is long: the whole would never end."""
     monkeypatch.setattr(over_http, "WHOLE_SECONDS", 0.5)
     with endless_answer(head) as port:

@@ -313,7 +313,7 @@ NOT_BEFORE_IT_IS_ASKED_FOR = {"alembic", "jinja2", "jwt", "leather", "rich", "se
 """Each takes megabytes, for pages that nobody may ever ask for; rich, where somebody installed it, for nothing."""
 
 
-def test_the_service_begins_without_what_few_ask_for() -> None:
+def test_the_service_starts_without_rarely_used_modules() -> None:
     script = """
 import sys
 from keyrack.cli.machine.serve import set_up_logging

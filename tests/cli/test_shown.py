@@ -25,7 +25,7 @@ def is_plain(text: str) -> bool:
     return all(line.isprintable() for line in text.split("\n"))
 
 
-def test_nothing_that_a_host_says_acts_on_a_terminal(team: Service) -> None:
+def test_text_from_a_host_does_not_act_on_a_terminal(team: Service) -> None:
     agent = Agent(team, 1)
     key = entry(fresh_line("robot"))
     facts = {"enforcement": "undone", "undone": FORGED, "scan": FORGED, "sshd": {"UseDNS": FORGED}}
@@ -58,7 +58,7 @@ def test_nothing_that_a_host_says_acts_on_a_terminal(team: Service) -> None:
         assert "\x1b" not in answer.text
 
 
-def test_nothing_that_an_operator_types_acts_either(team: Service) -> None:
+def test_text_that_an_operator_types_does_not_act_on_a_terminal(team: Service) -> None:
     ended = run(team, "show", FORGED)
     assert ended.exit_code == 1
     assert is_plain(ended.output), ended.output

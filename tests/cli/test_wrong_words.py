@@ -68,7 +68,7 @@ def test_a_command_that_uses_local_data_names_the_setting_that_made_it(
 
 
 @pytest.mark.parametrize("words", ["hosts list", "events", "audit verify", "hosts damaged", "tidy"])
-def test_a_table_that_somebody_took_away_is_named(data: Path, words: str) -> None:
+def test_a_removed_table_is_named_at_the_start(data: Path, words: str) -> None:
     with closing(sqlite3.connect(data / "keyrack.db")) as raw:
         raw.execute("ALTER TABLE grants RENAME TO gone")
     ended = run(*words.split(), data=data)
@@ -178,6 +178,23 @@ def test_bytes_that_are_no_text_are_refused(data: Path) -> None:
         assert (ended.exit_code, "An argument is not UTF-8." in ended.output) == (2, True), ended.output
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("peple list", "No such command 'peple'. Did you mean 'people'"),
+        ("hosts lst", "No such command 'lst'. Did you mean 'list'?"),
+        ("people create alice", "No such command 'create'. There are: add-key, delete, delete-key,"),
+        ("people sources drop", "No such command 'drop'. There are: list, remove, set."),
+        ("people create\x1b[31m", "No such command 'create\\x1b[31m'. There are:"),
+        ("people list --jso", "Did you mean '--json'?"),
+    ],
+)
+def test_who_mistypes_a_command_is_told_which_there_are(words: str, said: str) -> None:
+    ended = CliRunner().invoke(main, words.split())
+    assert ended.exit_code == 2
+    assert said in ended.output
+
+
 def test_an_unknown_workspace_is_named(data: Path) -> None:
     assert "There is no workspace 'acmee'; there are: acme" in run("events", "--workspace", "acmee", data=data).output
 
@@ -216,7 +233,7 @@ def test_an_agent_whose_help_cannot_be_written_says_so(buffered: bool) -> None:
 
 
 @pytest.mark.parametrize(("words", "status"), [("nothing", 2), ("grants renew 1", 1), ("hosts list --data /none", 1)])
-def test_an_error_whose_line_cannot_be_written_keeps_its_status(tmp_path: Path, words: str, status: int) -> None:
+def test_an_error_that_cannot_be_printed_keeps_its_exit_status(tmp_path: Path, words: str, status: int) -> None:
     with open("/dev/full", "wb") as full:
         ended = subprocess.run(
             [*PROGRAM, *words.split()],

@@ -220,7 +220,7 @@ def test_receipts_of_an_event_say_what_it_was_and_print_with_the_time(
     expect(page.get_by_role("navigation")).to_have_count(0)
 
 
-def test_the_console_is_used_without_scripts(chromium: Browser, console: Service) -> None:
+def test_the_console_works_without_scripts(chromium: Browser, console: Service) -> None:
     with chromium.new_context(base_url=console.url, java_script_enabled=False) as context:
         page = context.new_page()
         page.goto("/login")
@@ -296,7 +296,7 @@ def test_a_link_to_a_page_that_is_no_more_leads_to_the_first(page: Page, signed_
     expect(page.get_by_role("heading", name="Hosts", level=1)).to_be_visible()
 
 
-def test_the_list_of_ones_keys_says_which_are_frozen(
+def test_a_persons_list_of_keys_shows_which_are_frozen(
     page: Page, console: Service, signed_in: SignedIn, host: Server
 ) -> None:
     keyrack = actors.system_actor(1)

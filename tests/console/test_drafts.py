@@ -68,7 +68,7 @@ def test_a_form_keeps_its_text_when_the_session_ends(page: Page, console: Servic
     expect(page.get_by_label("Public key")).to_have_value("")
 
 
-def test_a_page_that_is_loaded_anew_or_come_back_to_has_what_was_written(page: Page, signed_in: SignedIn) -> None:
+def test_a_reloaded_or_revisited_page_still_has_the_typed_text(page: Page, signed_in: SignedIn) -> None:
     signed_in(page, "alice").goto("/requests?ask=1")
     write_request(page, "half a sen")
     page.reload()
@@ -126,7 +126,7 @@ def test_a_form_that_is_restored_overwrites_no_change_of_others(
     expect(page.get_by_text("It is shop-of-bob at 192.0.2.60 now")).to_be_visible()
 
 
-def test_a_session_that_ends_takes_nobody_away_from_what_they_type(
+def test_a_session_that_ends_does_not_leave_the_page_being_typed_on(
     page: Page, console: Service, signed_in: SignedIn
 ) -> None:
     line = fresh_line()
@@ -216,7 +216,7 @@ def test_a_preview_leads_back_to_the_written_form_and_nothing_is_granted_twice(
     assert len(grants.page(console.instance, KEYRACK).items) == 1
 
 
-def test_a_secret_is_shown_once_also_to_whoever_loads_the_page_again(page: Page, signed_in: SignedIn) -> None:
+def test_a_secret_is_shown_once_also_when_the_page_is_loaded_again(page: Page, signed_in: SignedIn) -> None:
     signed_in(page, "alice").goto("/settings")
     page.get_by_text("Make a token of your own").click()
     page.get_by_label("Name", exact=True).fill("robot")
@@ -260,7 +260,7 @@ def test_a_person_who_lost_the_right_to_send_a_form_is_not_sent_to_its_page(
     expect(page.get_by_label("Why")).to_have_value("a long reason")
 
 
-def test_no_way_leads_back_to_a_form_of_what_is_gone(page: Page, console: Service, signed_in: SignedIn) -> None:
+def test_a_form_of_something_deleted_is_not_offered_again(page: Page, console: Service, signed_in: SignedIn) -> None:
     made = servers.create(console.instance, KEYRACK, name="short-lived", address="192.0.2.61")
     signed_in(page, "olga").goto(f"/hosts/{made.id}/change")
     page.get_by_label("Name", exact=True).fill("renamed")

@@ -49,7 +49,7 @@ def test_each_change_is_shown_before_or_confirmed_or_can_be_taken_back(page: Con
 
 
 @pytest.mark.parametrize("page", AT_FIRST, ids=lambda page: page.path)
-def test_the_first_press_shows_what_it_does_and_does_nothing(
+def test_the_first_press_of_a_button_shows_what_it_would_do_and_changes_nothing(
     console: Service, olga: Person, examples: Mapping[str, Example], page: ConsolePage
 ) -> None:
     example = examples[page.path]
@@ -64,7 +64,7 @@ def test_the_first_press_shows_what_it_does_and_does_nothing(
         assert f'name="{name}"' in shown, f"{name}={value} is lost on the way"
 
 
-def test_an_end_that_was_shown_is_the_one_that_is_set(console: Service, olga: Person) -> None:
+def test_the_end_that_a_preview_showed_is_set(console: Service, olga: Person) -> None:
     me = actors.of_user(
         next(user for user in users.find(console.instance, KEYRACK) if user.name == "olga"),
         address="127.0.0.1",

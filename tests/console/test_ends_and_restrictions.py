@@ -97,7 +97,7 @@ def test_a_wrong_address_leads_on_where_one_is_signed_in(page: Page, signed_in: 
     expect(page.get_by_role("navigation", name="Console", exact=True).get_by_role("link", name="Hosts")).to_be_visible()
 
 
-def test_a_page_that_is_not_ones_own_leads_on_too(page: Page, signed_in: SignedIn) -> None:
+def test_a_page_that_one_may_not_see_still_has_the_navigation(page: Page, signed_in: SignedIn) -> None:
     signed_in(page, "alice")
     answer = page.goto("/webhooks")
     assert answer is not None
@@ -120,7 +120,7 @@ def test_a_screen_reader_reads_folded_rows_as_rows(page: Page, signed_in: Signed
     assert roles.count("row") >= rows + 1
 
 
-def test_many_alarms_are_said_to_be_many(page: Page, console: Service, signed_in: SignedIn) -> None:
+def test_a_page_says_that_there_are_many_alarms(page: Page, console: Service, signed_in: SignedIn) -> None:
     for number in range(7):
         alarms.raise_once(console.instance, 1, f"tried-{number}", f"somebody tried {number}")
     signed_in(page, "olga").goto("/")

@@ -215,7 +215,7 @@ def test_a_temporary_key_visibly_ends(page: Page, console: Service, host: Host, 
         object.__setattr__(console.instance, "now", before)
 
 
-def test_an_open_page_says_what_became_of_its_key(page: Page, console: Service, signed_in: SignedIn) -> None:
+def test_an_open_page_shows_what_happened_to_its_key(page: Page, console: Service, signed_in: SignedIn) -> None:
     alice = person(console, "alice")
     line = fresh_line()
     key = user_keys.add(console.instance, KEYRACK, title="short", public_key=line, user_id=alice.id)
@@ -226,7 +226,7 @@ def test_an_open_page_says_what_became_of_its_key(page: Page, console: Service, 
     expect(page.locator("[data-live-words]")).to_have_text("Live.")
 
 
-def test_a_key_comes_and_goes_by_keyboard_alone(page: Page, signed_in: SignedIn) -> None:
+def test_a_key_is_added_and_deleted_by_keyboard_alone(page: Page, signed_in: SignedIn) -> None:
     signed_in(page, "alice").goto("/")
     page.keyboard.press("g")
     page.keyboard.press("k")

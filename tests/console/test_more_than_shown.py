@@ -51,7 +51,7 @@ def test_the_overview_counts_hosts_beyond_those_that_it_reads(page: Page, signed
     expect(page.get_by_role("figure").filter(has_text="Hosts behind by, of 1,000 hosts")).to_have_count(1)
 
 
-def test_the_overview_says_of_how_many_events_its_days_are(page: Page, console: Service, signed_in: SignedIn) -> None:
+def test_the_overview_shows_how_many_events_its_days_have(page: Page, console: Service, signed_in: SignedIn) -> None:
     signed_in(page, "olga").goto("/")
     expect(page.get_by_role("figure").filter(has_text="Changes a day")).not_to_contain_text("newest")
     common = {"at": console.instance.now(), "action": "servers:write", "outcome": "done", "reason": "", "level": "info"}
@@ -85,7 +85,7 @@ def test_a_page_says_that_not_all_hosts_and_alarms_were_read(page: Page, console
     expect(page).to_have_url(re.compile(r"/hosts\?state=problems$"))
 
 
-def test_the_tags_of_a_host_and_how_many_more_there_are_fit_the_page(
+def test_many_tags_of_a_host_fit_the_page_with_a_count_of_the_rest(
     page: Page, console: Service, signed_in: SignedIn
 ) -> None:
     tags = ("cache", "customer-facing", "frankfurt", "reviewed-each-quarter")
@@ -106,7 +106,7 @@ def test_the_tags_of_a_host_and_how_many_more_there_are_fit_the_page(
         assert more.evaluate(right) <= page.locator(".table").first.evaluate(right), width
 
 
-def test_the_search_leads_to_all_that_it_found(page: Page, signed_in: SignedIn) -> None:
+def test_the_search_links_to_everything_that_it_found(page: Page, signed_in: SignedIn) -> None:
     signed_in(page, "olga").goto("/search?q=crowd")
     more = page.get_by_role("main").get_by_role("link", name="More hosts…")
     more.click()

@@ -110,7 +110,7 @@ def crawl(service: Service, name: str) -> tuple[set[str], list[str]]:
 
 
 @pytest.mark.parametrize("name", list(WHO), ids=list(WHO.values()))
-def test_nothing_is_offered_that_is_refused_nor_hidden_that_is_allowed(lifelike: Service, name: str) -> None:
+def test_each_role_is_offered_exactly_the_actions_that_it_may_do(lifelike: Service, name: str) -> None:
     reached, faults = crawl(lifelike, name)
     assert not faults, "\n".join(faults)
     who = actor(lifelike, name)

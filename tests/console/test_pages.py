@@ -172,7 +172,7 @@ def test_a_grant_to_break_glass_is_marked_and_given_another_end(console: Service
     assert grants.get(console.instance, KEYRACK, made.id).expires_at is not None
 
 
-def test_the_alarm_of_broken_glass_leads_to_where_the_login_is_ended(
+def test_the_alarm_of_a_break_glass_login_links_to_where_it_is_ended(
     console: Service, people: dict[str, Person]
 ) -> None:
     line = fresh_line()
@@ -215,7 +215,9 @@ def test_a_webhook_shows_its_secret_once(people: dict[str, Person]) -> None:
     olga.see(address[1], 404)
 
 
-def test_a_persons_page_says_what_they_hold_and_ends_their_session(console: Service, people: dict[str, Person]) -> None:
+def test_a_persons_page_shows_their_keys_and_access_and_ends_their_session(
+    console: Service, people: dict[str, Person]
+) -> None:
     olga, alice = people["olga"], people["alice"]
     with httpx2.Client(base_url=console.url, headers={"Accept": "text/html"}, verify=PLAIN) as client:
         elsewhere = Person(console, "alice", client)
@@ -561,7 +563,7 @@ def test_the_owner_of_a_revoked_key_reads_why_it_opens_nothing(console: Service,
     assert "was revoked everywhere on" in alice.see(address, 404)
 
 
-def test_a_name_that_nobody_has_is_mended_in_the_form(people: dict[str, Person]) -> None:
+def test_an_unknown_name_can_be_corrected_in_the_form(people: dict[str, Person]) -> None:
     olga = people["olga"]
     olga.send("/groups", group="crew")
     refused = olga.send("/members/crew", 404, member="nobody-here")

@@ -139,7 +139,7 @@ def test_a_mistyped_name_is_refused_before_a_password_is_asked_for(console: Serv
         ("/hosts/1/mode", {"mode": "wild"}, "The mode is observe, enforce or auto."),
     ],
 )
-def test_what_would_be_refused_is_told_before_a_password_is_asked_for(
+def test_a_change_that_would_be_refused_is_refused_before_a_password_is_asked_for(
     console: Service, later: list[timedelta], address: str, form: dict[str, str], words: str
 ) -> None:
     with browser(console, "olga") as client:
@@ -158,7 +158,7 @@ def test_what_would_be_refused_is_told_before_a_password_is_asked_for(
         (f"{HERE}/app", {}, "The key as a square code"),
     ],
 )
-def test_what_is_tried_before_a_password_is_asked_for_is_undone(
+def test_a_change_tried_before_a_password_is_asked_for_is_undone(
     console: Service, later: list[timedelta], address: str, form: dict[str, str], words: str
 ) -> None:
     with browser(console, "olga") as client:

@@ -112,7 +112,7 @@ def test_a_deleted_account_is_removed_and_a_new_one_of_that_name_is_kept(team: T
     assert wanted(team)["shop"] == {"present": False}
 
 
-def test_nothing_is_asked_for_what_keyrack_did_not_make(team: Team) -> None:
+def test_accounts_that_keyrack_did_not_make_are_not_asked_for(team: Team) -> None:
     assert set(wanted(team)) == {"deploy"}
     found = system_users.find(team.instance, team.owner, team.server.id).items
     assert {user.username: user.state for user in found} == {

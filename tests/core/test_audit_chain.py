@@ -410,7 +410,7 @@ def includes(hashed: bytes, number: int, size: int, path: Sequence[bytes], root:
     return last == 0 and found == root
 
 
-def test_proofs_hold_for_whoever_checks_them_himself(log: Team) -> None:
+def test_proofs_hold_when_they_are_checked_independently(log: Team) -> None:
     instance = log.instance
     newest = chain.checkpoint(instance, log.owner)
     checkpoint = audit_tree.read(newest.text)
@@ -426,7 +426,7 @@ def test_proofs_hold_for_whoever_checks_them_himself(log: Team) -> None:
     assert audit_tree.extends(checkpoint.size, checkpoint.root, later.size, later.root, path)
 
 
-def test_a_checkpoint_that_cannot_be_read_is_named_to_who_asks_for_a_proof(log: Team) -> None:
+def test_a_damaged_checkpoint_is_named_when_a_proof_is_asked_for(log: Team) -> None:
     row = {"size": 10**6, "text": "nothing", "signature": "nothing", "at": log.instance.now()}
     log.instance.database.write(lambda connection: connection.execute(audit_checkpoints.insert().values(row)))
     event = events.find(log.instance, log.owner, limit=1).items[0]
@@ -454,7 +454,7 @@ def handed(log: Team, witness: Witness) -> Any:
     return chain.for_hosts(log.instance, {witness.size}).get(witness.size)
 
 
-def test_a_host_takes_what_goes_on_and_refuses_a_log_that_was_rewritten(
+def test_a_host_accepts_a_log_that_goes_on_and_refuses_one_that_was_rewritten(
     log: Team, witness: Witness, tmp_path: Path
 ) -> None:
     """By the service itself: the signing key is right, the history is another."""

@@ -83,7 +83,7 @@ def test_a_users_own_key_too(team: Team) -> None:
     assert damaged(team.instance, team.owner) == []
 
 
-def test_a_damaged_grant_and_what_is_no_key(team: Team) -> None:
+def test_a_damaged_grant_is_listed_and_an_unknown_row_refused(team: Team) -> None:
     user_keys.add(team.instance, team.member, title="laptop", public_key=fresh_line())
     grants.give(team.instance, team.owner, user_id=team.member_user.id, server_id=team.server.id, system_user="deploy")
     add(team, fresh_line())
@@ -191,7 +191,7 @@ def test_a_check_of_all_rows_goes_on_where_it_stopped(team: Team, monkeypatch: p
         assert max(map(len, pages)) <= limit
 
 
-def test_a_mark_that_no_page_gave_is_refused(team: Team) -> None:
+def test_an_invented_place_of_a_damaged_row_is_refused(team: Team) -> None:
     for place in (("credentials", "[]"), ("nothing", "[1]"), ("credentials", '["x"]'), ("missing", "[1]"), ("x", "{")):
         with pytest.raises(Refusal) as refused:
             damaged_rows.find(team.instance, team.owner, cursor=cursors.write(place))

@@ -346,7 +346,7 @@ def test_a_key_that_is_decided_to_stay_refused_is_listed_no_more(team: Team, hos
     assert host.lets_in(line), "entered again, it is a decision"
 
 
-def test_going_back_twice(team: Team, host: Host) -> None:
+def test_a_database_restored_twice_is_noticed_twice(team: Team, host: Host) -> None:
     line = fresh_line()
     doomed = add(team, "doomed", line)
     host.obey()

@@ -200,7 +200,7 @@ def test_nothing_is_kept_in_memory_of_keys_that_are_deleted(team: Team) -> None:
     assert seals.summands.keys() <= there
 
 
-def test_a_frozen_key_that_two_ways_let_in_is_one_line(team: Team) -> None:
+def test_a_frozen_key_let_in_by_two_grants_is_one_line(team: Team) -> None:
     """A host refuses a document that holds a key twice, and with it the freeze and every revocation after it."""
     line = fresh_line()
     user_keys.add(team.instance, team.member, title="laptop", public_key=line)
@@ -221,7 +221,7 @@ def test_a_frozen_key_that_two_ways_let_in_is_one_line(team: Team) -> None:
     assert [one.public_key for one in document.users["deploy"]] == [key], "by the grant to break glass with"
 
 
-def test_a_key_whose_host_has_it_is_made_into_its_line_once(team: Team) -> None:
+def test_the_line_of_an_unchanged_key_is_rendered_once(team: Team) -> None:
     """The document of a large host is made anew for each of its keys that changes."""
     lines = [fresh_line() for _ in range(3)]
     for number, line in enumerate(lines[:2]):
@@ -237,7 +237,7 @@ def test_a_key_whose_host_has_it_is_made_into_its_line_once(team: Team) -> None:
     assert all(now[name].made.rendered[0] is entry for name, entry in made.items())
 
 
-def test_a_line_that_is_kept_follows_what_changes(team: Team) -> None:
+def test_a_remembered_line_follows_every_change_of_its_key(team: Team) -> None:
     first, second = add(team, "a", fresh_line()), add(team, "b", fresh_line())
     before = told(team)
     reports.ingest(team.instance, team.server, {"revision": before["revision"], "state": "applied"})
@@ -252,7 +252,7 @@ def test_a_line_that_is_kept_follows_what_changes(team: Team) -> None:
     assert {key["name"] for key in told(team)["frozen"]["deploy"]} == {"a"}
 
 
-def test_the_text_is_the_one_text_of_what_it_says(team: Team) -> None:
+def test_a_document_put_together_of_kept_parts_is_the_same_text(team: Team) -> None:
     """Parts of it are kept and put together; whole or in parts it is the same."""
     add(team, 'a "name" é', fresh_line(), expires_at=team.instance.now() + timedelta(hours=1))
     add(team, "b", fresh_line(), restrictions={"command": "true"})

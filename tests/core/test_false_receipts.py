@@ -126,7 +126,7 @@ def test_a_host_does_not_obey_by_a_number_in_its_row(team: Team) -> None:
     assert standing(team).applied > now.revision
 
 
-def test_the_receipt_of_a_machine_before_counts_for_none_that_is_enrolled_in_its_place(team: Team) -> None:
+def test_a_receipt_of_an_earlier_machine_does_not_count_for_the_one_enrolled_in_its_place(team: Team) -> None:
     instance = team.instance
     enrol(team, team.server)
     obey(team, team.server)
@@ -278,7 +278,7 @@ def leaver(team: Team, *hosts: Server) -> int:
     return offboarding.offboard(team.instance, team.owner, team.member_user.name).id
 
 
-def test_an_offboarding_is_not_done_by_what_others_enter(team: Team) -> None:
+def test_an_offboarding_is_not_completed_by_rows_entered_in_the_database(team: Team) -> None:
     instance = team.instance
     other = more_servers(team, 1)[0]
     enrol(team, team.server, other)
@@ -331,7 +331,7 @@ def test_a_git_endpoint_acknowledges_by_itself(team: Team) -> None:
     assert done()
 
 
-def test_the_receipt_of_a_deleted_servers_host_is_its_own(team: Team) -> None:
+def test_the_receipt_of_a_deleted_servers_host_counts_for_it_alone(team: Team) -> None:
     enrol(team, team.server)
     fingerprint = revoked(team, team.server)
     servers.delete(team.instance, team.owner, team.server.id)

@@ -231,7 +231,7 @@ def test_a_command_sees_what_another_one_changed_meanwhile(at_work: Team) -> Non
     assert is_whole(at_work)
 
 
-def test_events_of_those_that_come_together_are_in_their_order_and_of_none_that_is_refused(at_work: Team) -> None:
+def test_commands_committed_together_leave_events_in_order_and_none_for_refused_ones(at_work: Team) -> None:
     before = events(at_work)
     found = concurrently(at_work, *[adding(at_work, label) for label in "abcdeafbg"])
     kept = [one for one in found if isinstance(one, Credential)]

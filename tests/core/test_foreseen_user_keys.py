@@ -93,7 +93,7 @@ def test_titles_are_free(at_work: Team) -> None:
 
 
 @pytest.mark.parametrize("most", [4, 18])
-def test_nobody_gets_more_keys_than_one_may_have(at_work: Team, most: int) -> None:
+def test_keys_entered_together_do_not_exceed_the_limit_of_a_user(at_work: Team, most: int) -> None:
     """As many as are made together could fill what is left, or no."""
     settings = replace(at_work.instance.settings, max_user_keys=most)
     team = replace(at_work, instance=replace(at_work.instance, settings=settings))

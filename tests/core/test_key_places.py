@@ -127,7 +127,7 @@ def test_a_key_that_was_revoked_everywhere_says_so(team: Team) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["x", "WzUsIiJd", "Wy0xLCIiXQ", "WzIsIngiXQ", "WzIsIld6UXhNalF4TWpReE1qUmQiXQ"])
-def test_what_is_no_cursor_is_refused(team: Team, cursor: str) -> None:
+def test_an_invalid_cursor_is_refused(team: Team, cursor: str) -> None:
     line = fresh_line()
     everywhere(team, line)
     with pytest.raises(Refusal) as told:

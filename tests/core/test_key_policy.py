@@ -108,7 +108,7 @@ def test_the_keys_that_a_policy_would_refuse_are_listed_on_pages_of_any_size(tea
     ],
     ids=str,
 )
-def test_nobody_sets_less_than_the_service_was_started_with(team: Team, wanted: dict[str, Any]) -> None:
+def test_a_key_policy_cannot_be_less_strict_than_the_service(team: Team, wanted: dict[str, Any]) -> None:
     with pytest.raises(Refusal) as no:
         key_policy.put(team.instance, team.owner, **wanted)
     assert no.value.kind is Kind.INVALID

@@ -114,7 +114,7 @@ def test_a_refused_length_of_time_says_what_to_write(text: str, words: str) -> N
 
 
 @pytest.mark.parametrize(("text", "words"), NO_TIMES.items(), ids=range(len(NO_TIMES)))
-def test_no_time_that_is_taken_for_another_one(text: str, words: str) -> None:
+def test_an_ambiguous_time_is_refused(text: str, words: str) -> None:
     with pytest.raises(LifetimeError) as refused:
         lifetimes.read(text)
     assert words in str(refused.value)
@@ -123,7 +123,7 @@ def test_no_time_that_is_taken_for_another_one(text: str, words: str) -> None:
             reads(text)
 
 
-def test_days_and_clocks() -> None:
+def test_days_and_times_of_day_are_read() -> None:
     day = datetime(2026, 12, 24, tzinfo=UTC)
     assert lifetimes.moment_or_day("2026-12-24") == day == lifetimes.moment_or_utc("2026-12-24")
     assert lifetimes.moment_or_day("2026-12-24", end=True) == day + timedelta(days=1)

@@ -31,7 +31,7 @@ def batch(name: str, *entries: dict[str, str], **more: Any) -> dict[str, Any]:
     return {"batch": name * 16, "entries": list(entries), "more": 0, "anybodys": False, **more}
 
 
-def test_a_login_is_an_event_of_whose_key_it_is(team: Team) -> None:
+def test_a_login_is_an_event_that_names_the_owner_of_the_key(team: Team) -> None:
     own, on_server, strange = fresh_line(), fresh_line(), fresh_line()
     user_keys.add(team.instance, team.member, title="laptop", public_key=own)
     credentials.add(team.instance, team.owner, team.server.id, label="backup", username="deploy", public_key=on_server)
@@ -80,7 +80,7 @@ def test_a_batch_of_logins_counts_once_however_often_it_is_reported(team: Team) 
     assert len(told(team)) == 3
 
 
-def test_a_host_that_never_stops_telling_is_counted(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_reports_without_end_is_counted(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logins, "MAX_PER_HOUR", 3)
     line = fresh_line()
     for name in "abcd":

@@ -20,7 +20,7 @@ from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 
 
-def test_a_search_goes_on_where_it_stopped_and_finds_what_is_old(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_goes_on_where_it_stopped_and_finds_old_events(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     servers.create(team.instance, team.owner, name="needle", address="10.1.0.1")
     for number in range(9):
         servers.create(team.instance, team.owner, name=f"straw-{number}", address=f"10.1.1.{number}")

@@ -96,7 +96,7 @@ def test_rows_entered_while_others_are_deleted_are_deleted_too(team: Team) -> No
     assert not instance.database.read(lambda connection: connection.execute(select(server_tags).where(of_team)).all())
 
 
-def test_a_login_that_is_not_asked_to_end_is_not_said_to_be(team: Team) -> None:
+def test_a_login_whose_end_was_not_stored_is_not_reported_as_ending(team: Team) -> None:
     at = team.instance.now()
 
     def command(connection: Connection) -> int:
@@ -165,7 +165,7 @@ def test_changes_are_taken_again_when_the_trigger_is_gone(team: Team) -> None:
     assert labels(team) == ["laptop"]
 
 
-def test_ids_that_are_given_again_are_said_and_keep_nothing(team: Team) -> None:
+def test_reused_ids_are_reported_and_keep_nothing(team: Team) -> None:
     """As where sequences were set back, or a copy was made without them."""
     instance = team.instance
     add(team, "one")

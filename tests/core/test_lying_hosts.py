@@ -50,7 +50,9 @@ LIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_revision_that_it_does_not_hold_is_no_receipt(team: Team, behind: tuple[Host, str], lie: str) -> None:
+def test_a_reported_revision_that_the_host_does_not_have_is_no_receipt(
+    team: Team, behind: tuple[Host, str], lie: str
+) -> None:
     host, fingerprint = behind
     told = dict(LIES[lie])
     now = servers.get(team.instance, team.owner, team.server.id).revision

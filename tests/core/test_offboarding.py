@@ -152,7 +152,7 @@ def test_pending_requests_and_key_sources_go_too(team: Team) -> None:
         requests.approve(instance, owner, mine.id)
 
 
-def test_the_receipt_fills_until_the_last_host_obeys(team: Team) -> None:
+def test_the_receipt_of_an_offboarding_is_complete_once_the_last_host_obeys(team: Team) -> None:
     alice = Alice(team)
     instance, owner = team.instance, team.owner
     made = offboarding.offboard(instance, owner, "alice")
@@ -218,7 +218,7 @@ def test_undo_brings_back_access_and_no_tokens(team: Team) -> None:
     assert alice.opened[0] == {}
 
 
-def test_undo_leaves_what_was_taken_since(team: Team) -> None:
+def test_undoing_a_removal_leaves_names_and_keys_taken_since(team: Team) -> None:
     alice = Alice(team)
     instance, owner = team.instance, team.owner
     made = offboarding.offboard(instance, owner, "alice")
@@ -283,7 +283,7 @@ def test_an_offboarding_changed_in_the_database_is_not_shown_as_what_was_removed
     assert shown.gone_words.startswith("not known, as")
 
 
-def test_who_cannot_be_removed(team: Team) -> None:
+def test_the_last_owner_and_unknown_people_cannot_be_removed(team: Team) -> None:
     instance, owner = team.instance, team.owner
     with pytest.raises(Refusal) as refused:
         offboarding.offboard(instance, owner, "olga")

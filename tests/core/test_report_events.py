@@ -62,7 +62,7 @@ def test_a_repeated_refusal_is_one_event_with_a_count(team: Team) -> None:
     assert all(len(summary) <= report_events.LONGEST for summary in log(team))
 
 
-def test_a_document_that_is_refused_whole_is_an_alarm_with_words_what_to_do(team: Team) -> None:
+def test_a_refused_document_is_an_alarm_that_says_what_to_do(team: Team) -> None:
     def alarms_raised() -> list[str]:
         page = events.find(team.instance, team.owner, EventFilter(server_id=team.server.id, kind=events.ALARM))
         return [one.summary for one in page.items]
@@ -204,7 +204,7 @@ def test_an_unchanged_list_of_keys_is_not_stored_again(team: Team) -> None:
     assert rows(team) == 51
 
 
-def test_more_than_a_host_may_have_is_said_and_left_out(team: Team, monkeypatch: Any) -> None:
+def test_keys_beyond_the_limit_of_a_host_are_left_out_and_reported(team: Team, monkeypatch: Any) -> None:
     monkeypatch.setattr(unmanaged_keys, "MAX_PER_SERVER", 10)
     tell(team, *many(14))
     assert rows(team) == 10

@@ -39,7 +39,7 @@ SIGNATURE = "7be6668032f70418fcc22abc52071e57aff61b84a1d2381bb430d6870f4f6ebe"
 CLAIM = SignatureClaim("QTWAOYTTINDUT2QVKYUC", HEADERS, SIGNATURE)
 
 
-def test_the_published_vector() -> None:
+def test_the_published_signature_is_reproduced() -> None:
     canonical = canonical_request(REQUEST, HEADERS, hashlib.sha256(b"").hexdigest())
     assert hashlib.sha256(canonical).hexdigest() == HASH
     assert sign(canonical, DATE, SECRET) == SIGNATURE
@@ -111,7 +111,7 @@ def test_another_secret_or_signature() -> None:
 
 
 @pytest.mark.parametrize("minutes", [-15, 15])
-def test_a_quarter_of_an_hour_either_way(minutes: int) -> None:
+def test_a_signature_is_valid_for_a_quarter_of_an_hour_either_way(minutes: int) -> None:
     check(REQUEST, CLAIM, SECRET, NOW + timedelta(minutes=minutes))
     late = NOW + timedelta(minutes=minutes, seconds=1 if minutes > 0 else -1)
     with pytest.raises(BadSignature, match="15 minutes"):

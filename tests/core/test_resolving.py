@@ -51,7 +51,7 @@ def test_a_syslog_server_whose_name_does_not_resolve_is_given_up(tmp_path: Path,
     assert said(tmp_path, BOUNDED + program) == ["TimeoutError"]
 
 
-def test_as_many_hang_as_may_and_addresses_are_found_again(tmp_path: Path) -> None:
+def test_hanging_lookups_are_bounded_and_later_ones_succeed(tmp_path: Path) -> None:
     program = (
         "import threading\n"
         "resolving.SECONDS = 0.02\n"

@@ -139,7 +139,7 @@ def test_a_grant_for_security_keys_lets_in_no_other_key(team: Team) -> None:
     assert [(line["key"], line["options"]) for line in lines(team)] == [(SECURITY_KEY, ["verify-required"])]
 
 
-def test_a_line_without_options_and_end_makes_the_others_pointless(team: Team) -> None:
+def test_a_line_without_options_and_end_replaces_the_others(team: Team) -> None:
     line = fresh_line()
     add(team, "narrow", line, restrictions={"command": "uptime"})
     add(team, "short", line, restrictions={"restrict": True}, expires_at=team.instance.now() + timedelta(hours=1))
@@ -181,7 +181,7 @@ def test_lines_stand_from_wide_to_narrow(team: Team) -> None:
     assert {entry["key"] for entry in lines(team)} == {parse(line).canonical}
 
 
-def test_the_log_says_to_what_a_key_is_restricted_and_to_what_it_was(team: Team) -> None:
+def test_the_event_of_a_changed_restriction_has_the_new_and_the_old_one(team: Team) -> None:
     made = add(team, "bot", fresh_line(), restrictions={"sources": ["192.0.2.0/24"], "command": "/bin/backup"})
     restricting.credential(team.instance, team.owner, made.id, {"sources": ["192.0.2.0/25"]})
     changed, added = events.find(team.instance, team.owner, limit=2).items

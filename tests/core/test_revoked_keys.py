@@ -52,7 +52,7 @@ def report_found(team: Team, *found: dict[str, Any]) -> None:
     reports.ingest(team.instance, team.server, {"keys_found": list(found)})
 
 
-def test_nobody_registers_it_again(team: Team) -> None:
+def test_nobody_registers_a_revoked_key_again(team: Team) -> None:
     line = fresh_line()
     fingerprint = parse(line).fingerprint
     place = repository(team)

@@ -138,7 +138,7 @@ def test_a_removed_row_that_is_put_back_opens_nothing(team: Team, what: str) -> 
     assert any("deleted or put back" in words for words in alarms(team))
 
 
-def test_a_used_enrolment_token_that_is_put_back_enrols_nobody(team: Team) -> None:
+def test_a_used_enrolment_token_that_is_put_back_enrols_no_host(team: Team) -> None:
     invited = servers.invite(team.instance, team.owner, team.server.id)
     (old,) = rows(team, tables.enrolments)
     enrolment.enrol(team.instance, invited, {}, address="203.0.113.1")
@@ -245,7 +245,7 @@ def server_row(team: Team) -> dict[str, Any]:
     return next(row for row in rows(team, tables.servers) if row["id"] == team.server.id)
 
 
-def test_nobody_learns_from_the_database_what_a_row_adds_to_the_sum(team: Team) -> None:
+def test_the_database_does_not_show_what_a_row_adds_to_the_sum(team: Team) -> None:
     """Whoever knew that of many rows could find others that add the same, and put those in their place."""
     states = [server_row(team)["rows_sum"]]
     for label in ("one", "two"):

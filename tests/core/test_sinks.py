@@ -93,7 +93,7 @@ def test_a_damaged_note_sends_all_events_once_more(lines: Lines) -> None:
     assert (lines.told()[-1], len(lines.told())) == ("d", before + 1)
 
 
-def test_the_note_stays_short(lines: Lines) -> None:
+def test_the_note_of_sent_events_stays_short(lines: Lines) -> None:
     for number in range(2 * MAX_MARKS):
         lines.make(f"g{number}")
         lines.told()

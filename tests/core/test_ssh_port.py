@@ -28,7 +28,7 @@ def configured(team: Team) -> int:
     return host_keys.reachable(team.instance, team.member)[0].port
 
 
-def test_nothing_is_named_where_nobody_said_it(team: Team) -> None:
+def test_no_port_is_named_that_was_never_reported(team: Team) -> None:
     assert ssh_lines.line(team.server, "deploy") == "ssh deploy@192.0.2.10"
     assert ssh_lines.line(tell(team, facts={"ssh_port": 22}), "deploy") == "ssh deploy@192.0.2.10"
 
@@ -42,7 +42,7 @@ def test_the_ssh_line_and_configuration_have_the_port_that_the_host_reports(team
     assert ssh_lines.port(tell(team, facts={"ssh_port": 22})) == 22
 
 
-def test_an_older_agent_says_it_with_the_host_keys_alone(team: Team) -> None:
+def test_an_older_agent_reports_the_port_with_its_host_keys_alone(team: Team) -> None:
     server = tell(team, host_keys={"port": 2200, "keys": [fresh_line()]})
     assert ssh_lines.line(server, "deploy") == "ssh -p 2200 deploy@192.0.2.10"
     # A newer one's own word counts, in which order ever it asked its sshd.

@@ -107,7 +107,7 @@ def test_an_alarm_about_a_report_ends_when_the_host_no_longer_reports_it(team: T
     assert server_list.find(team.instance, team.owner, state=server_list.PROBLEMS).total == 0
 
 
-def test_broken_glass_waits_for_somebody_who_settles_it(team: Team) -> None:
+def test_a_break_glass_alarm_stands_until_somebody_settles_it(team: Team) -> None:
     line = glass(team, "credential")
     tell(team, last_used=[use(team, line)])
     (alarm,) = standing.find(team.instance, team.owner).standing

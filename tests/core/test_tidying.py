@@ -60,7 +60,7 @@ def obey(team: Team) -> None:
     reports.ingest(team.instance, team.server, {"revision": signed.revision, "state": "applied"})
 
 
-def test_the_log_goes_back_as_far_as_is_set_and_says_what_went(team: Team) -> None:
+def test_the_log_is_kept_as_long_as_is_set_and_says_what_was_deleted(team: Team) -> None:
     count = events.find(team.instance, team.owner, limit=1).total
     assert count > 3
     assert clear(later(team.instance, 1095 * DAY)) == {}
@@ -93,7 +93,7 @@ def test_events_of_a_clock_that_ran_ahead_stay_and_keep_no_others(team: Team, mo
     assert "is missing" in outcome(old).problem
 
 
-def test_a_revocation_that_somebody_entered_as_acknowledged_long_ago_stays(team: Team) -> None:
+def test_a_revocation_marked_in_the_database_as_acknowledged_long_ago_stays(team: Team) -> None:
     """Nor one of long ago: a host that was off all the time would let the key in."""
     line = fresh_line()
     credentials.delete(team.instance, team.owner, team.server.id, put(team, line, "laptop"))

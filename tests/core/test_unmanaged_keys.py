@@ -282,7 +282,7 @@ def test_an_option_that_a_later_one_takes_back_stays_taken_back(team: Team) -> N
         ('restrict,permitopen="a:1",port-forwarding', ["restrict", "port-forwarding", 'permitopen="a:1"']),
     ],
 )
-def test_an_accepted_key_shows_what_sshd_holds_to_and_its_host_takes_the_document(
+def test_an_accepted_key_shows_what_sshd_enforces_and_its_host_applies_the_document(
     team: Team, options: str, kept: list[str]
 ) -> None:
     tell(team, entry(fresh_line(), options=options))
@@ -338,7 +338,7 @@ def test_an_incomplete_scan_marks_no_key_as_gone(team: Team, more: dict[str, Any
     assert any("was taken out of" in summary for summary in told_events(team))
 
 
-def test_the_first_found_key_of_a_host_is_named(team: Team) -> None:
+def test_the_first_unmanaged_key_of_a_host_is_named(team: Team) -> None:
     tell(team)
     by_hand = entry(fresh_line("by_hand"), username="root", path="/root/.ssh/authorized_keys")
     tell(team, by_hand)

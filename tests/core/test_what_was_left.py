@@ -256,7 +256,7 @@ def test_a_deleted_server_entered_before_the_upgrade_gets_no_seal(team: Team) ->
         later.database.close()
 
 
-def test_no_seal_is_not_the_right_one_where_none_can_be_made(team: Team) -> None:
+def test_a_missing_seal_is_damage_where_none_can_be_computed(team: Team) -> None:
     deleted_host(team)
     instance = team.instance
     if instance.database.read(lambda connection: connection.dialect.name) != "postgresql":

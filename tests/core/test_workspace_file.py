@@ -282,7 +282,7 @@ def test_a_dry_run_refuses_what_would_be_refused(instance: Instance, old: str, n
     assert instance.database.read(everything) == before
 
 
-def test_each_fault_is_named(instance: Instance) -> None:
+def test_every_error_of_a_file_is_named(instance: Instance) -> None:
     wrong = FILE.replace('role = "member"', 'role = "king"').replace('"192.0.2.10"', "7").replace('"ops"', '""')
     with pytest.raises(Refusal) as refused:
         workspace_apply.apply(instance, wrong, SECRETS)
@@ -401,13 +401,13 @@ def test_a_file_that_fails_at_its_last_change_changes_nothing(instance: Instance
         ('server = "web-1"\n', 'server = "web-1"\nrestrictions = "pty"\n', "restrictions takes an object"),
     ],
 )
-def test_what_is_wrong_is_said(instance: Instance, old: str, new: str, words: str) -> None:
+def test_an_error_in_the_file_is_named(instance: Instance, old: str, new: str, words: str) -> None:
     with pytest.raises(Refusal, match=words):
         workspace_apply.apply(instance, FILE.replace(old, new, 1), SECRETS)
     assert instance.database.read(workspaces.workspaces_by_name) == ()
 
 
-def test_the_schema_knows_each_file_that_is_taken(instance: Instance) -> None:
+def test_the_schema_accepts_every_valid_file(instance: Instance) -> None:
     schema = workspace_schema.json_schema()
     Draft202012Validator.check_schema(schema)
     judge = Draft202012Validator(schema)
@@ -452,7 +452,7 @@ def test_repository_paths_are_strict() -> None:
             repositories.path_of(bad)
 
 
-def test_the_workspace_stays_as_it_was_named(instance: Instance) -> None:
+def test_the_workspace_keeps_its_name(instance: Instance) -> None:
     workspace_apply.apply(instance, FILE, SECRETS)
     found = instance.database.read(lambda connection: workspaces.workspace_by_name(connection, "acme"))
     assert found is not None

@@ -230,7 +230,7 @@ def test_crafted_commands_are_not_served(site: Site, alice: Person, tmp_path: Pa
 
 @pytest.mark.parametrize("path", ["'{}'", "{}", '"{}"', "'/{}'", "/{}", "'{}/'", "/{}/", "'/{}/'"])
 @pytest.mark.parametrize("verb", ["git-upload-pack", "git upload-pack"])
-def test_the_spellings_of_other_clients_are_taken(verb: str, path: str) -> None:
+def test_repository_paths_as_other_clients_write_them_are_accepted(verb: str, path: str) -> None:
     for name in ("acme/site.git", "acme/site"):
         assert access.read_command(f"{verb} {path.format(name)}".encode()) == ("fetch", "acme/site")
 

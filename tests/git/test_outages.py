@@ -100,7 +100,7 @@ def cloned_while_it_stops(site: Site, person: Person, cluster: Cluster) -> Ended
         return under_way.result()
 
 
-def test_no_answer_is_used_beyond_its_bound(stopped_cluster: Cluster, tmp_path: Path) -> None:
+def test_a_remembered_answer_is_not_used_beyond_its_time(stopped_cluster: Cluster, tmp_path: Path) -> None:
     with site_on(stopped_cluster, tmp_path, stale_seconds=2) as site:
         site.repository("acme/site", alice="developer")
         alice = site.person("alice", token=ALICE)

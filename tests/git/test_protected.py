@@ -29,7 +29,7 @@ def head_of(person: Person, folder: Path, name: str) -> str:
     return person.git("rev-parse", name, where=folder).out.decode().strip()
 
 
-def test_the_first_branch_of_who_may_not_push_to_it_does_not_take_its_place(site: Site) -> None:
+def test_a_first_branch_by_somebody_who_may_not_push_it_does_not_become_the_default(site: Site) -> None:
     place = site.repository("acme/site", alice="developer", bob="admin")
     change(site, place, protect_default=True)
     alice, bob = site.person("alice", token=ALICE), site.person("bob", token=BOB)
@@ -40,7 +40,7 @@ def test_the_first_branch_of_who_may_not_push_to_it_does_not_take_its_place(site
     assert list(clone(alice, "acme/site")[1].glob("file-*"))
 
 
-def test_the_first_branch_of_who_leads_is_the_default_and_protected(site: Site) -> None:
+def test_a_first_branch_by_a_lead_becomes_the_protected_default(site: Site) -> None:
     place = site.repository("acme/site", alice="developer", bob="admin")
     change(site, place, protect_default=True)
     alice, bob = site.person("alice", token=ALICE), site.person("bob", token=BOB)
@@ -59,7 +59,7 @@ def demote(site: Site, place: Repository) -> None:
 
 
 @pytest.mark.parametrize(("role", "lose"), [("developer", protect), ("admin", demote)])
-def test_a_push_under_way_is_held_to_what_is_decided_meanwhile(
+def test_a_push_under_way_obeys_a_branch_protected_meanwhile(
     site: Site, role: str, lose: Callable[[Site, Repository], None]
 ) -> None:
     place = site.repository("acme/site", alice=role)

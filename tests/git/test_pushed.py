@@ -34,7 +34,7 @@ def alice(site: Site) -> Person:
     return site.person("alice", token=ALICE)
 
 
-def test_the_references_that_changed_are_named(site: Site, alice: Person) -> None:
+def test_the_log_names_the_references_that_a_push_changed(site: Site, alice: Person) -> None:
     _, folder = clone(alice, "acme/site")
     first = commit(alice, folder, "one")
     assert alice.git("push", "-q", "origin", "HEAD:main", "HEAD:refs/tags/v1", where=folder).code == 0
@@ -56,7 +56,7 @@ def test_the_references_that_changed_are_named(site: Site, alice: Person) -> Non
     assert "and 2 more" in said(site, 8)[-1][1]
 
 
-def test_no_two_references_are_named_alike(site: Site, alice: Person) -> None:
+def test_the_log_names_each_reference_differently(site: Site, alice: Person) -> None:
     _, folder = clone(alice, "acme/site")
     first = commit(alice, folder, "one")
     others = ("refs/heads/refs/main", "refs/heads/tags/v1", "refs/other/main")

@@ -159,7 +159,7 @@ def test_failing_logins_do_not_undo_enforcing(team: Service, tmp_path: Path) -> 
         assert not greets(scene.host.client.port)
 
 
-def test_a_hosts_life(scene: Scene) -> None:
+def test_a_host_is_enrolled_enforced_and_uninstalled(scene: Scene) -> None:
     host, client = scene.host, scene.host.client
     before = scene.prepare()
     scene.paste()
@@ -210,6 +210,7 @@ def enforce(scene: Scene) -> None:
     modes.set_mode(scene.service.instance, KEYRACK, SERVER, "enforce")
     host.client.wait_until_open(key, "deploy")
     host.client.wait_until_closed(scene.by_hand, "deploy")
+    assert "AuthorizedKeysCommand" not in host.run("journalctl -q -t sshd -t sshd-session")
     wait_until(scene.enforces, "the end of the trial")
     assert "this host enforces" in scene.agent("status")
     assert "sshd obeys the document for every account" in scene.agent("doctor")

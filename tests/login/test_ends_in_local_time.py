@@ -135,7 +135,7 @@ def test_a_key_ends_at_its_second_in_the_zone_of_the_running_sshd(zone: str, tmp
 
 
 @pytest.mark.parametrize("when", ["after", "before"])
-def test_an_end_in_an_hour_that_means_two_is_never_later(tmp_path: Path, when: str) -> None:
+def test_an_end_in_a_repeated_hour_of_the_clock_is_never_later(tmp_path: Path, when: str) -> None:
     """A country that changed its zone for good: no word of summer tells the two hours apart, so the earlier counts."""
     zone = own_zone(tmp_path, f"Zone Own 2:00 - A {{{when}}}\n 1:00 - B\n")
     tmp_path.chmod(0o755)
@@ -165,7 +165,7 @@ def test_another_zone_has_the_lines_written_again(tmp_path: Path) -> None:
         assert old.client.lets_in(key)
 
 
-def test_the_form_follows_the_program_that_runs(tmp_path: Path) -> None:
+def test_the_form_of_an_end_follows_the_running_sshd(tmp_path: Path) -> None:
     """Not the client's version, nor that of a program that lies beside it."""
     key = Key.make(tmp_path / "key")
     with host("9.1", "UTC0") as newer:

@@ -136,7 +136,7 @@ def test_an_sshd_without_pid_file_is_found_by_its_socket_and_shown_to_obey(scene
     assert not any("not shown" in words for words in scene.server.facts.get("problems", []))
 
 
-def test_an_sshd_that_lets_people_come_from_one_address_alone_shows_it_there(scene: Scene) -> None:
+def test_an_sshd_that_accepts_one_address_alone_is_shown_to_obey_from_there(scene: Scene) -> None:
     scene.start(add("AllowUsers krone@127.0.0.1 krtwo root@192.0.2.1"))
     scene.enforced()
     assert scene.host.client.lets_in(scene.key, "krone")
@@ -144,7 +144,7 @@ def test_an_sshd_that_lets_people_come_from_one_address_alone_shows_it_there(sce
     assert not any("not shown" in words for words in scene.server.facts.get("problems", []))
 
 
-def test_a_key_for_whom_nobody_can_come_is_no_way_in(scene: Scene) -> None:
+def test_a_key_that_nobody_can_use_from_any_address_does_not_count(scene: Scene) -> None:
     scene.start(add("AllowUsers krone@10.0.0.0/8 krtwo"))  # it listens on loopback alone
     assert "AllowUsers krone@10.0.0.0/8 krtwo: only others" in scene.refused()
     assert scene.hand_key_works()
@@ -440,7 +440,7 @@ def test_a_full_file_system_puts_everything_back(scene: Scene) -> None:
     assert scene.hand_key_works()
 
 
-def test_a_host_that_makes_no_key_pair_says_why(scene: Scene) -> None:
+def test_a_host_that_makes_no_key_pair_reports_why(scene: Scene) -> None:
     """Its administrator does not let the service change accounts: what was asked is refused, with the reason."""
     scene.start()
     instance = scene.service.instance

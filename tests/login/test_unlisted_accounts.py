@@ -127,7 +127,7 @@ def test_a_rule_for_an_account_that_no_list_has_counts_no_more(service: Service,
     assert not host.client.lets_in(rogue, NAME)
 
 
-def test_no_account_is_made_in_front_of_a_directorys(service: Service, host: Machine) -> None:
+def test_no_account_is_made_under_the_name_of_one_of_a_directory(service: Service, host: Machine) -> None:
     """A directory that is away knows nobody: an account of the same name would keep everybody out once it is back."""
     instance = service.instance
 

@@ -74,7 +74,7 @@ def up(folder: Path, web: int, ssh: int, git: int = 0, *, through: tuple[str, ..
     assert "Traceback" not in printed.read_text("utf-8")
 
 
-def test_paste_curl_paste_ssh(tmp_path: Path) -> None:
+def test_two_pasted_lines_lead_to_a_login(tmp_path: Path) -> None:
     sshd_path()
     web, ssh = free_port(), free_port()
     with up(tmp_path, web, ssh) as demo:

@@ -147,7 +147,7 @@ def test_sshd_and_the_agent_agree(
 
 
 @pytest.mark.parametrize("settings", ["ForceCommand internal-sftp", "ForceCommand id", "ChrootDirectory /", ""])
-def test_an_account_for_files_alone_is_nobodys_way_in(
+def test_an_account_for_file_transfer_alone_does_not_count_as_a_login(
     host: AdoptedHost, account: Callable[..., None], had: Callable[[str], None], settings: str
 ) -> None:
     """Its key opens it, and nothing of this host can be mended by that."""
@@ -157,7 +157,7 @@ def test_an_account_for_files_alone_is_nobodys_way_in(
     assert judged(host) == ("", False)
 
 
-def test_a_list_of_revoked_keys_of_the_hosts_own_counts(host: AdoptedHost, had: Callable[[str], None]) -> None:
+def test_a_revoked_keys_file_of_the_hosts_own_counts(host: AdoptedHost, had: Callable[[str], None]) -> None:
     """What is in it is refused, and where sshd cannot read it, it takes no key at all."""
     file = host.etc / "revoked-by-hand"
     file.write_text(f"# lost\n{host.keys[NAME].public} lost\n", "ascii")
@@ -228,9 +228,7 @@ def test_lines_of_revoked_keys_are_read_as_sshd_reads_them(
     assert gets_in(host) == (not why), why
 
 
-def test_a_list_of_ssh_keygens_own_kind_counts(
-    host: AdoptedHost, had: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_krl_counts(host: AdoptedHost, had: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """A KRL is judged by ssh-keygen; without that program it is not guessed, and broken it lets nobody in."""
     file = host.etc / "revoked.krl"
     mine, others = (host.keys[name].path.with_suffix(".pub") for name in (NAME, "rogue"))

@@ -81,7 +81,7 @@ def test_older_and_newer_releases_agree_too(release: str) -> None:
         subprocess.run(["rm", "-r", folder], check=True)
 
 
-def test_every_name_that_ssh_knows_is_known() -> None:
+def test_every_key_type_that_ssh_knows_is_known() -> None:
     """A name of a signature is a type to sshd: a line that begins with one lets in."""
     known = set(NAMES)
     for kind in ("key", "key-sig"):

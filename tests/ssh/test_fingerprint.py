@@ -11,7 +11,7 @@ from keyrack.ssh import fingerprint
 from keyrack.ssh.public_key import parse
 
 
-def test_is_what_ssh_keygen_prints(tmp_path: Path) -> None:
+def test_prints_the_same_as_ssh_keygen(tmp_path: Path) -> None:
     path = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True, timeout=30)
     asked = subprocess.run(["ssh-keygen", "-lf", path], check=True, capture_output=True, text=True, timeout=30)

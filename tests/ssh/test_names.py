@@ -36,12 +36,12 @@ def test_system_accounts_are_names_and_capitals_are_not(case: dict[str, Any]) ->
     "value",
     ["root\n", "\nroot", "a" * 33, "", "1a", "-a", "a.b", "ａ", "é", b"root", 0, None, ["a"], "a\0", "a b", "A"],
 )
-def test_other_user_names_are_refused(value: object) -> None:
+def test_invalid_user_names_are_refused(value: object) -> None:
     assert username_problem(value) is not None
 
 
 @pytest.mark.parametrize("value", ["a", "_", "a" * 32, "web-1", "_apt", "a_b-c9", "systemd-timesync"])
-def test_other_user_names_are_taken(value: str) -> None:
+def test_valid_user_names_are_accepted(value: str) -> None:
     assert username_problem(value) is None
 
 

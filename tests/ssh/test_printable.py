@@ -40,6 +40,6 @@ def test_any_text_is_shown_as_one_line(text: str) -> None:
     assert printable(shown) == shown
 
 
-def test_every_text_of_a_json_value() -> None:
+def test_every_text_within_a_json_value_is_made_printable() -> None:
     told = json.loads('{"a\\nb": ["\\u001b", {"c": "\\ud800"}, 1, true, null]}')
     assert all_printable(told) == {"a\\nb": ["\\x1b", {"c": "\\ud800"}, 1, True, None]}

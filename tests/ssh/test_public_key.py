@@ -117,7 +117,7 @@ def test_does_as_recommended_with_arguable_keys(case: dict[str, Any]) -> None:
         (f"{GOOD} {'é' * 513}", "comment"),
     ],
 )
-def test_says_what_is_wrong(text: object, code: str) -> None:
+def test_a_refused_key_says_what_is_wrong(text: object, code: str) -> None:
     assert refusal(text).code == code
 
 
@@ -177,7 +177,7 @@ def test_agrees_with_ssh_keygen_about_every_valid_key(tmp_path: Path) -> None:
     assert printed == [[str(key.bits), key.fingerprint] for key in keys]
 
 
-def test_nothing_takes_long() -> None:
+def test_no_key_takes_long_to_read() -> None:
     # A generous limit on all of them together, with the pathological ones: some took minutes in other parsers.
     started = time.monotonic()
     for case in cases("keys_invalid.jsonl"):

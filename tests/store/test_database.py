@@ -183,7 +183,7 @@ def test_fifty_threads_write_and_read_at_once(database: Database) -> None:
     assert len(rows) == 500
 
 
-def test_commands_that_take_their_workspaces_turn_decide_on_what_is_so(database: Database) -> None:
+def test_commands_under_the_workspace_lock_decide_on_the_current_state(database: Database) -> None:
     def only_if_alone(name: str) -> Callable[[Connection], bool]:
         def command(conn: Connection) -> bool:
             if conn.execute(select(func.count()).select_from(instance_facts)).scalar_one():
@@ -274,7 +274,7 @@ def test_acknowledged_writes_survive_kill_9(database: Database, database_url: st
     assert announced == [1]
 
 
-def test_close_finishes_what_is_waiting_and_lets_go_of_everything(database_url: str) -> None:
+def test_closing_a_database_finishes_waiting_commands_and_closes_everything(database_url: str) -> None:
     before = set(threading.enumerate())
     database = Database.open(database_url)
     heard: set[int] = set()
@@ -305,7 +305,7 @@ def test_a_database_opened_and_never_used_closes(database_url: str) -> None:
     Database.open(database_url).close()
 
 
-def test_an_error_does_not_tell_the_values(database: Database) -> None:
+def test_a_database_error_does_not_show_values(database: Database) -> None:
     database.write(put("a", "an-open-secret"))
     with pytest.raises(IntegrityError) as caught:
         database.write(put("a", "an-open-secret"))

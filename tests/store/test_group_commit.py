@@ -116,7 +116,7 @@ def test_no_command_is_taken_for_done_when_one_ends_the_program(database: Databa
     assert facts(database) - before == {one for one in found if isinstance(one, str)}
 
 
-def test_a_connection_that_dies_among_them_is_said_to_be_away(database: Database) -> None:
+def test_a_connection_that_dies_among_shared_reads_counts_as_unavailable(database: Database) -> None:
     def dies(conn: Connection) -> None:
         conn.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
         _value.value(conn, "anything")

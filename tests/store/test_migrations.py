@@ -229,7 +229,7 @@ def old_url(request: pytest.FixtureRequest, revision: str, tmp_path: Path) -> It
 
 
 @pytest.mark.parametrize("revision", OLDER)
-def test_an_old_database_keeps_what_is_in_it(old_url: str, revision: str) -> None:
+def test_an_old_database_keeps_its_rows(old_url: str, revision: str) -> None:
     assert migrate.current(old_url) == revision
     assert migrate.current(old_url) != migrate.head()
     with connected(old_url) as conn:

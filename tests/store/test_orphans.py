@@ -110,7 +110,7 @@ def test_a_slow_session_that_goes_on_is_left_alone(postgresql_url: str) -> None:
     assert set(ended) == {0}
 
 
-def test_other_programs_sessions_are_left_alone(postgresql_url: str) -> None:
+def test_sessions_of_other_programs_are_left_alone(postgresql_url: str) -> None:
     look = OrphanedSessions()
     with Database.open(postgresql_url) as database, psycopg.connect(postgresql_url) as raw:
         with raw.pipeline():

@@ -169,7 +169,7 @@ def test_prepared_statements_outlast_an_undone_transaction(database: Database) -
         assert database.read(lambda conn: found(conn, "undone")) == []
 
 
-def test_a_question_of_one_statement_is_no_transaction_and_of_more_it_sees_one_instant(database: Database) -> None:
+def test_a_question_of_one_statement_needs_no_transaction_and_one_of_more_sees_one_instant(database: Database) -> None:
     words: list[str] = []
 
     def one(conn: Connection) -> list[str]:
@@ -195,6 +195,6 @@ def test_a_question_of_one_statement_is_no_transaction_and_of_more_it_sees_one_i
     assert database.read(several) == (["100 % of a'b"], ["100 % of a'b"])
 
 
-def test_a_statement_that_is_alone_cannot_write_either(database: Database) -> None:
+def test_a_single_statement_of_a_question_cannot_write_either(database: Database) -> None:
     with pytest.raises(Exception, match="read-only transaction"):
         database.read(lambda conn: _removing.rows(conn, {"name": "one"}))

@@ -39,7 +39,7 @@ def test_a_thread_that_asks_again_does_not_overtake_those_that_wait(sqlite_url: 
     pool.close()
 
 
-def test_patience_has_an_end_and_the_place_is_not_lost(sqlite_url: str) -> None:
+def test_waiting_for_a_connection_ends_and_no_connection_is_lost(sqlite_url: str) -> None:
     pool = pool_of(sqlite_url, 1, patience=0.05)
     with pool.connection(), pytest.raises(DatabaseUnavailable, match="too much to do"), pool.connection():
         pass

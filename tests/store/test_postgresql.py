@@ -80,7 +80,7 @@ def test_a_restart_in_the_middle_is_survived(durable_cluster: Cluster) -> None:
         wait_until(lambda: 9 in heard, "the listener to hear again")
 
 
-def test_a_connection_that_breaks_within_a_savepoint_is_said_to_be_broken(postgresql_url: str) -> None:
+def test_a_connection_that_breaks_within_a_savepoint_is_reported_as_broken(postgresql_url: str) -> None:
     def command(conn: Connection) -> None:
         with savepoint(conn), savepoint(conn):
             conn.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
@@ -120,7 +120,7 @@ def test_connections_that_died_unnoticed_are_replaced_without_an_error(postgresq
         assert database.read(names) == {"a", "b"}
 
 
-def test_a_connection_that_dies_among_several_commands_is_said_to_be_away(postgresql_url: str) -> None:
+def test_a_connection_that_dies_among_several_commands_counts_as_unavailable(postgresql_url: str) -> None:
     """As when the server is killed while a workspace file is applied: many commands in one transaction."""
 
     def several(conn: Connection) -> None:
@@ -227,7 +227,7 @@ def test_a_full_disk_that_shows_at_the_commit_leaves_no_doubt(postgresql_url: st
         assert (said.kind, "disk is full. Nothing was changed" in str(said)) == (Kind.UNAVAILABLE, True), said
 
 
-def test_a_session_that_the_server_ended_for_its_patience_is_said_to_be_away(postgresql_url: str) -> None:
+def test_a_session_that_the_server_ended_by_a_timeout_counts_as_unavailable(postgresql_url: str) -> None:
     def slow(conn: Connection) -> None:
         number = int(conn.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
         assert not _facts.rows(conn, "a")
@@ -281,7 +281,7 @@ def _number(url: str) -> int:
         return int(row[0])
 
 
-def test_a_server_that_is_not_there_is_said_to_be_away(tmp_path: Path) -> None:
+def test_a_server_that_is_not_there_counts_as_unavailable(tmp_path: Path) -> None:
     with Database.open(f"postgresql://keyrack@/x?host={tmp_path}") as database:
         for use in (database.read, database.write):
             with pytest.raises(DatabaseUnavailable, match="does not answer"):
@@ -313,7 +313,7 @@ def test_commands_that_undo_each_other_are_run_again(postgresql_url: str) -> Non
         assert len(values) == 1
 
 
-def test_a_change_that_nobody_notified_of_is_found_by_polling(postgresql_url: str) -> None:
+def test_a_change_without_a_notification_is_found_by_polling(postgresql_url: str) -> None:
     heard: set[int] = set()
     with Database.open(postgresql_url) as database, Database.open(postgresql_url) as silent:
         database.listen(heard.update)

@@ -73,7 +73,7 @@ def test_questions_asked_at_the_same_moment_are_sent_together(database: Database
     assert len(sent) == 1
 
 
-def test_the_same_question_is_answered_once_for_all_who_ask(database: Database) -> None:
+def test_the_same_question_asked_by_several_is_sent_once(database: Database) -> None:
     def same(connection: Connection) -> Any:
         return _backend.rows(connection, 4)
 

@@ -47,7 +47,7 @@ def test_commands_that_wait_are_committed_together(sqlite_url: str) -> None:
     assert 2 <= len(numbers) <= 20
 
 
-def test_a_full_disk_is_said_to_be_one_and_room_helps(sqlite_url: str) -> None:
+def test_a_full_disk_is_reported_as_such_and_room_heals_it(sqlite_url: str) -> None:
     def fill(conn: Connection) -> None:
         pages = conn.exec_driver_sql("PRAGMA page_count").scalar_one()
         conn.exec_driver_sql(f"PRAGMA max_page_count = {pages + 2}")
@@ -100,7 +100,7 @@ with Database.open(sys.argv[1]) as database:
 """
 
 
-def test_changes_are_taken_while_the_folder_for_what_is_temporary_is_full(sqlite_url: str, tmp_path: Path) -> None:
+def test_changes_are_accepted_while_the_temporary_folder_is_full(sqlite_url: str, tmp_path: Path) -> None:
     full = tmp_path / "temporary"
     full.mkdir()
     disk = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(full)]

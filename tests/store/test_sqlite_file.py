@@ -217,14 +217,14 @@ def test_a_file_with_two_names_is_not_opened_by_either(sqlite_url: str) -> None:
         assert database.read(names) == {"early", "later"}
 
 
-def test_a_file_that_is_no_database_is_said_to_be_damaged(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_reported_as_damaged(tmp_path: Path) -> None:
     path = tmp_path / "keyrack.db"
     path.write_bytes(random.randbytes(40_960))
     with Database.open(f"sqlite:///{path}") as database, pytest.raises(DatabaseUnavailable, match="damaged"):
         database.read(names)
 
 
-def test_processes_that_come_and_go_take_no_commit_along(sqlite_url: str) -> None:
+def test_processes_that_open_and_close_the_file_lose_no_commit(sqlite_url: str) -> None:
     """Each that leaves believes to be the last one if somebody's locks are gone, and removes the log."""
     with Database.open(sqlite_url) as database:
         database.listen(lambda ids: None)

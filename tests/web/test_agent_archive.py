@@ -36,7 +36,7 @@ def test_the_same_sources_are_the_same_bytes() -> None:
     assert build_zipapp() == build_zipapp()
 
 
-def test_only_what_the_agent_needs_is_inside(archive: Path) -> None:
+def test_the_archive_has_only_what_the_agent_needs(archive: Path) -> None:
     data = archive.read_bytes()
     assert data.startswith(b"#!/usr/bin/env python3\n")
     names = zipfile.ZipFile(io.BytesIO(data)).namelist()

@@ -74,7 +74,7 @@ def playbook(team: Service, tmp_path: Path) -> Any:
     return run
 
 
-def test_keys_and_grants_are_brought_to_what_a_playbook_says(team: Service, playbook: Any) -> None:
+def test_a_playbook_sets_keys_and_grants(team: Service, playbook: Any) -> None:
     line = fresh_line("alice@laptop")
     key = {"keyrack_key": {"user": "alice", "title": "laptop", "key": line}}
     grant = {"keyrack_grant": {"user": "alice", "tag": "web", "system_user": "deploy"}}

@@ -106,7 +106,7 @@ def test_a_request_refused_before_its_body_is_read_is_answered(team: Service) ->
         refused.value.close()
 
 
-def test_a_trailer_is_no_header(team: Service) -> None:
+def test_a_trailer_is_not_taken_for_a_header(team: Service) -> None:
     body = json.dumps({"name": "by-trailer", "ipAddress": "192.0.2.77", "provider": "x"})
     with connected(team) as connection:
         connection.sendall(
@@ -377,7 +377,7 @@ def test_blanks_behind_a_value_are_no_part_of_it(team: Service, blanks: bytes) -
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "identity, gzip", "x"])
-def test_a_coding_counts_where_a_body_does(team: Service, coding: str) -> None:
+def test_a_content_coding_counts_only_where_a_body_does(team: Service, coding: str) -> None:
     headers = {"Authorization": "Bearer token-of-olga", "X-Auth-Token": "token-of-alice", "Content-Encoding": coding}
     packed = gzip.compress(b'{"title": "x"}')
     for path, status in (("/v4/user/keys", 400), ("/api/v3/servers", 422), ("/api/v4/user/keys", 400)):
@@ -455,7 +455,7 @@ ASKED = (
 )
 
 
-def test_a_fault_of_ours_is_no_reason_to_try_again(team: Service) -> None:
+def test_an_internal_error_does_not_ask_to_try_again(team: Service) -> None:
     for table in ("tokens", "servers"):
         statement = f"ALTER TABLE {table} RENAME TO x{table}"
         team.instance.database.write(partial(Connection.exec_driver_sql, statement=statement))
@@ -492,7 +492,7 @@ AMBIGUOUS = (
 
 
 @pytest.mark.parametrize("request_text", AMBIGUOUS)
-def test_a_head_that_reads_in_more_than_one_way_is_no_request(unchanged_team: Service, request_text: str) -> None:
+def test_an_ambiguous_request_head_is_refused(unchanged_team: Service, request_text: str) -> None:
     with connected(unchanged_team) as connection:
         connection.sendall(request_text.encode())
         assert told(connection).startswith(b"HTTP/1.1 400 ")

@@ -127,7 +127,7 @@ def test_a_key_of_somebody_else_is_answered_as_a_missing_one(team: Service) -> N
         assert (answer.status_code, answer.json()) == (404, MISSING), number
 
 
-def test_rights_come_from_policies(team: Service) -> None:
+def test_policies_of_a_user_decide_what_they_may(team: Service) -> None:
     answer = add(team, "token-of-mallory", title="x", key=ED25519[0]["line"])
     assert (answer.status_code, answer.json()["error_code"]) == (403, "CH.004403")
     assert call(team, "GET", "/v4/user/keys", "token-of-audrey").status_code == 200
@@ -153,7 +153,7 @@ def test_list_newest_first_with_query_and_window(team: Service) -> None:
 
 
 @pytest.mark.parametrize("window", ["limit=0", "limit=101", "limit=-1", "limit=abc", "offset=-1", "offset=2147483648"])
-def test_a_window_out_of_range_is_400(unchanged_team: Service, window: str) -> None:
+def test_an_offset_or_limit_out_of_range_is_answered_400(unchanged_team: Service, window: str) -> None:
     answer = call(unchanged_team, "GET", f"/v4/user/keys?{window}")
     assert (answer.status_code, answer.json()["error_code"]) == (400, "CH.010001")
 

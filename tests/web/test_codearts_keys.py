@@ -88,7 +88,7 @@ def test_a_deploy_key_of_two_workspaces_is_free_once_both_deleted_it(everywhere:
         assert add(everywhere, title="mine", key=line).status_code == 201
 
 
-def test_a_list_in_motion_always_adds_up(everywhere: Service) -> None:
+def test_a_list_is_consistent_while_keys_are_added_and_deleted(everywhere: Service) -> None:
     for number in range(5):
         add(everywhere, title=f"steady {number}", key=fresh_line())
     stop = threading.Event()

@@ -50,7 +50,7 @@ def refused(answer: httpx2.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error_code"]
 
 
-def test_roles_decide(forge: Service) -> None:
+def test_roles_in_a_repository_decide_who_may_change_deploy_keys(forge: Service) -> None:
     key = add_deploy_key(forge).json()["result"]["key_id"]
     keys = "/v4/repositories/1/deploy-keys"
     for token in ("token-of-olga", "token-of-alice", "token-of-bob", "token-of-audrey"):
@@ -75,7 +75,7 @@ def test_codes_of_the_deploy_keys_pages(forge: Service) -> None:
     assert refused(forge.call("GET", "/v4/repositories/1/deploy-keys")) == (401, "DEV.00000001")
 
 
-def test_a_list_with_a_window(forge: Service) -> None:
+def test_deploy_keys_are_listed_with_offset_and_limit(forge: Service) -> None:
     made = [int(add_deploy_key(forge).json()["result"]["key_id"]) for _ in range(3)]
     page = call(forge, "GET", "/v4/repositories/1/deploy-keys?offset=1&limit=1")
     assert ([key["id"] for key in page.json()], page.headers["X-Total"]) == ([made[1]], "3")
@@ -177,7 +177,7 @@ def test_only_admins_of_a_repository_add_members(forge: Service) -> None:
 
 
 @pytest.mark.parametrize("level", [10.0, -0.0, True, "10", None, [10], {"10": 10}, 11, -10, 2**70])
-def test_a_visibility_is_one_of_three_whole_numbers(forge: Service, level: Any) -> None:
+def test_only_the_three_visibility_numbers_are_accepted(forge: Service, level: Any) -> None:
     new = {"name": "site", "project_uuid": "aa2d97d7e62c4b7da3ffdfc11551f878", "visibility_level": level}
     answer = call(forge, "POST", "/v1/repositories", "token-of-olga", json=new)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "CH.010001"), answer.text

@@ -168,7 +168,7 @@ def test_a_temporary_key_needs_its_security_token(team: Service, key: AccessKey)
     refused(call(team, key, headers=good, signed=signed))
 
 
-def test_a_temporary_key_may_what_its_policy_says_and_makes_no_other_keys(team: Service) -> None:
+def test_a_temporary_access_key_is_bound_to_its_policy_and_creates_no_keys(team: Service) -> None:
     policy = {"Version": "5.0", "Statement": [{"Effect": "Allow", "Action": ["codeartsrepo::get*"]}]}
     narrow = make_temporary_key(team, policy=policy)
     headers = {**JSON, "X-Security-Token": narrow.security_token}

@@ -48,7 +48,7 @@ def test_every_described_call_is_served(unchanged_team: Service) -> None:
             assert answer.status_code not in (404, 405, 500), f"{method} {there}: {answer.text}"
 
 
-def test_first_page_leads_to_what_there_is(unchanged_team: Service) -> None:
+def test_the_start_page_links_to_existing_pages(unchanged_team: Service) -> None:
     page = unchanged_team.call("GET", "/").text
     links = re.findall(r'href="([^"]+)"', page)
     assert links
@@ -76,7 +76,7 @@ def test_every_call_is_described_in_words_of_its_own(unchanged_team: Service) ->
             assert words.lower() != handler, f"{method} {path}: the name again"
 
 
-def test_the_first_page_is_true_of_a_service_that_shows_no_token(unchanged_team: Service) -> None:
+def test_the_start_page_fits_a_service_that_shows_no_token(unchanged_team: Service) -> None:
     page = unchanged_team.call("GET", "/").text
     assert "shown where" not in page
     for command in re.findall(r"<code>keyrack ([a-z-]+)", page):
@@ -120,7 +120,7 @@ def test_every_call_has_shapes_examples_and_refusals(unchanged_team: Service) ->
                     Draft202012Validator(whole).validate(content["example"])
 
 
-def test_what_is_answered_is_as_described(team: Service) -> None:
+def test_answers_fit_the_description(team: Service) -> None:
     """Every call that only looks, on a workspace that has one of each, and what makes those."""
     described = team.call("GET", "/openapi.json").json()
     known = _one_of_each(team, described)

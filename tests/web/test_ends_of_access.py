@@ -67,7 +67,7 @@ def makers(team: Service) -> dict[str, Callable[..., Any]]:
     }
 
 
-def test_every_end_is_written_by_one_rule(team: Service) -> None:
+def test_every_call_takes_ends_in_the_same_forms(team: Service) -> None:
     at = (datetime.now(UTC) + 36 * HOUR).astimezone().isoformat(timespec="seconds")
     for name, make in makers(team).items():
         for written, length in (("90m", 1.5 * HOUR), ("12h", 12 * HOUR), ("1d12h", 36 * HOUR), (at, 36 * HOUR)):

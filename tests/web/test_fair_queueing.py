@@ -34,7 +34,7 @@ def crowd(number: int) -> Caller:
     return Caller(("address", str(number)))
 
 
-def test_a_slot_that_comes_free_as_its_waiter_gives_up_goes_to_who_came_after() -> None:
+def test_a_slot_freed_as_its_waiter_gives_up_goes_to_the_next() -> None:
     async def run() -> None:
         shared = FairScheduler()
         limit = CallPool.BODIES.limit_per_caller
@@ -175,7 +175,7 @@ def first_line(service: Service, request: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("length", [b"Content-Length: 900000", b"Transfer-Encoding: chunked"])
-def test_a_long_body_of_nobody_is_refused_before_it_is_read(team: Service, length: bytes) -> None:
+def test_a_long_body_without_credentials_is_refused_before_it_is_read(team: Service, length: bytes) -> None:
     head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%s\r\n%s\r\n\r\n"
     for path, proof in (
         (b"/api/v3/servers", b"Authorization: Bearer wrong"),

@@ -209,7 +209,7 @@ def test_fibers_run_where_others_ran_and_see_nothing_of_them() -> None:
     assert len(set(places)) == 8
 
 
-def test_a_late_word_for_a_fiber_that_ended_reaches_no_other() -> None:
+def test_a_late_wake_up_for_an_ended_fiber_reaches_no_other() -> None:
     async def begun() -> None:
         loop = asyncio.get_running_loop()
         places: list[int] = []

@@ -150,7 +150,7 @@ def _console(leo: Former, method: str, path: str) -> tuple[int, Message]:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_every_route_refuses_who_is_no_member_any_more(service: DirectService, former: Former, loss: str) -> None:
+def test_every_route_refuses_a_former_member(service: DirectService, former: Former, loss: str) -> None:
     """Another process takes them out, as an operator's command does; what the service remembers counts no more."""
     number = next(one.id for one in users.find(service.instance, actors.system_actor(1)) if one.name == "leo")
     beside = app.open_instance(service.instance.settings)

@@ -99,7 +99,7 @@ def test_frozen_keys_wait_for_their_owners_and_break_glass_keys_still_open(
     assert (listed["reason"], listed["ended_by"]) == ("a laptop was stolen", "olga")
 
 
-def test_open_sessions_go_on_and_git_lets_nobody_in_anew(team: Service, lines: dict[str, str]) -> None:
+def test_open_sessions_of_a_frozen_key_go_on_and_git_refuses_new_ones(team: Service, lines: dict[str, str]) -> None:
     (frozen,) = prints(lines, "alice")
     held = git.holder_of(team.instance, frozen)
     assert held is not None
@@ -142,7 +142,7 @@ def test_a_freeze_is_for_a_person_or_a_server(
     assert opening(team) == prints(lines, *lines)
 
 
-def test_a_key_of_a_program_that_may_more_is_not_confirmed_by_who_may_less(team: Service) -> None:
+def test_a_frozen_key_with_more_rights_is_not_confirmed_by_a_token_with_fewer(team: Service) -> None:
     line = fresh_line()
     call(team, "PUT", "/people/robot", {"kind": "service", "policies": ["codeartsrepo::*", "servers:*"]})
     call(team, "PUT", "/people/helper", {"policies": ["people:*"]})

@@ -269,7 +269,7 @@ def test_keys_of_users_are_public_by_name_or_id_and_only_as_the_setting_says(tea
             assert len(closed.call("GET", "/api/v4/users/alice/keys", token=token).json()) == 1
 
 
-def test_the_keys_of_who_was_shut_out_are_shown_no_more(team: Service) -> None:
+def test_the_keys_of_a_disabled_user_are_no_longer_shown(team: Service) -> None:
     line = fresh_line()
     team.call("POST", "/api/v4/user/keys", token="token-of-alice", json={"title": "desk", "key": line})
     path = f"/api/v4/users/{quote('alice')}/keys"
@@ -290,7 +290,7 @@ def test_a_key_that_has_expired_on_arrival_is_refused_as_gitlab_does(alice: gitl
     assert refused(alice, fresh_line(), expires_at="2020-01-01") == (400, {"key": ["has expired"]})
 
 
-def test_nobody_who_is_disabled_gets_a_key(team: Service) -> None:
+def test_a_disabled_user_gets_no_key(team: Service) -> None:
     made = team.call("PATCH", "/api/keyrack/v1/people/bob", token="token-of-olga", json={"disabled": True}).json()
     body = {"title": "t", "key": fresh_line()}
     answer = team.call("POST", f"/api/v4/users/{made['id']}/keys", token="token-of-olga", json=body)

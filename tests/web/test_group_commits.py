@@ -169,7 +169,7 @@ def test_a_transaction_that_is_lost_leaves_nothing_and_is_tried_again(acme: Team
     assert [one.label for one in in_one_transaction(database, add, other)] == ["one", "two"]
 
 
-def test_nothing_is_answered_that_could_not_be_committed(acme: Team) -> None:
+def test_a_change_that_could_not_be_committed_is_not_answered_as_done(acme: Team) -> None:
     database = acme.instance.database
 
     def fill(connection: Connection) -> None:

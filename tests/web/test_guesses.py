@@ -80,7 +80,7 @@ def test_tokens_cannot_be_guessed_by_asking_about_them(proxied: Service) -> None
     assert proxied.call("GET", "/v3/auth/tokens", headers=mine).status_code == 200
 
 
-def test_the_token_of_the_figures_cannot_be_guessed(team_folder: Path, tmp_path: Path) -> None:
+def test_the_metrics_token_cannot_be_guessed(team_folder: Path, tmp_path: Path) -> None:
     secret = "a token to read metrics"
     more: dict[str, Any] = {"metrics_token": secret, "token_guesses": 5, "trusted_proxies": "127.0.0.1"}
     with serving(team_folder, tmp_path / "data", **more) as service:
@@ -185,7 +185,7 @@ def test_enrolment_tokens_cannot_be_guessed(proxied: Service) -> None:
     assert refusals(proxied) == []
 
 
-def test_a_proxy_that_is_not_trusted_makes_nobody_pay_for_others(team_folder: Path, tmp_path: Path) -> None:
+def test_callers_behind_an_untrusted_proxy_share_no_limit_with_others(team_folder: Path, tmp_path: Path) -> None:
     with serving(team_folder, tmp_path / "data", token_guesses=30) as service:
         stop_clocks(service)
         assert service.call("GET", "/api/v2/ping", headers={"Authorization": BASIC}).status_code == 200
@@ -200,7 +200,7 @@ def test_a_proxy_that_is_not_trusted_makes_nobody_pay_for_others(team_folder: Pa
         assert sign_in(service, "alice", "alice's password", at="203.0.113.200").status_code == 429
 
 
-def test_old_programs_spend_nothing_of_others(proxied: Service) -> None:
+def test_programs_with_old_tokens_do_not_use_up_the_limit_of_others(proxied: Service) -> None:
     signed_in = sign_in(proxied, "alice", "alice's password", at=OWNER)
     ended = signed_in.headers["x-subject-token"]
     proxied.call("DELETE", "/v3/auth/tokens", headers={"X-Auth-Token": ended, "X-Subject-Token": ended})

@@ -168,7 +168,7 @@ def test_users_are_the_owners_affair(team: Service) -> None:
     shape(team.call("POST", "/v3/users", headers=OLGA, json={"user": {"name": "carol", "password": "a password"}}), 409)
 
 
-def test_the_own_password_takes_the_old_one(team: Service) -> None:
+def test_changing_the_own_password_needs_the_old_one(team: Service) -> None:
     path = f"/v3/users/{user_id(team)}/password"
     body = {"user": {"original_password": "wrong", "password": "another password"}}
     shape(team.call("POST", path, headers=ALICE, json=body), 401)

@@ -139,7 +139,7 @@ def bare(*lines: str) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", ["github", "gitlab"])
-def test_keys_come_and_go_with_the_account(service: Service, elsewhere: Elsewhere, kind: str) -> None:
+def test_keys_follow_the_account_elsewhere(service: Service, elsewhere: Elsewhere, kind: str) -> None:
     one, two, own = fresh_line(), fresh_line(), fresh_line()
     service.call("POST", "/api/v4/user/keys", token="token-of-alice", json={"title": "own", "key": own})
     elsewhere.keys = [one, own]
@@ -268,7 +268,7 @@ def test_only_an_admin_may_name_an_account_elsewhere(service: Service, elsewhere
 GATEWAYS = ("[64:ff9b::7f00:1]", "[64:ff9b::10.0.0.1]", "[2002:a00:1::1]", "[fec0::1]", "[::127.0.0.1]")
 
 
-def test_taking_an_account_away_is_one_change(
+def test_removing_an_account_elsewhere_is_one_change(
     service: Service, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere.keys = [fresh_line(), fresh_line()]

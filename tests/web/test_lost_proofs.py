@@ -215,7 +215,7 @@ def test_a_former_member_changes_nothing_of_a_repository(team: Service, call: st
     assert refused.value.kind is Kind.FORBIDDEN
 
 
-def test_nothing_is_done_by_a_token_after_it_was_revoked(team: Service) -> None:
+def test_a_token_does_nothing_after_it_was_revoked(team: Service) -> None:
     """The log has an order, and after the event that revoked the token there is none of what it proved."""
     (number,) = (one["id"] for one in _tokens(team) if one["user"] == "ada")
 

@@ -100,7 +100,7 @@ def test_a_call_is_made_while_its_rights_hold(team: Service, call: str) -> None:
 
 
 @pytest.mark.parametrize("change", [{"role": "member"}, {"disabled": True}])
-def test_nothing_is_done_by_what_comes_in_at_the_same_moment(team: Service, change: dict[str, Any]) -> None:
+def test_no_call_with_former_rights_is_logged_after_they_were_taken_away(team: Service, change: dict[str, Any]) -> None:
     """The log has an order, and after the event that took the rights away there is none of hers."""
 
     def act(number: int) -> int:

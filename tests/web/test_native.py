@@ -77,7 +77,7 @@ def test_a_server_and_how_it_is_held(team: Service) -> None:
     assert ([one["name"] for one in listed["items"]], listed["total"]) == (["web-1"], 1)
 
 
-def test_undone_says_why(team: Service) -> None:
+def test_an_undone_enforcing_says_why(team: Service) -> None:
     tell(team, facts={"enforcement": "undone", "undone": "sshd greets nobody any more"})
     shown = call(team, "GET", "/servers/web-1")
     assert (shown["mode"], shown["undone"]) == ("observe", "sshd greets nobody any more")
@@ -185,7 +185,7 @@ def test_sessions(team: Service) -> None:
     assert call(team, "DELETE", f"/servers/web-1/sessions/{listed[0]['id']}", status=202)["ending"] is True
 
 
-def test_the_line_to_paste(team: Service) -> None:
+def test_the_enrolment_line_to_paste_is_printed(team: Service) -> None:
     line = call(team, "POST", "/servers/web-1/enrolments", status=201)["line"]
     assert line.startswith(f"curl -fsSL {team.url}/agent/install.sh | KEYRACK_AGENT_TOKEN=")
 

@@ -44,7 +44,7 @@ def answered(found: Any) -> dict[str, set[str]]:
     return by_account
 
 
-def test_each_way_in_is_named_and_is_what_the_host_is_told(team: Service) -> None:
+def test_every_listed_login_is_in_the_hosts_document(team: Service) -> None:
     line = own_key(team, "alice")
     print_ = parse(line).fingerprint
     end = (team.instance.now() + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -140,7 +140,7 @@ def test_a_grant_to_come_opens_from_its_start(team: Service) -> None:
     assert way.reason.grant.id == made["id"]
 
 
-def test_an_account_that_a_server_lacks_is_told(team: Service) -> None:
+def test_an_account_that_a_server_lacks_is_named(team: Service) -> None:
     found = call(team, "GET", "/access?server=web-1&system_user=deplyo")
     assert (found["items"], "no account 'deplyo'; it has runcloud, root, deploy." in found["note"]) == ([], True)
     assert call(team, "GET", "/access?server=web-1&system_user=deploy")["note"] is None
@@ -173,7 +173,7 @@ def test_a_grant_is_put_once_however_often_it_is_asked_for(team_on_each: Service
     assert call(team, "PUT", "/grants", {**body, "system_user": "root"})["id"] > first["id"]
 
 
-def test_one_asks_about_oneself_by_any_token(team: Service) -> None:
+def test_any_token_may_ask_about_its_own_user(team: Service) -> None:
     own_key(team, "alice")
     call(team, "POST", "/grants", {"user": "alice", "server": "web-1", "system_user": "deploy"}, status=201)
     mine = call(team, "GET", "/access?user=me", token="token-of-alice")
@@ -182,7 +182,7 @@ def test_one_asks_about_oneself_by_any_token(team: Service) -> None:
     assert call(team, "GET", "/access?user=me", token="token-of-bob")["items"] == []
 
 
-def test_the_places_of_a_key_are_told_by_its_fingerprint(team: Service) -> None:
+def test_the_places_of_a_key_are_listed_by_its_fingerprint(team: Service) -> None:
     line = next(one for one in iter(fresh_line, "") if "+" in parse(one).fingerprint)
     print_ = parse(line).fingerprint
     call(team, "GET", f"/keys/places?fingerprint={quote(print_, safe='')}", status=404)

@@ -76,7 +76,7 @@ def test_an_error_in_a_key_names_the_documented_field(team: Service, path: str, 
 @pytest.mark.parametrize(
     "chosen", [None, 1, "web-1", {}, {"tags": "web"}, {"tag": None}, [], [{}], [""], [None], [1.5]]
 )
-def test_a_choice_that_is_none_is_refused(team: Service, chosen: object) -> None:
+def test_an_invalid_choice_of_servers_is_refused(team: Service, chosen: object) -> None:
     body = {"label": "bot", "username": "deploy", "publicKey": fresh_line(), "servers": chosen}
     call(team, "POST", "/credentials", body, status=422)
     assert call(team, "GET", "/servers/1/credentials")["total"] == 0

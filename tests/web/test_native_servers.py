@@ -9,7 +9,7 @@ from tests.services import Service
 from tests.web.test_native import OLGA, call
 
 
-def test_a_server_is_brought_to_what_is_wanted(team_on_each: Service) -> None:
+def test_putting_a_server_sets_what_is_wanted(team_on_each: Service) -> None:
     team = team_on_each
     wanted = {"address": "192.0.2.11", "tags": ["web", "eu"], "mode": "observe", "system_users": ["deploy", "backup"]}
     made = call(team, "PUT", "/servers/web-2", wanted)
@@ -64,7 +64,7 @@ def test_an_invalid_server_is_not_made(team: Service) -> None:
     call(team, "PUT", "/servers/web-3", {"address": "192.0.2.13"}, token="token-of-mallory", status=403)
 
 
-def test_accounts_come_and_go_by_name(team_on_each: Service) -> None:
+def test_accounts_are_added_and_removed_by_name(team_on_each: Service) -> None:
     team = team_on_each
     path = "/servers/web-1/system-users"
     first = call(team, "PUT", f"{path}/ops")

@@ -32,7 +32,7 @@ def test_a_token_is_never_wider_than_its_maker(team: Service) -> None:
     call(team, "POST", "/tokens", {"name": "none", "scopes": []}, status=422)
 
 
-def test_a_token_stands_by_its_name_however_often_that_is_said(team: Service) -> None:
+def test_putting_a_token_by_its_name_twice_changes_nothing(team: Service) -> None:
     wanted = {"name": "ci", "scopes": ["servers:read", "iam:self"], "expires_at": "2030-01-01T00:00:00Z"}
     first = call(team, "PUT", "/tokens", wanted)
     again = call(team, "PUT", "/tokens", wanted | {"scopes": ["iam:self", "servers:read"]})

@@ -20,7 +20,7 @@ KEYS = "/api/v3/servers/1/ssh/credentials"
 
 
 @pytest.mark.parametrize("column", ["label", "public_key", "restrictions"])
-def test_it_costs_its_row_alone(team_folder: Path, tmp_path: Path, column: str) -> None:
+def test_text_that_is_not_utf_8_hides_its_row_alone(team_folder: Path, tmp_path: Path, column: str) -> None:
     shutil.copytree(team_folder, tmp_path / "data")
     with running(settings_for(tmp_path / "data", "")) as service:
         kept, spoilt = fresh_line("kept"), fresh_line("spoilt")

@@ -118,7 +118,7 @@ def test_a_remembered_answer_is_asked_again_once_anything_was_written(team: Serv
         assert asked
 
 
-def test_calls_of_one_round_see_one_instant_and_nobody_later(team: Service) -> None:
+def test_calls_of_one_round_see_one_instant_and_none_sees_a_later_one(team: Service) -> None:
     """Sixteen connections at once, and a key that comes and goes beside them: who asks after a change sees it."""
     other = app.open_instance(team.instance.settings)
     answered = 0
@@ -231,7 +231,7 @@ def test_a_row_that_others_altered_counts_for_nothing_and_raises_its_alarm(team:
     assert [event for event in call(team, "GET", "/events")["items"] if "The token 5" in event["summary"]]
 
 
-def test_it_is_neither_kept_waiting_nor_made_to_write(team: Service) -> None:
+def test_a_command_on_the_event_loop_neither_waits_nor_writes(team: Service) -> None:
     database = team.instance.database
 
     def alter(connection: Connection) -> None:
@@ -248,7 +248,7 @@ def test_it_is_neither_kept_waiting_nor_made_to_write(team: Service) -> None:
     assert team.call("GET", f"{KEYS}/1", token="token-of-olga").status_code == 200
 
 
-def test_all_that_is_ask_nonblocking_is_of_one_instant(team: Service) -> None:
+def test_all_questions_of_one_round_see_one_instant(team: Service) -> None:
     database = team.instance.database
 
     def count(connection: Connection) -> int:
@@ -263,7 +263,7 @@ def test_all_that_is_ask_nonblocking_is_of_one_instant(team: Service) -> None:
     assert database.read(count) == first + 1
 
 
-def test_elsewhere_nothing_is_answered_at_once(tmp_path: Path) -> None:
+def test_postgresql_answers_nothing_without_waiting(tmp_path: Path) -> None:
     database = Database.open("postgresql://nobody@127.0.0.1/nothing")
     try:
         with pytest.raises(WouldBlock), database.nonblocking():

@@ -74,7 +74,7 @@ def test_addresses_of_one_ipv6_network_are_one_caller(team_folder: Path, tmp_pat
         assert statuses("/docs", ("2001:db8:0:1::1", "203.0.113.1", "203.0.113.2")) == [200, 200, 200]
 
 
-def test_each_token_has_its_own_and_guesses_count_by_address(team_folder: Path, tmp_path: Path) -> None:
+def test_each_token_has_its_own_limit_and_guesses_count_by_address(team_folder: Path, tmp_path: Path) -> None:
     with serving(team_folder, tmp_path / "data", rate_limit=3) as service:
 
         def ping(token: str | None) -> tuple[int, str, str]:

@@ -51,7 +51,7 @@ CALLS: dict[str, tuple[str, dict[str, str], int, Any]] = {
 
 
 @pytest.mark.parametrize("dialect", CALLS)
-def test_it_is_refused_with_words(unchanged_team: Service, dialect: str) -> None:
+def test_a_repeated_parameter_is_refused_in_words(unchanged_team: Service, dialect: str) -> None:
     address, headers, status, body = CALLS[dialect]
     answer = unchanged_team.call("GET", address, headers=headers)
     assert (answer.status_code, answer.json()) == (status, body)

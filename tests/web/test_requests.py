@@ -41,7 +41,7 @@ def key_of(folder: Path, *options: str) -> tuple[Path, str]:
     return file, file.with_suffix(".pub").read_text()
 
 
-def test_two_people_open_it_and_never_oneself(team: Service) -> None:
+def test_two_other_people_must_approve_a_request(team: Service) -> None:
     team.apply(TEAM + ADMIN)
     rule = call(team, "PUT", "/request-rules/production", {"approvers": 2, "tag": "web", "max_duration": "2h"})
     assert (rule["approvers"], rule["max_duration"]) == (2, "2h")
@@ -73,7 +73,7 @@ def test_a_rule_is_for_tags_of_its_own_workspace(team: Service) -> None:
     assert call(team, "POST", "/requests", wanted, token=ALICE, status=201)["approvers"] == 1
 
 
-def test_each_decision_is_said_with_its_reason(team: Service) -> None:
+def test_each_decision_on_a_request_is_shown_with_its_reason(team: Service) -> None:
     team.apply(TEAM + ADMIN)
     call(team, "PUT", "/request-rules/all", {"approvers": 2})
     asked = call(team, "POST", "/requests", WANTED, token=ALICE, status=201)
@@ -155,7 +155,7 @@ def test_members_see_and_cancel_their_own(team: Service) -> None:
     call(team, "POST", f"/requests/{mine['id']}/approve", status=409)
 
 
-def test_nobody_fills_the_list_by_asking_and_cancelling(team: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_asked_and_cancelled_are_bounded(team: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "MAX_PER_DAY", 3)
     for _ in range(3):
         mine = call(team, "POST", "/requests", WANTED, token=ALICE, status=201)

@@ -51,7 +51,7 @@ def routes(service: Service) -> list[tuple[str, str]]:
     return [(method, path.replace("{", "").replace("}", "")) for method, path in found if method != "OPTIONS"]
 
 
-def test_nothing_of_others_is_told_or_changed(team_data: tuple[Path, str], tmp_path: Path) -> None:
+def test_an_agents_secret_shows_and_changes_nothing_of_other_hosts(team_data: tuple[Path, str], tmp_path: Path) -> None:
     source, database = team_data
     with serving(source, tmp_path / "data", database) as service:
         values = {"name": OTHERS[0], "ipAddress": OTHERS[1]}

@@ -160,7 +160,7 @@ def furnish(service: Service, login: str, server_id: int) -> Belongings:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("call", [call for call in runcloud.ENDPOINTS if "{" in call.path], ids=names)
-def test_nothing_of_another_workspace(two: Two, call: Endpoint, version: str) -> None:
+def test_nothing_of_another_workspace_is_shown_or_changed(two: Two, call: Endpoint, version: str) -> None:
     service, ours, theirs = two
     for mine, foreign in ((ours, theirs), (theirs, ours)):
         wanted = re.findall(r"\{(\w+)\}", call.path)

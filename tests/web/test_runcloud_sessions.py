@@ -51,7 +51,7 @@ def test_labels_come_from_the_servers_keys_and_from_users_keys(team: Service) ->
     assert [session["fingerprint"] for session in found] == [*prints, None]
 
 
-def test_an_end_is_asked_for_until_the_host_says_that_it_came(team: Service) -> None:
+def test_ending_a_session_is_asked_for_until_the_host_reports_that_it_ended(team: Service) -> None:
     agent = Agent(team, 1)
     agent.obey(sessions=[told("a"), told("b")])
     first, second = listed(team)

@@ -25,7 +25,7 @@ def in_a_loop(work: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(whole())
 
 
-def test_others_are_served_between_two_slices() -> None:
+def test_other_requests_are_served_between_two_slices() -> None:
     async def work() -> None:
         slices, done = Slices(), list[int]()
         for number in range(MANY):
@@ -52,7 +52,7 @@ def test_work_under_way_comes_before_new_work() -> None:
     in_a_loop(work)
 
 
-def test_a_step_that_fails_keeps_no_other_from_being_done(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_step_that_fails_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
         slices, done = Slices(), list[int]()
 

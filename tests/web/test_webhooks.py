@@ -114,7 +114,7 @@ def team(team_folder: Path, tmp_path: Path) -> Iterator[Service]:
             yield service
 
 
-def test_a_webhook_stands_by_its_address_however_often_that_is_said(team: Service) -> None:
+def test_putting_a_webhook_by_its_address_twice_changes_nothing(team: Service) -> None:
     wanted = {"url": "https://alerts.example.org/keyrack", "level": "alarm", "actions": ["grants:*"]}
     made = call(team, "PUT", PATH, wanted)
     assert made["secret"].startswith("krwh_")
@@ -211,7 +211,7 @@ def test_a_refused_delivery_is_tried_again_and_no_redirect_is_followed(team: Ser
     assert call(team, "GET", PATH)["items"] == []
 
 
-def test_a_name_that_is_not_found_is_said_in_words(team: Service) -> None:
+def test_a_name_that_is_not_found_is_named(team: Service) -> None:
     nowhere = call(team, "POST", PATH, {"url": "https://no-such-name.invalid/", "level": "alarm"}, status=201)
     call(team, "POST", f"{PATH}/{nowhere['id']}/test", status=202)
     tried = eventually(lambda: [one for one in deliveries(team, nowhere["id"]) if one["attempts"]])[0]

@@ -130,7 +130,7 @@ def test_refusals_reach_the_caller_as_exceptions(team: Service, deed: Deed, stat
     assert len(refused.value.request_id) == 32
 
 
-def test_no_right_and_wrong_secret(team: Service, access_key: AccessKey) -> None:
+def test_missing_rights_and_a_wrong_secret_raise_the_sdks_errors(team: Service, access_key: AccessKey) -> None:
     sdk = client(CodeArtsRepoClient, team, credentials(make_access_key(team, "token-of-mallory")))
     with pytest.raises(ClientRequestException) as refused:
         sdk.list_user_keys(ListUserKeysRequest())
