@@ -15,12 +15,12 @@ from keyrack.web.gitlab import parameters, shapes
 
 
 def show_myself(call: Call) -> Response:
-    """Show the user that the token is of"""
+    """Show the user of the token"""
     return forges.answered(call, shapes.user(call.instance, users.myself(call.instance, call.actor)))
 
 
 def find_users(call: Call) -> Response:
-    """Find the user of a name, or list the workspace's users"""
+    """Find a user by name, or list the workspace's users"""
     name = call.query.get("username")
     actor = parameters.caller(call)
     if name:
@@ -65,7 +65,7 @@ def show_key(call: Call) -> Response:
 
 
 def add_key(call: Call) -> Response:
-    """Register a public key for another user, as an administrator"""
+    """Register an SSH key for another user, as an administrator"""
     new = parameters.new_key(call)
     key = user_keys.add(
         call.instance,
@@ -75,18 +75,18 @@ def add_key(call: Call) -> Response:
         user_id=call.ids["user"],
         expires_at=new.expires_at,
     )
-    # Shown without asking for another right: the key is registered, and a refusal here would say that it is not.
+    # Shown without a further check of rights: a refusal would say that the key is not registered, which it is.
     return JSONResponse(shapes.key(call.instance, key, user_keys.owner_name(call.instance, key)), 201)
 
 
 def delete_key(call: Call) -> Response:
-    """Delete another user's SSH key everywhere, as an administrator"""
+    """Delete another user's SSH key, as an administrator; it opens nothing any more"""
     user_keys.delete(call.instance, call.actor, call.ids["key_id"], user_id=call.ids["user"])
     return Response(status_code=204)
 
 
 def _named(call: Call, actor: Actor) -> Published:
-    """The user of a path, by id or name, with the keys. Raises Refusal."""
+    """The user that the path names, by id or name, with their keys. Raises Refusal."""
     user_id = call.ids["user"] or None
     return published_keys.of_user(call.instance, actor, name=call.path["user"], user_id=user_id)
 
