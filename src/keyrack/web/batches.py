@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Executor
 from functools import partial
 from typing import Generic, TypeVar
 
 from keyrack.errors import Kind, Refusal
 from keyrack.web.fair_queueing import BUSY_SECONDS, MAX_WAITING
 from keyrack.web.slices import RoundRobin, Slices
+from keyrack.web.threads import Threads
 
 LONGEST_YIELD = 1.0
 """For how long one kind of calls lets another go first, between two batches, in seconds."""
@@ -31,7 +31,7 @@ class Batches(Generic[Q, A]):
         work: Callable[[Sequence[Q]], Sequence[A | Exception]],
         most: int,
         slices: Slices,
-        threads: Executor,
+        threads: Threads,
         after: Callable[[], int] | None = None,
     ) -> None:
         """work: an answer, or what is raised, for each question of a batch; most: questions in one; slices: in which
@@ -81,7 +81,6 @@ class Batches(Generic[Q, A]):
             await asyncio.sleep(0.01)
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
             while True:
                 await self._give_way()
@@ -91,7 +90,7 @@ class Batches(Generic[Q, A]):
                 questions = [question for question, _ in batch]
                 answers: Sequence[A | Exception]
                 try:
-                    answers = await loop.run_in_executor(self._threads, self._work, questions)
+                    answers = await self._threads.run(partial(self._work, questions))
                 except Exception as error:  # raised for each who asked
                     answers = [error] * len(batch)
                 for (_, came), answer in zip(batch, answers, strict=True):
