@@ -79,8 +79,8 @@ class Beside:
         return answer.status_code
 
     def _report(self) -> int:
-        told = {"revision": self._revision, "state": "applied"}
-        return self._service.call("POST", "/agent/v1/report", token=self._agent.secret, json=told).status_code
+        report = {"revision": self._revision, "state": "applied"}
+        return self._service.call("POST", "/agent/v1/report", token=self._agent.secret, json=report).status_code
 
     def _line(self) -> int:
         """What Git's sshd asks at a login; 503 where the authorizer says that it does not know, 404 for no such key."""

@@ -77,17 +77,17 @@ class Directly(httpx2.BaseTransport):
 
     async def _answered(self, scope: dict[str, Any], body: bytes) -> tuple[int, Headers, bytes]:
         sent = [{"type": "http.request", "body": body, "more_body": False}]
-        heard: list[dict[str, Any]] = []
+        messages: list[dict[str, Any]] = []
 
         async def receive() -> dict[str, Any]:
             return sent.pop() if sent else {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
-            heard.append(message)
+            messages.append(message)
 
         # Each request has a context of its own, as with a server.
         await asyncio.create_task(self._application(scope, receive, send))
-        start, *rest = heard
+        start, *rest = messages
         content = b"".join(one.get("body", b"") for one in rest)
         return start["status"], list(start["headers"]), content if scope["method"] != "HEAD" else b""
 

@@ -29,11 +29,11 @@ def watch() -> None:
     global _telling, _watcher
     if sys.platform != "linux" or _watcher is not None:
         return
-    heard, _telling = os.pipe()
+    read_end, _telling = os.pipe()
     given = [sys.executable, "-I", "-S", str(Path(__file__))]
     # A session of its own, so that the keyboard's signals and a kill of the whole group leave it alone.
-    _watcher = subprocess.Popen(given, stdin=heard, stdout=subprocess.DEVNULL, cwd="/", start_new_session=True)
-    os.close(heard)
+    _watcher = subprocess.Popen(given, stdin=read_end, stdout=subprocess.DEVNULL, cwd="/", start_new_session=True)
+    os.close(read_end)
     tell("process", str(os.getpid()))
 
 
@@ -127,12 +127,12 @@ def _clean(run: _Run) -> None:
 def _until_gone(found: Callable[[], list[int]], number: signal.Signals, *, again: bool) -> None:
     """Send it to whatever is found until nothing is; again: each time, as what dies may have started something."""
     deadline = time.monotonic() + SECONDS
-    told = False
+    is_asked = False
     while (pids := found()) and time.monotonic() < deadline:
-        for pid in pids if again or not told else ():
+        for pid in pids if again or not is_asked else ():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
-        told = True
+        is_asked = True
         time.sleep(0.02)
 
 

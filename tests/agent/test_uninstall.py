@@ -36,7 +36,7 @@ def test_uninstalling_removes_everything_though_the_service_does_not_answer(
     monkeypatch.setattr(uninstall, "TELL_SECONDS", 0.2)
     over = threading.Event()
 
-    def wait(told: object) -> int:
+    def wait(report: object) -> int:
         over.wait(30)
         return 503
 

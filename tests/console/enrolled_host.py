@@ -26,8 +26,8 @@ class Host:
     def report(self, *found: dict[str, Any], **more: Any) -> None:
         """Say that all is obeyed that is decided by now, and which keys were found."""
         server = servers.get(self.service.instance, KEYRACK, 1)
-        told = {"revision": server.revision, "state": "applied", "keys_found": list(found), **more}
-        reports.ingest(self.service.instance, server, told)
+        report = {"revision": server.revision, "state": "applied", "keys_found": list(found), **more}
+        reports.ingest(self.service.instance, server, report)
 
 
 @pytest.fixture(scope="module")

@@ -34,13 +34,13 @@ def moment(team: Team, before: timedelta = timedelta()) -> str:
 
 def use(team: Team, line: str, before: timedelta = timedelta(), **more: str) -> dict[str, str]:
     """A login as agents tell it."""
-    told = {
+    reported = {
         "fingerprint": parse(line).fingerprint,
         "at": moment(team, before),
         "address": "203.0.113.7",
         "user": "deploy",
     }
-    return {**told, **more}
+    return {**reported, **more}
 
 
 def glass(team: Team, kind: str) -> str:
@@ -122,9 +122,9 @@ def test_alarms_of_a_host_without_end_are_bounded_and_counted(team: Team, monkey
 
 def test_a_report_of_sessions_alone_or_without_an_account_raises_the_alarm_too(team: Team) -> None:
     line = glass(team, "credential")
-    told = use(team, line)
-    del told["user"]
-    tell(team, last_used=[told])
+    reported = use(team, line)
+    del reported["user"]
+    tell(team, last_used=[reported])
     other = fresh_line()
     terms: dict[str, Any] = {"label": "second", "username": "deploy", "public_key": other, "break_glass": True}
     credentials.add(team.instance, team.owner, team.server.id, **terms)

@@ -41,9 +41,9 @@ def session(name: str, fingerprint: str = "", **more: str) -> dict[str, str]:
     }
 
 
-def tell(team: Team, **told: Any) -> None:
+def tell(team: Team, **fields: Any) -> None:
     """A report of the team's server."""
-    reports.ingest(team.instance, team.server, told)
+    reports.ingest(team.instance, team.server, fields)
 
 
 def kept(team: Team) -> dict[str, Mapping[str, Any]]:
@@ -105,11 +105,11 @@ def test_an_entry_that_cannot_be_costs_the_others_and_the_receipt_nothing(team: 
 
 
 @pytest.mark.parametrize(
-    ("told", "shown"),
+    ("reported", "shown"),
     [("jürgen", "jürgen"), ("CORP\\анна", "CORP\\анна"), ("a\x1b[1m", "a\\x1b[1m"), ("é" * 70, "é" * 63 + "…")],
 )
-def test_an_account_may_have_a_name_in_any_script(team: Team, told: str, shown: str) -> None:
-    tell(team, sessions=[session("1-100", user=told), session("2-200")])
+def test_an_account_may_have_a_name_in_any_script(team: Team, reported: str, shown: str) -> None:
+    tell(team, sessions=[session("1-100", user=reported), session("2-200")])
     assert {name: row["username"] for name, row in kept(team).items()} == {"1-100": shown, "2-200": "deploy"}
 
 

@@ -62,11 +62,11 @@ def test_a_stricter_policy_holds_for_new_keys_and_leaves_those_that_are_there(te
     assert [one.id for one in user_keys.find(instance, team.member).items] == [kept.id]
     # A program that says anew what stands is not refused for what it registered before.
     standing_user_keys.put(instance, team.member, title="old one", public_key=RSA)
-    told = [one for one in events.find(instance, owner, limit=50).items if one.action == "keys:rule"]
-    assert [one.outcome for one in told] == ["done", "done"]
-    assert told[0].details["before"] == {"key_types": ["ssh-ed25519", "ssh-rsa"], "rsa_minimum_bits": 3072}
-    assert told[0].details["after"] == {"key_types": ["ssh-ed25519"], "rsa_minimum_bits": 3072}
-    assert told[1].details["before"] is None
+    log = [one for one in events.find(instance, owner, limit=50).items if one.action == "keys:rule"]
+    assert [one.outcome for one in log] == ["done", "done"]
+    assert log[0].details["before"] == {"key_types": ["ssh-ed25519", "ssh-rsa"], "rsa_minimum_bits": 3072}
+    assert log[0].details["after"] == {"key_types": ["ssh-ed25519"], "rsa_minimum_bits": 3072}
+    assert log[1].details["before"] is None
     key_policy.put(instance, owner, types=None, rsa_minimum_bits=None)
     user_keys.delete(instance, team.member, kept.id)
     assert refused(instance, team.member, RSA) == ""

@@ -250,12 +250,12 @@ for (name,) in sqlite3.connect(sys.argv[1]).execute("SELECT name FROM instance_f
 
 
 def test_changes_of_another_process_are_noticed_while_this_one_only_reads(sqlite_url: str) -> None:
-    heard: set[int] = set()
+    announced: set[int] = set()
     with Database.open(sqlite_url) as database:
-        database.listen(heard.update)
+        database.listen(announced.update)
         for number in range(1, 4):
             database.read(names)
             subprocess.run(
                 [sys.executable, OTHER, sqlite_url, f"other{number}", "1", "1", str(number)], check=True, timeout=60
             )
-            wait_until(lambda: number in heard, "the news of another process")  # noqa: B023
+            wait_until(lambda: number in announced, "the news of another process")  # noqa: B023

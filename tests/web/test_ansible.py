@@ -67,8 +67,8 @@ def playbook(team: Service, tmp_path: Path) -> Any:
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Traceback" not in done.stdout + done.stderr
         _, _, said = done.stdout.partition("TASK [said]")
-        told, _ = json.JSONDecoder().raw_decode(said, said.index("{"))
-        answers: list[dict[str, Any]] = json.loads(told["msg"])
+        result, _ = json.JSONDecoder().raw_decode(said, said.index("{"))
+        answers: list[dict[str, Any]] = json.loads(result["msg"])
         return answers
 
     return run

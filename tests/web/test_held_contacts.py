@@ -122,8 +122,8 @@ def test_a_waiting_host_is_sent_a_change_and_waits_again(service: Service) -> No
             status, headers, body = host.answer()
             assert (status, headers["content-type"]) == (200, "application/json")
             assert {"x-request-id", "date"} <= set(headers)
-            told = json.loads(body)
-            document = json.loads(told["document"])
+            decoded = json.loads(body)
+            document = json.loads(decoded["document"])
             assert key in [entry["key"] for entry in document["users"]["deploy"]]
             host.ask(f"revision={document['revision']}&lineage={document['lineage']}&wait=30")
             wait_until(lambda: is_held(server), "it is held again")
@@ -191,13 +191,13 @@ def test_a_large_document_is_sent_to_a_waiting_host_too(service: Service, monkey
 
 
 def test_two_waiting_machines_with_the_same_number_are_told_apart(service: Service) -> None:
-    told: dict[str, Any] = {
+    machine: dict[str, Any] = {
         "Keyrack-Machine": "run=0123456789abcdef; boot=; machine=; keys=; starts=1; lane=follow; number={}; name=a"
     }
     with held_host(service, "alike", 1) as (host, _, _, revision):
         assert host.answer()[0] == 204
         for number, wanted in ((1, 204), (2, 204), (2, 409)):
-            host.ask(f"revision={revision}&wait=1", **{name: text.format(number) for name, text in told.items()})
+            host.ask(f"revision={revision}&wait=1", **{name: text.format(number) for name, text in machine.items()})
             assert host.answer()[0] == wanted
 
 

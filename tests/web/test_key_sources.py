@@ -127,9 +127,9 @@ def held(service: Service) -> set[str]:
     assert signed is not None
     document = json.loads(signed.text)
     document.pop("revoked")
-    told = json.dumps(document)
-    assert all(key in told for key in keys), told
-    assert told.count("ssh-ed25519 ") == len(keys), told
+    sent = json.dumps(document)
+    assert all(key in sent for key in keys), sent
+    assert sent.count("ssh-ed25519 ") == len(keys), sent
     return keys
 
 
