@@ -56,7 +56,7 @@ def public_key(data: bytes) -> None:
 
 
 def authorized_keys(data: bytes) -> None:
-    """A key file of an account: each line that is not blank or a comment is told of."""
+    """A key file of an account: each line that is not blank or a comment is reported."""
     from keyrack.ssh.authorized_keys import read
 
     for line in read(data):
@@ -141,7 +141,7 @@ def signed_request(data: bytes) -> None:
         check(SignedRequest("GET", path, query, headers, body), claim, "secret", datetime(2026, 2, 3, 4, 5, tzinfo=UTC))
     except BadSignature as problem:
         if "secret" in str(problem):
-            raise AssertionError("the secret is told") from problem
+            raise AssertionError("the secret is shown") from problem
         return
     raise AssertionError("a signature that nobody made counts")
 

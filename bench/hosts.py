@@ -160,7 +160,7 @@ def service(url: str, folder: Path, hosts: int, keys: int = 0, password: str = "
 
 @dataclass
 class Fleet:
-    """What all hosts heard."""
+    """What all hosts got."""
 
     contacts: list[float] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)

@@ -18,7 +18,7 @@ CANNOT = 3
 MARK = "KEYRACK_BENCH_OF"
 """A variable of all that a benchmark starts: the process of this program, by which they are found."""
 TO_CLEAN_UP = 60.0
-"""Seconds that a benchmark has, once it was told to end, to stop its services and take away what it made."""
+"""Seconds that a benchmark has, once it was asked to end, to stop its services and take away what it made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Ended:
 
     @property
     def why(self) -> str:
-        """The last line that it told, which says why one failed."""
+        """The last line of its errors, which says why it failed."""
         return (self.errors.strip().splitlines() or ["it said nothing"])[-1][:300]
 
 
@@ -68,7 +68,7 @@ def run(command: Sequence[str], most_seconds: float) -> Ended:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """It is told to end, so that it cleans up, and made to end; then all that is left of what it started."""
+    """It is asked to end, so that it cleans up, and made to end; then all that is left of what it started."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""Calls of a service whose network to PostgreSQL fails by chance, and what must be so meanwhile and afterwards."""
+"""Calls of a service whose network to PostgreSQL fails by chance, and what must hold meanwhile and afterwards."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ class Found:
 
 
 def found(calls: Calls, url: str) -> Found:
-    """Compare what was acknowledged with what is there, once the receiver heard of all that it is to hear of."""
+    """Compare what was acknowledged with what is there, once the receiver got everything that it is to get."""
     with closing(psycopg.connect(url)) as other:
         there = [label for (label,) in other.execute("SELECT label FROM credentials").fetchall()]
         without_event = frozenset(label for (label,) in other.execute(_WITHOUT_EVENT).fetchall())

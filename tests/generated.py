@@ -258,7 +258,7 @@ class Problem:
     answered: str
 
     def __str__(self) -> str:
-        return f"{self.call} by {self.who}: {self.words}; sent {self.sent}; heard {self.answered}"
+        return f"{self.call} by {self.who}: {self.words}; sent {self.sent}; answered {self.answered}"
 
 
 @dataclass

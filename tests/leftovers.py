@@ -1,7 +1,7 @@
 """Ends what a run of tests has started once its own processes are gone, however they went; must touch nothing else.
 
 Of a run that is killed nobody comes to tidy up: databases, sshds, agents and whole systems would run on. So a process
-beside the run, which no Ctrl-C reaches, is told of the processes that run tests, of the name spaces that they have
+beside the run, which no Ctrl-C reaches, is given the processes that run tests, the name spaces that they have
 alone, and of folders; when the last of those processes has ended, so do all in the name spaces, and the folders go.
 What a process has started is in its name space, whatever became of its parents, its session and its words.
 """
@@ -74,7 +74,7 @@ class _Run:
                 self._hear(os.read(0, 65536))
                 for file in self._processes:
                     asked.register(file, select.POLLIN)
-                continue  # what was said is heard before any end
+                continue  # what was written is read before any end
             for file in ready:
                 asked.unregister(file)
                 del self._processes[file]

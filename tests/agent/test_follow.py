@@ -1,4 +1,4 @@
-"""What the agent obeys and what it refuses: a refused document changes no byte, and the service is told why."""
+"""What the agent obeys and what it refuses: a refused document changes no byte, and the reason is reported."""
 
 from __future__ import annotations
 

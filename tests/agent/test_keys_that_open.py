@@ -95,11 +95,11 @@ class Host:
         return self._client.lets_in(self.key, NAME)
 
     def is_reported(self, scanner: Scanner | None = None) -> bool:
-        """Whether a look says that the key is in force."""
+        """Whether a scan reports the key as in force."""
         return any(one.in_force and one.key == self.key.public for one in (scanner or self.scanner).scan())
 
     def unread(self, scanner: Scanner) -> list[tuple[str, str]]:
-        """Where the last look proves nothing, as sshd has not read its settings."""
+        """Where the last scan proves nothing, as sshd has not read its settings."""
         return [(cut.username, cut.path) for cut in scanner.cut if cut.why == UNREAD]
 
 
@@ -270,7 +270,7 @@ def test_settings_are_read_as_the_bytes_that_they_are(host: Host, settings: byte
     assert host.lets_in()
     (found,) = (one for one in host.scanner.scan() if one.in_force and one.key == host.key.public)
     assert found.username == NAME
-    # As the service answers what it was told (web/bodies.py).
+    # As the service decodes what was reported (web/bodies.py).
     removal = KeyRemoval(found.path.replace(latin[-1], "\ufffd"), found.fingerprint)
     assert remove_keys([removal], [found]) == []
     assert not host.lets_in()

@@ -112,7 +112,7 @@ def deliver(host: Watched, **more: object) -> float:
 
 
 def found(service: SmallService) -> list[dict[str, object]]:
-    """The last list of unmanaged keys that was told."""
+    """The last list of unmanaged keys that was reported."""
     lists = [report["keys_found"] for report in list(service.reports) if "keys_found" in report]
     return lists[-1] if lists else []
 

@@ -192,7 +192,7 @@ def test_the_agent_goes_on_while_a_home_does_not_answer(
     service.publish(5, service.signer.signed(text))
     with far(tmp_path) as home:
         home.answers(HANGS)
-        for _ in range(2):  # the first look of an agent that begins is a whole one
+        for _ in range(2):  # the first scan of an agent that starts is a whole one
             ended = host.agent("run", "--once")  # which is waited for a minute, not for good
             assert "revision 5 is in force" in ended.stderr, ended.stderr
         logins = service.reports[-1]["facts"]["logins"]

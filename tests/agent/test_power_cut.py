@@ -1,4 +1,4 @@
-"""The power fails: after the next boot every file is old or new, and what was told as done is done.
+"""The power fails: after the next boot every file is old or new, and what was reported as done is done.
 
 Each cut is a copy of the disk as it is at that moment, with nothing of what the system has not yet written. The file
 system is ext4 as hard as it can be had: without the option that saves programs which forget fsync(2).

@@ -90,7 +90,7 @@ def test_a_program_that_had_the_key_file_open_before_is_waited_for(tmp_path: Pat
         with ThreadPoolExecutor(1) as pool:
             removed = pool.submit(rewrite, str(path), parse(key).fingerprint)
             wait_until(lambda: path.stat().st_ino != opened, "the new file")
-            time.sleep(0.3)  # longer than a look alone would take
+            time.sleep(0.3)  # longer than one check would take
             appender.communicate(b"go on\n")
             removed.result(60)
     assert path.read_text("ascii") == "# before\n# a line\n"

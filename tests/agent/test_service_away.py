@@ -144,7 +144,7 @@ def test_a_wrong_clock_is_reported_though_the_certificate_is_valid(host: Enrolle
     assert follower.wrong == (words,)
     assert f"BAD  {words}" in host.agent("status").stdout
     before = len(service.reports)
-    service.clock_ahead = 7400.0  # no news
+    service.clock_ahead = 7400.0  # no change
     follower.step(0)
     follower.step(0)
     assert len(service.reports) == before

@@ -79,7 +79,7 @@ def test_each_login_is_reported_once_also_those_while_the_service_was_away(
         watched.ssh(key, command="true").wait(60)
         expected.append((USERNAME, fingerprint_of(key.public)))
     wait_until(lambda: refused, "a report that was not taken")
-    # What the service did not hear is kept over a restart, and what is too long for it is told in parts.
+    # What the service did not get is kept over a restart, and what is too long for it is sent in parts.
     watched.kill_agent()
     watched.service.refuses = lambda report: 413 if len(report.get("logins", {}).get("entries", ())) > 1 else None
     watched.start_agent()
@@ -332,7 +332,7 @@ def test_a_use_of_a_break_glass_key_is_reported_as_one_though_the_key_is_gone_by
 def test_sessions_by_certificates_end_with_their_key_and_their_authority(
     folder: Path, service: SmallService, keys: Callable[[str], Key]
 ) -> None:
-    """Also over a restart of the agent; whose key it is says the authority, so no session is told as of that key."""
+    """Also over a restart of the agent; whose key it is says the authority, so no session is reported with that key."""
     authority, other, own = keys("authority"), keys("another-authority"), keys("own")
     certified, also = keys("certified"), keys("also")
     trusted = folder / "trusted.pub"

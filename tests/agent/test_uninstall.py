@@ -1,4 +1,4 @@
-"""Who takes the agent off a host need not wait for the service, which is told where it answers."""
+"""Uninstalling the agent does not wait for the service, which gets a report where it answers."""
 
 from __future__ import annotations
 

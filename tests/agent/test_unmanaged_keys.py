@@ -1,4 +1,4 @@
-"""What a look finds and what it says of itself, on a host with real accounts and its real sshd."""
+"""What a scan finds and what it reports of itself, on a host with real accounts and its real sshd."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_report_is_shared(homes: dict[str, Path], tmp_path: Path, monkeypatch:
 
 @needs_root
 def test_a_key_in_a_file_that_everybody_may_change_is_not_in_force(homes: dict[str, Path], tmp_path: Path) -> None:
-    """sshd takes no key of such a file (StrictModes), and the look says so, as soon as a folder above it changes."""
+    """sshd takes no key of such a file (StrictModes), and the scan says so, as soon as a folder above it changes."""
     home = homes[QUIET]
     file = home / ".ssh" / "authorized_keys"
     put(file, f"{public_key()} quiet\n")

@@ -96,7 +96,7 @@ class Watched:
         return lists[-1] if lists else []
 
     def used(self) -> list[dict[str, str]]:
-        """All uses of keys that were told."""
+        """All uses of keys that were reported."""
         return [use for report in list(self.service.reports) for use in report.get("last_used", ())]
 
     def logins(self) -> list[tuple[str, str]]:

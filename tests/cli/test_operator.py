@@ -55,7 +55,7 @@ def test_grants_from_the_command_line(folder: Path) -> None:
     given = run(folder, "grants", "give", *wanted)
     assert "Let alice in as deploy on web-1 (grant 1)." in given
     (listed,) = json.loads(run(folder, "grants", "list", "--json"))
-    # What concerns a host without naming it is told of it too, by each way to ask.
+    # An event that concerns a host without naming it is listed for it too, by each way to ask.
     run(folder, "grants", "give", "--user", "bob", "--all", "--as", "deploy")
     for words in (("events", "web-1"), ("audit", "list", "--host", "web-1")):
         assert "Let bob log in as deploy on all hosts" in run(folder, *words), words

@@ -270,7 +270,7 @@ OPENED = """
 import os, sys
 path = os.path.realpath(sys.argv.pop(1))
 
-def heard(event, arguments):
+def note(event, arguments):
     if event != "open" or not isinstance(arguments[0], (str, bytes)):
         return
     opened = os.path.realpath(os.fsdecode(arguments[0]))
@@ -278,7 +278,7 @@ def heard(event, arguments):
     if opened.startswith(path) and opened != f"{path}-wal" and not arguments[2] & os.O_EXCL:
         os.write(2, f"OPENED {opened}\\n".encode())
 
-sys.addaudithook(heard)
+sys.addaudithook(note)
 from keyrack.cli.main import main
 main()
 """

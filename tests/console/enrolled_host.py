@@ -1,4 +1,4 @@
-"""web-1 of the console's tests, enrolled, as its agent would speak for it, and who works on it."""
+"""web-1 of the console's tests, enrolled, with reports as its agent sends them, and people with keys on it."""
 
 from __future__ import annotations
 

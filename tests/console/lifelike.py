@@ -319,7 +319,7 @@ def _reports(made: Workspace) -> None:
 
 
 def _obey(made: Workspace) -> None:
-    """Most hosts have heard of what was decided since; a few have not."""
+    """Most hosts have their newest document; a few have not."""
     for number, (server, secret) in enumerate(made.hosts):
         if secret and number % 13 not in (5, 12):
             now = servers.get(made.instance, made.owner, server.id)

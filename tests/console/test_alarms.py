@@ -199,7 +199,7 @@ def account_gone(team: Team) -> None:
     team.instance.database.write(lambda connection: source_rows.change(connection, source.id, words))
 
 
-def webhook_unheard(team: Team) -> None:
+def webhook_failing(team: Team) -> None:
     made = webhooks.create(team.instance, KEYRACK, url="https://alerts.example.org/keyrack", level="alarm")
     at = team.instance.now()
     values = {"webhook_id": made.webhook.id, "state": "failed", "attempts": 9, "words": "nobody answered"}
@@ -381,7 +381,7 @@ KINDS = {
         is_shown_settled=False,
     ),
     "webhook": Kind(
-        webhook_unheard,
+        webhook_failing,
         "did not reach https://alerts.example.org/keyrack",
         "nobody answered",
         ("button", "Send nothing there any more…"),

@@ -254,7 +254,7 @@ def test_a_screen_reader_announces_what_was_done(page: Page, signed_in: SignedIn
     page.get_by_label("New group").fill("listeners")
     page.get_by_role("button", name="Add group").click()
     words = "The group listeners is added."
-    wait_until(lambda: words in page.evaluate("window.announced || []"), "what was done was not heard")
+    wait_until(lambda: words in page.evaluate("window.announced || []"), "the announcement of what was done")
 
 
 def test_a_grants_restrictions_are_shown_before_they_change(

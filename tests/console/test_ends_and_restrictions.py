@@ -1,4 +1,4 @@
-"""A day and time as an end, all restrictions of a key, the way on from a wrong address, folded rows as heard."""
+"""A day and time as an end, all restrictions of a key, the way on from a wrong address, folded rows read aloud."""
 
 from __future__ import annotations
 

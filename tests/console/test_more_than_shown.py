@@ -30,7 +30,7 @@ KEYRACK = actors.system_actor(1)
 
 @pytest.fixture(scope="module", autouse=True)
 def crowd(console: Service) -> None:
-    """Two hosts more than the overview looks at that were not heard of for an hour, and obey nothing yet."""
+    """Two hosts more than the overview reads that were not seen for an hour, and obey nothing yet."""
     at = console.instance.now() - timedelta(hours=1)
     machine = {"workspace_id": 1, "mode": "observe", "revision": 1, "applied_revision": 0, "facts": {}, "sshd": {}}
     machine |= {"rows_sum": bytes(32), "lineage": "", "address": "192.0.2.1", "created_at": at, "updated_at": at}

@@ -295,7 +295,7 @@ def test_logins_and_delays_are_drawn_with_their_numbers_beside(console: Service,
     started = f"{instance.now():%Y-%m-%dT%H:%M:%SZ}"
     session = {"user": "deploy", "address": "203.0.113.5", "fingerprint": "", "started_at": started}
     report = {"state": "applied", "sessions": [{"id": f"{number}-1", **session} for number in range(3)]}
-    for _ in range(2):  # what is told again is no other login
+    for _ in range(2):  # a login that is reported again is no other one
         server = servers.get(instance, KEYRACK, drawn.id)
         reports.ingest(instance, server, {"revision": server.revision, **report})
     instance.tallies.write(instance.database, instance.now())

@@ -432,7 +432,7 @@ def tokens_hold(world: World) -> bool:
 
 
 def test_putting_back_all_tables_raises_an_alarm(world: World) -> None:
-    """With the root, as one older state: a restore does the same, so it counts, and hosts know what they were told."""
+    """With the root, as one older state: a restore does the same, so it counts, and hosts know their documents."""
     instance = world.team.instance
     assert tokens_hold(world)
 

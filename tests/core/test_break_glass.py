@@ -71,7 +71,7 @@ def test_a_use_of_a_break_glass_key_raises_an_alarm_that_says_who_where_and_how_
         assert words in alarm.summary
     assert (alarm.details["session"], alarm.details["user"], alarm.reason) == (number, "alice", "break-glass")
     assert alarm.details["end"] == f"DELETE /api/keyrack/v1/servers/{team.server.id}/sessions/{number}"
-    # The same told again, and the session that goes on, are no news; the next login is.
+    # The same report again, and the session that goes on, raise no other alarm; the next login does.
     tell(team, last_used=[named], sessions=[open_now])
     assert len(alarms(team)) == 1
     tell(team, sessions=[])

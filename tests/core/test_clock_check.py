@@ -50,7 +50,7 @@ def ahead(team: Team, clock: Clock) -> Team:
 
 
 def contact(instance: Instance, server_id: int) -> None:
-    """A host was heard of, and is enrolled."""
+    """A host is enrolled, and was just seen."""
     now = instance.now()
     instance.database.write(lambda connection: server_rows.change(connection, server_id, {"enrolled_at": now}))
     seen = LastSeen(clock=lambda: 0.0)

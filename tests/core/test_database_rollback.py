@@ -207,7 +207,7 @@ def test_the_same_revision_of_another_database_is_no_receipt(team: Team, host: H
 
 @pytest.mark.parametrize("is_reported", [True, False])
 def test_a_host_that_comes_back_after_many_changes_is_known(team: Team, host: Host, *, is_reported: bool) -> None:
-    """Also where what it obeys was never heard: it went away, or nothing could be written, before it could report."""
+    """Also where what it obeys was never reported: it went away, or nothing could be written, before it could."""
     for number in range(3):
         add(team, f"before-{number}", fresh_line())
         host.obey(report=is_reported)

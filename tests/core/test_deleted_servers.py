@@ -1,4 +1,4 @@
-"""A deleted server is gone at once, and its host is told until it says that it obeys; on both databases."""
+"""A deleted server is gone at once, and its host gets its last document until it obeys; on both databases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a host is told: the widest of what holds, nothing of what ended, and no row that was tampered with."""
+"""A host's document: the widest of what holds, nothing that ended, and no row that was tampered with."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def document(team: Team, server_id: int) -> host_document.HostDocument:
 
 
 def lets_in(team: Team, server_id: int, line: str) -> bool:
-    """Whether a host is told to let a key in as deploy."""
+    """Whether a host's document lets a key in as deploy."""
     key = " ".join(line.split()[:2])
     sent_document = document(team, server_id)
     inside = key in {one.public_key for one in sent_document.users.get("deploy", ())}
@@ -60,7 +60,7 @@ def lets_in(team: Team, server_id: int, line: str) -> bool:
 
 
 def refuses(team: Team, server_id: int, line: str) -> bool:
-    """Whether a host is told to refuse a key."""
+    """Whether a host's document refuses a key."""
     return " ".join(line.split()[:2]) in document(team, server_id).revoked
 
 

@@ -99,7 +99,7 @@ def test_an_entry_that_cannot_be_costs_the_others_and_the_receipt_nothing(team: 
     server = team.instance.database.read(lambda connection: servers.by_id(connection, team.server.id))
     assert server is not None
     assert server.applied_revision == revision
-    # A session that is known is not over because something else of it was told wrong.
+    # A session that is known is not over because something else of it was reported wrong.
     tell(team, sessions=[session("1-100", address="UNKNOWN")])
     assert kept(team).keys() == {"1-100"}
 

@@ -1,4 +1,4 @@
-"""Where one key stands is told whole, in pages, and to nobody who may not see it."""
+"""Where one key stands is listed whole, in pages, and for nobody who may not see it."""
 
 from __future__ import annotations
 

@@ -45,14 +45,14 @@ def host(team: Team, name: str) -> Server:
 
 
 def document_of(team: Team, server: Server) -> Any:
-    """What a host is told now."""
+    """A host's document now."""
     signed = documents.signed(team.instance, server.id)
     assert signed is not None
     return host_document.decode(signed.text)
 
 
 def obey(team: Team, server: Server) -> None:
-    """The host says that it obeys what it was told last."""
+    """The host reports that it obeys its newest document."""
     reports.ingest(team.instance, server, {"revision": document_of(team, server).revision, "state": "applied"})
 
 

@@ -163,7 +163,7 @@ def test_a_state_that_comes_and_goes_does_not_fill_the_log(team: Team) -> None:
         reports.ingest(team.instance, here(team), {"facts": facts, "problems": [scan] if scan else []})
     assert len(log(team)) == before + 4 * report_events.MAX_ALIKE
     assert sum("left out" in summary for summary in log(team)) == 4
-    # What is new is told all the same.
+    # What is new is logged all the same.
     reports.ingest(team.instance, here(team), {"facts": {"enforcement": "observe"}})
     assert "no longer enforces" in log(team)[0]
     earlier = tables.events.update().values(at=team.instance.now() - timedelta(hours=2))
@@ -177,7 +177,7 @@ def test_keys_that_are_new_in_each_report_do_not_pile_up(team: Team, monkeypatch
     for number in range(4):
         tell(team, *many(60, number * 60))
     assert (rows(team), rows(team, GONE)) == (160, 100)
-    # What is there now is what was told last.
+    # What is there now is what was reported last.
     assert {one.path for one in known(team)} <= {one["path"] for one in many(60, 180)}
 
 

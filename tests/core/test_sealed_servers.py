@@ -109,7 +109,7 @@ def test_a_deleted_row_is_noticed(team: Team, what: str) -> None:
         "tag": tables.server_tags,
     }[what]
     alter(team, delete(table))
-    assert document_of(team) is None, "its host keeps to what it was told last, and so goes on refusing"
+    assert document_of(team) is None, "its host keeps to its last document, and so goes on refusing"
     assert len([words for words in alarms(team) if "deleted or put back" in words]) == 1
     assert [row.name for row in damaged(team.instance, team.owner)] == [f"server:{team.server.id}"]
     # What is done meanwhile does not make it right.

@@ -15,7 +15,7 @@ from tests.core.keys_for_tests import fresh_line
 
 
 def to_end(team: Team) -> list[str]:
-    """What the host is told to end."""
+    """The sessions that the host's document asks to end."""
     signed = documents.signed(team.instance, team.server.id)
     assert signed is not None
     names: list[str] = json.loads(signed.text).get("end_sessions", [])

@@ -54,7 +54,7 @@ def put(team: Team, line: str, label: str) -> int:
 
 
 def obey(team: Team) -> None:
-    """The host says that it obeys what it was told last."""
+    """The host reports that it obeys its newest document."""
     signed = documents.signed(team.instance, team.server.id)
     assert signed is not None
     reports.ingest(team.instance, team.server, {"revision": signed.revision, "state": "applied"})

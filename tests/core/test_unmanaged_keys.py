@@ -211,7 +211,7 @@ def test_facts_are_kept_as_far_as_they_are_well_formed(team: Team) -> None:
     assert "this host does not let" in event_summaries(team)[0]
     count = len(event_summaries(team))
     tell(team, facts=facts, problems=["this host does not let the service create accounts"])
-    assert len(event_summaries(team)) == count, "the same words were told twice"
+    assert len(event_summaries(team)) == count, "the same words were logged twice"
 
 
 def test_staleness_is_set_for_a_server_or_a_tag(team: Team) -> None:

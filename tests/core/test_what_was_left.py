@@ -47,7 +47,7 @@ def deleted_host(team: Team, lines: int = 2) -> tuple[str, list[str]]:
 
 
 def refused_there(instance: Instance, team: Team) -> list[str] | None:
-    """The keys that the deleted server's host is told to refuse; None where it is told nothing."""
+    """The keys that the deleted server's last document refuses; None where there is no document."""
     try:
         signed = documents.signed(instance, team.server.id)
     except Refusal:

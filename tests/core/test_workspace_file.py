@@ -219,7 +219,7 @@ def test_a_rotated_token_ends_the_old_one(instance: Instance) -> None:
     ]
     assert bearer(instance, "a-token-of-alice") is None
     assert bearer(instance, "another-token-of-alice") is not None
-    # An ended token is never good again, and the file that holds it is told so.
+    # An ended token is never good again, and applying the file that holds it says so.
     with pytest.raises(Refusal, match=r"\[\[users\]\] number 1 \(alice\), line 7: the token 'ci' ended at"):
         workspace_apply.apply(instance, FILE, SECRETS)
 

@@ -1,4 +1,4 @@
-"""What was acknowledged since the last look is in the database with its events; must not wait for the end of a run."""
+"""Checks that what was acknowledged is in the database with its events; must not wait for the end of a run."""
 
 from __future__ import annotations
 

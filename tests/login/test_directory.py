@@ -1,4 +1,4 @@
-"""A host whose accounts and keys are in LDAP, by SSSD: who gets in there is told, taken over or kept, and given back.
+"""A host with accounts and keys in LDAP, by SSSD: who gets in there is reported, taken over or kept, and given back.
 
 `scripts/hosts.sh directory` makes the Debian for it; it is skipped where that is not there.
 """

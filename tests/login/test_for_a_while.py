@@ -1,5 +1,5 @@
 """Access for a while, glass that is broken and keys that are frozen, on a real host: what opens, what closes by itself,
-what goes on, and what is told.
+what goes on, and what is logged.
 """
 
 from __future__ import annotations

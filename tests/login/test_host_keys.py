@@ -78,7 +78,7 @@ def written(folder: Path) -> Path:
 
 
 def test_ssh_trusts_only_the_host_keys_that_the_agent_reported(team: Service, home: Path, host: DemoHost) -> None:
-    wait_until(lambda: host_keys_of(team)["items"], "host keys that the agent told")
+    wait_until(lambda: host_keys_of(team)["items"], "host keys that the agent reported")
     first = host_keys_of(team)
     assert {one["port"] for one in first["items"]} == {host.port}
     assert not first["changed"]

@@ -20,7 +20,7 @@ CHANGES = range(1, 41)
 
 @pytest.fixture(autouse=True)
 def _notified_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without polling, so that a change is heard of by a notification alone."""
+    """Without polling, so that a change is noticed by a notification alone."""
     monkeypatch.setattr(listen, "POLL_SECONDS", 3600)
 
 
@@ -47,7 +47,7 @@ def test_changes_of_a_burst_share_a_notification(postgresql_url: str) -> None:
         for server_id in CHANGES[1:]:
             announce_change(database, server_id)
             time.sleep(0.01)
-        wait_until(lambda: announced == {*CHANGES}, "all news")
+        wait_until(lambda: announced == {*CHANGES}, "all changes")
         assert waits_of("keyrack-notifier") - before < 2 * len(CHANGES), "two or three for a notification"
 
 
@@ -71,7 +71,7 @@ def test_no_change_is_lost_that_comes_right_after_another(postgresql_url: str) -
         other.listen(announced.update)
         for server_id in CHANGES:
             announce_change(database, server_id)
-        wait_until(lambda: announced == {*CHANGES}, "all news")
+        wait_until(lambda: announced == {*CHANGES}, "all changes")
         for server_id in range(101, 121):  # each by a notification of its own, the last ones of a pair too soon
             announce_change(database, server_id)
             announce_change(database, 1000 + server_id)
@@ -96,7 +96,7 @@ def test_the_notifier_connects_again(postgresql_url: str) -> None:
         numbers = iter(range(2, 1000))
 
         def again() -> bool:
-            announce_change(database, next(numbers))  # one whose notification failed is heard of with the next
+            announce_change(database, next(numbers))  # one whose notification failed is noticed with the next
             time.sleep(2 * listen.NOTIFY_PAUSE_SECONDS)
             return len(announced) > 1
 
@@ -113,4 +113,4 @@ def test_a_change_counts_and_later_ones_are_notified_where_a_thread_could_not_be
             with no_threads():
                 announce_change(database, 2)
             announce_change(database, 3)
-            wait_until(lambda: announced == {1, 2, 3}, "what was changed without a thread is heard of with the next")
+            wait_until(lambda: announced == {1, 2, 3}, "what was changed without a thread is noticed with the next")

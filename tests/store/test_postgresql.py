@@ -249,7 +249,7 @@ def _is_there(url: str, process: int) -> bool:
 def test_changes_are_noticed_on_a_server_that_lacks_the_last_commits(
     cluster: Cluster, durable_cluster: Cluster
 ) -> None:
-    """As after a failover: its transactions have numbers again that were told already, or lower ones."""
+    """As after a failover: its transactions have numbers again that were seen already, or lower ones."""
     first, second = cluster.create_database(), durable_cluster.create_database()
     for url in (first, second):
         migrate.upgrade(url)
@@ -342,7 +342,7 @@ def test_a_process_does_not_query_for_its_own_changes(postgresql_url: str, monke
         for server_id in range(1, 20):
             database.write(lambda conn: announce(conn, server_id))  # noqa: B023
         other.write(lambda conn: announce(conn, 99))
-        wait_until(lambda: 99 in announced, "the news of the other process")
+        wait_until(lambda: 99 in announced, "the change by the other process")
     assert announced == [*range(1, 20), 99], "each is delivered once"
     assert len(floors) <= 3, "at the start, for the other process, and for a notification before the first"
 
@@ -457,7 +457,7 @@ def test_a_process_with_thousands_of_descriptors_notices_changes(postgresql_url:
             database.listen(announced.update)
             for server_id in (1, 2, 3):
                 other.write(lambda conn: announce(conn, server_id))  # noqa: B023
-                wait_until(lambda: server_id in announced, "the news")  # noqa: B023
+                wait_until(lambda: server_id in announced, "the change")  # noqa: B023
     finally:
         for descriptor in taken:
             os.close(descriptor)

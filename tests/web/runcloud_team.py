@@ -1,4 +1,4 @@
-"""What tests of RunCloud's API start from: more tokens for the team, and an agent's side over HTTP."""
+"""What tests of RunCloud's API start from: more tokens for the team, and a host's agent over HTTP."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_a_playbook_sets_keys_and_grants(team: Service, playbook: Any) -> None:
     assert [one["changed"] for one in planned] == [True, True]
     assert "laptop: ssh-ed25519" in planned[0]["diff"]["after"]
     assert planned[0]["diff"]["before"] == ""
-    assert standing() == (0, []), "a look changes nothing"
+    assert standing() == (0, []), "reading changes nothing"
     done = playbook(key, grant, key, grant, ended, grant)
     assert [one["changed"] for one in done] == [True, True, False, False, True, False]
     assert standing()[0] == 1

@@ -22,7 +22,7 @@ KEYS = "/servers/web-1/credentials"
 
 
 def document(team: Service) -> HostDocument:
-    """What web-1's host is told now."""
+    """The document of web-1's host now."""
     signed = documents.signed(team.instance, 1)
     assert signed is not None
     return host_document.decode(signed.text)

@@ -1,4 +1,4 @@
-"""A host that waits is held by its connection alone, with no task, and hears what it would have heard otherwise."""
+"""A host that waits is held by its connection alone, with no task, and gets what it would have got otherwise."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def held_host(
     service: Service, name: str, wait: int, *, large: bool = False
 ) -> Iterator[tuple[Host, Server, Actor, int]]:
-    """A host that was told its document, obeys it and is held; and the revision that it obeys.
+    """A host that got its document, obeys it and is held; and the revision that it obeys.
 
     large: whose document is made by itself; it is held from its second question on.
     """

@@ -39,7 +39,7 @@ def enrol(team: Service) -> None:
 
 
 def tell(team: Service, *found: dict[str, Any], **more: Any) -> None:
-    """Report as web-1's agent that it obeys what it was told last."""
+    """Report as web-1's agent that it obeys its newest document."""
     actor = actors.system_actor(1)
     signed = documents.signed(team.instance, 1)
     assert signed is not None

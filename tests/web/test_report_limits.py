@@ -1,4 +1,4 @@
-"""A host that reports without end is told to wait; what it must obey it can ask for all the same."""
+"""A host that reports without end is asked to wait; it gets its document all the same."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ WANTED = {"server": "web-1", "system_user": "deploy", "duration": "1h", "reason"
 
 
 def on_host(team: Service) -> dict[str, Any]:
-    """What the host of web-1 is told to let in."""
+    """The users and keys in the document of web-1."""
     signed = documents.signed(team.instance, 1)
     assert signed is not None
     delivered: dict[str, Any] = json.loads(signed.text)["users"]

@@ -1,4 +1,4 @@
-"""Root on an enrolled host has its agent's secret: whatever is called with it, nothing of others is told or changed."""
+"""Root on an enrolled host has its agent's secret: no call with it shows or changes anything of others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BODIES: tuple[Any, ...] = (
 
 
 def of_others(service: Service) -> dict[str, list[Any]]:
-    """All rows that decide but those of the host's own server, on either database; not when another host was heard of,
+    """All rows that decide but those of the host's own server, on either database; not when another host was last seen,
     which is noted some seconds later.
     """
 
