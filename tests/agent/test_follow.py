@@ -352,6 +352,24 @@ def test_a_damaged_note_keeps_no_key_from_being_taken_away(
     assert any("accounts are left alone" in words for words in problems), problems
 
 
+def test_what_was_refused_of_the_audit_log_ends_with_its_note(host: EnrolledHost, service: SmallService) -> None:
+    """The words advise to remove it; on a host for which no new document came they stayed for days."""
+    publish(service, 1, {"deploy": [AuthorizedKey(public_key())]})
+    note = host.state / "checkpoint.json"
+    note.write_text("{", "ascii")
+    note.chmod(0o600)
+    follower = host.follower()
+    for _ in range(3):
+        follower.step(0)
+    assert any("of the audit log is damaged" in words for words in service.reports[-1]["problems"])
+    told = len(service.reports)
+    follower.step(0)
+    assert len(service.reports) == told
+    note.unlink()
+    follower.step(0)
+    assert [one["problems"] for one in service.reports[told:]] == [[]]
+
+
 def test_decisions_that_cannot_be_read_are_those_of_before(host: EnrolledHost, service: SmallService) -> None:
     """An agent that stopped for them would take no key away any more."""
     path = host.state / "local.json"

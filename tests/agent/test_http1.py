@@ -273,3 +273,17 @@ def test_a_compressed_response_takes_bounded_memory() -> None:
     words, megabytes = ended.stdout.splitlines()
     assert "too large" in words
     assert int(megabytes) < 600
+
+
+@pytest.mark.parametrize("many", [b"{},", b"[],", b'"ab",', b"1.5,", b"1" * 4096])
+def test_an_answer_of_very_many_values_takes_no_more_memory_than_a_document(many: bytes) -> None:
+    """As above, with 60 MB of JSON, of which 300 kB come over the network: as values it would take up to 1.5 GB."""
+    body = b'{"document": "", "more": [' + many * ((60 << 20) // len(many)) + b"0]}"
+    packed = zlib.compress(body, 1, wbits=zlib.MAX_WBITS | 16)
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode("ascii")
+    with server([[head + packed]]) as (port, _):
+        given = [sys.executable, "-c", ASK_AND_MEASURE, f"http://127.0.0.1:{port}"]
+        ended = subprocess.run(given, capture_output=True, text=True, check=True, timeout=60)
+    words, megabytes = ended.stdout.splitlines()
+    assert "not Keyrack" in words
+    assert int(megabytes) < 300

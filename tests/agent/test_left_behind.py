@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +29,22 @@ def watched(folder: Path, service: SmallService) -> Iterator[Watched]:
     """sshd and the agent, with nothing published yet."""
     with enrolled(folder, service) as host:
         yield host
+
+
+# A way to sshd that waits, once it is connected, until a file is there.
+WAITING = """import os, select, socket, sys, time
+sshd = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+with open(sys.argv[2], "w") as file:
+    file.write(str(sshd.getsockname()[1]))
+while not os.path.exists(sys.argv[3]):
+    time.sleep(0.05)
+while True:
+    ready = select.select([0, sshd], [], [])[0]
+    if 0 in ready:
+        sshd.sendall(os.read(0, 65536))
+    if sshd in ready and not os.write(1, sshd.recv(65536)):
+        break
+"""
 
 
 class Scene:
@@ -140,6 +158,46 @@ def test_sessions_outlive_their_listener_and_still_end(scene: Scene) -> None:
     scene.revoke()
     ends(left)
     client.wait(60)
+
+
+@pytest.mark.parametrize("user", [USERNAME, "root-or-whoever"])
+def test_a_line_that_somebody_wrote_before_sshd_did_keeps_no_session_alive(scene: Scene, user: str) -> None:
+    """Every account can write into syslog's file, and who waits before the proof knows what sshd will log."""
+    port, go, command = scene.folder / "port", scene.folder / "go", scene.folder / "command"
+    way = shlex.join([sys.executable, "-c", WAITING, str(scene.watched.sshd.port), str(port), str(go)])
+    client = scene.watched.ssh(scene.gone, f"-oProxyCommand={way}", command=f"echo $$ > {command}; exec sleep 1000")
+    wait_until(lambda: port.exists() and port.read_text(), "a connection")
+    forged = fingerprint_of(scene.stays.public)
+    with scene.watched.sshd.log.open("a") as log:
+        line = f"Accepted publickey for {user} from 127.0.0.1 port {port.read_text()} ssh2: ED25519 {forged}"
+        log.write(f"{line}\n" * 2000)
+    (session,) = scene.watched.wait_for_sessions(1)
+    assert session["fingerprint"] == forged
+    go.touch()
+    left = pid_in(command)
+    noted = scene.watched.host.state / "sessions.json"
+    wait_until(lambda: fingerprint_of(scene.gone.public) in noted.read_text(), "sshd's own line to be read")
+    scene.revoke()
+    ends(left)
+    client.wait(60)
+
+
+def test_a_line_that_names_a_key_which_was_never_let_in_ends_no_session(scene: Scene) -> None:
+    client, pid = scene.start(scene.stays, "stays", "{}")
+    (session,) = scene.watched.wait_for_sessions(1)
+    (port,) = {number for _, number in processes.peers(int(session["id"].partition("-")[0]))}
+    never = Key.make(scene.folder / "never").public
+    with scene.watched.sshd.log.open("a") as log:
+        line = f"Accepted publickey for {USERNAME} from 127.0.0.1 port {port} ssh2: ED25519 {fingerprint_of(never)}"
+        log.write(f"{line}\n")
+    noted = scene.watched.host.state / "sessions.json"
+    wait_until(lambda: fingerprint_of(never) + '", [], false' in noted.read_text(), "the line to be judged")
+    scene.watched.publish({USERNAME: [AuthorizedKey(scene.stays.public)]}, revoked=(never,))
+    scene.watched.kill_agent()
+    scene.watched.start_agent()
+    scene.watched.publish({USERNAME: [AuthorizedKey(scene.stays.public)]}, revoked=(never, scene.gone.public))
+    assert is_alive(pid)
+    assert client.poll() is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes as somebody else")

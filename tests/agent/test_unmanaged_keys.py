@@ -17,6 +17,7 @@ import pytest
 
 from keyrack.agent.keys import seen_files
 from keyrack.agent.keys import unmanaged_keys as finding
+from keyrack.agent.keys.remove_keys import remove_keys
 from keyrack.agent.keys.seen_files import SeenFiles
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd.login_check import LoginCheck
@@ -24,6 +25,7 @@ from keyrack.agent.sshd.settings import Sshd, SshdSilent
 from keyrack.agent.sshd.settings_text import split_values
 from keyrack.agent.state import StateFolder
 from keyrack.agent.system import account_names, as_account, programs
+from keyrack.protocol.host_document import KeyRemoval
 from keyrack.protocol.report import AUTHORITY, COMMAND, KEY, UNREADABLE, ReportedKey
 from keyrack.ssh.public_key import parse
 from tests.agent.signed_documents import public_key
@@ -142,6 +144,22 @@ def test_an_account_whose_settings_sshd_cannot_say_hides_no_other(homes: dict[st
         tmp_path, f"AuthorizedKeysFile .ssh/authorized_keys\n{rule}  AuthorizedKeysFile .ssh/other\n"
     ).scan()
     assert [one.comment for name in (LOUD, QUIET) for one in of(found, name)] == [LOUD, QUIET]
+
+
+@needs_root
+def test_a_key_in_a_home_of_two_accounts_is_taken_out_as_the_one_that_may(
+    homes: dict[str, Path], tmp_path: Path
+) -> None:
+    """The other one only reads the file, and is named first."""
+    path, rogue = homes[QUIET] / ".ssh" / "authorized_keys", public_key()
+    put(path, f"{rogue} rogue\n# stays\n")
+    for one in (homes[QUIET], path.parent):
+        one.chmod(0o755)
+    set_home(LOUD, homes[QUIET])
+    found = [one for one in scanner(tmp_path).scan() if one.path == str(path)]
+    assert [one.username for one in found] == [LOUD, QUIET]
+    assert remove_keys([KeyRemoval(str(path), parse(rogue).fingerprint)], found) == []
+    assert path.read_text("ascii") == "# stays\n"
 
 
 @needs_root

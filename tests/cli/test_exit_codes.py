@@ -207,7 +207,7 @@ ENDS = [
 
 # Command, the fields of its objects where some are sure to be there.
 SHOWN = [
-    ("events", EVENTS | {"level"}),
+    ("events", EVENTS | {"level", "receipts"}),
     ("grants list", {"id", "who", "as", "where", "start", "end", "restrictions", "reason"}),
     ("hosts list", {"id", "name", "mode", "state", "applied", "seen", "unmanaged"}),
     ("hosts list --deleted", None),

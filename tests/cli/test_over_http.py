@@ -22,6 +22,7 @@ from keyrack.cli.connection import over_http
 from keyrack.cli.main import main
 from keyrack.core.audit.events import ALARM, KINDS, REFUSED
 from keyrack.web.native import api, catalogue
+from tests.cli.test_backup import unprivileged
 from tests.core.keys_for_tests import fresh_line
 from tests.endless_answer import endless_answer
 from tests.ports import free_port
@@ -104,6 +105,34 @@ def test_programs_log_in_by_their_environment(team: Service, home: Path, monkeyp
     monkeypatch.setenv("KEYRACK_URL", team.url)
     monkeypatch.setenv("KEYRACK_TOKEN", "token-of-alice")
     assert listed("people", "me")["name"] == "alice"
+    assert f"Commands go to {team.url} all the same" in run("logout").stderr
+    assert run("login", team.url, "--token-file", "-", sent="token-of-olga").stderr.startswith("Commands go to")
+    monkeypatch.setenv("KEYRACK_TOKEN", "wrong")
+    assert "It is KEYRACK_TOKEN's: set another." in run("people", "me").output
+    monkeypatch.setenv("KEYRACK_URL", team.url.replace("http:", "https:"))
+    assert "; does it speak https there?" in run("people", "me").output
+    monkeypatch.setenv("KEYRACK_URL", f"{team.url}/api/keyrack/v1")
+    assert ", or its address ends before /api/keyrack/v1." in run("people", "me").output
+    monkeypatch.delenv("KEYRACK_TOKEN")
+    half = run("people", "me")
+    assert (half.exit_code, "KEYRACK_URL is set and KEYRACK_TOKEN is not" in half.output) == (2, True)
+
+
+def test_a_login_that_cannot_be_kept_or_removed_is_told(
+    team: Service, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "config" / "keyrack").chmod(0o500)
+    kept = unprivileged("logout")
+    assert (kept.returncode, "You are still logged in. " in kept.stderr) == (1, True), kept.stderr
+    for name in ("XDG_CONFIG_HOME", "HOME"):
+        monkeypatch.setenv(name, "/dev/null")
+    assert "You are not logged in" in run("people", "me").output
+    assert "No login was kept." in good("logout")
+    assert "/dev/null" in run("login", team.url, "--token-file", "-", sent="token-of-olga").output
+    for name in ("XDG_CONFIG_HOME", "HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
+    assert "There is no home folder that keeps a login: set HOME" in run("people", "me").output
 
 
 LISTS = (
@@ -258,7 +287,11 @@ def test_the_log_is_read_by_person_host_and_key(team: Service, home: Path) -> No
     assert run("audit", "list", "--kind", "ghosts").exit_code == 1
     assert all(kind in good("audit", "list", "--help") for kind in (*KINDS, ALARM, REFUSED))
     assert run("audit", "list", "--since", "yesterday").exit_code == 2
-    assert "laptop" in good("audit", "list", "--key", fingerprint)
+    shown = run("audit", "list", "--key", fingerprint)
+    added = next(line for line in shown.stdout.splitlines() if "laptop" in line and line.endswith("(receipts)"))
+    assert "`keyrack hosts receipts ID`" in shown.stderr
+    assert "web-1" in good("hosts", "receipts", added.split()[0])
+    assert "(receipts)" not in good("audit", "list", "--kind", "tokens")
 
 
 def test_a_key_on_a_server_is_restricted(team: Service, home: Path) -> None:

@@ -178,6 +178,23 @@ def test_bytes_that_are_no_text_are_refused(data: Path) -> None:
         assert (ended.exit_code, "An argument is not UTF-8." in ended.output) == (2, True), ended.output
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("peple list", "No such command 'peple'. Did you mean 'people'"),
+        ("hosts lst", "No such command 'lst'. Did you mean 'list'?"),
+        ("people create alice", "No such command 'create'. There are: add-key, delete, delete-key,"),
+        ("people sources drop", "No such command 'drop'. There are: list, remove, set."),
+        ("people create\x1b[31m", "No such command 'create\\x1b[31m'. There are:"),
+        ("people list --jso", "Did you mean '--json'?"),
+    ],
+)
+def test_who_mistypes_a_command_is_told_which_there_are(words: str, said: str) -> None:
+    ended = CliRunner().invoke(main, words.split())
+    assert ended.exit_code == 2
+    assert said in ended.output
+
+
 def test_an_unknown_workspace_is_named(data: Path) -> None:
     assert "There is no workspace 'acmee'; there are: acme" in run("events", "--workspace", "acmee", data=data).output
 

@@ -517,6 +517,21 @@ def test_an_alarm_is_settled_by_keyboard_alone(team: Team, page: Page, signed_in
     expect(sentence(page, kind.says, "Needs somebody")).to_have_count(0)
 
 
+def test_receipts_of_a_host_that_two_machines_use_count_for_nothing(
+    team: Team, page: Page, signed_in: SignedIn
+) -> None:
+    number = team.host("copied-1").id
+    credentials.add(team.instance, KEYRACK, number, label="told", username="deploy", public_key=fresh_line())
+    team.report("copied-1")
+    two_machines(team)
+    signed_in(page, "olga").goto("/activity?host=copied-1&q=told")
+    page.get_by_role("link", name="receipts").first.click()
+    row = page.get_by_role("table", name="Receipts").get_by_role("row").filter(has_text="copied-1")
+    expect(row.get_by_role("cell")).to_have_text(
+        [re.compile("copied-1"), re.compile("two machines use its identity"), ""]
+    )
+
+
 def test_programs_print_the_same_sentences_as_the_console(team: Team) -> None:
     team.host("told-1")
     team.report("told-1", state="refused", problems=["bad signature"])

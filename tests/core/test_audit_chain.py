@@ -477,6 +477,7 @@ def test_a_host_accepts_a_log_that_goes_on_and_refuses_one_that_was_rewritten(
     again = Witness(witness._state, instance.key.public_line)
     assert again.size == size + 1
     # What the words say is enough.
+    assert not again.begin_anew()
     (tmp_path / "state" / "checkpoint.json").unlink()
     assert witness.take(handed(log, witness))
     assert (witness.problem, witness.size) == ("", len(rows(instance)))

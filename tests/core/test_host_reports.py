@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +22,7 @@ from keyrack.store.keys import uses
 from keyrack.store.keys.uses import Use
 from tests.core.conftest import Team, make_team
 from tests.core.keys_for_tests import fresh_line
+from tests.core.test_unmanaged_keys import entry
 
 
 def last_uses(team: Team, fingerprint: str) -> tuple[Use, ...]:
@@ -72,6 +74,42 @@ def test_a_report_whose_sessions_are_no_list_changes_nothing(team: Team) -> None
         tell(team, sessions="many")
     assert refused.value.kind is Kind.INVALID
     assert kept(team).keys() == {"1-100"}
+
+
+@pytest.mark.parametrize("wrong", [True, -1, 1.5, 10**400, "x", [], [1], {"": [1]}])
+def test_a_field_of_another_type_is_no_fault(team: Team, wrong: object) -> None:
+    """Each of the fields of a report, with all others as they should be: taken or refused, and a refusal says so."""
+    line = fresh_line()
+    used = {"fingerprint": parse(line).fingerprint, "at": "2026-01-02T03:04:05Z", "address": "203.0.113.7", "user": "a"}
+    facts = {
+        "sshd": {"UseDNS": "no"},
+        "accounts": {"deploy": {"exists": True, "refused": "x", "deployment_key": line}},
+        "logins": {"deploy": {"why": "x", "keys": {used["fingerprint"]: "y"}}},
+        "plan": {"revision": 1, "sections": {"a": ["b"]}},
+        "writers": ["w"],
+        "ssh_port": 22,
+        "enforcement": "enforce",
+    }
+    report = {
+        "revision": 0,
+        "lineage": "",
+        "state": "applied",
+        "problems": ["p"],
+        "machine": {"kernel": "x", "load": 0.1},
+        "facts": facts,
+        "keys_found": [entry(line)],
+        "keys_cut": [{"username": "deploy", "path": "/x", "why": "y"}],
+        "host_keys": {"port": 22, "keys": [line]},
+        "sessions": [{**session("1-100"), "break_glass": True}],
+        "last_used": [used],
+        "logins": {"batch": "0123456789abcdef", "entries": [used], "more": 1, "anybodys": True},
+    }
+    for name in report:
+        with suppress(Refusal):
+            tell(team, **{**report, name: wrong})
+    for name in facts:
+        with suppress(Refusal):
+            tell(team, **{**report, "facts": {**facts, name: wrong}})
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,7 @@ def enforce(scene: Scene) -> None:
     modes.set_mode(scene.service.instance, KEYRACK, SERVER, "enforce")
     host.client.wait_until_open(key, "deploy")
     host.client.wait_until_closed(scene.by_hand, "deploy")
+    assert "AuthorizedKeysCommand" not in host.run("journalctl -q -t sshd -t sshd-session")
     wait_until(scene.enforces, "the end of the trial")
     assert "this host enforces" in scene.agent("status")
     assert "sshd obeys the document for every account" in scene.agent("doctor")

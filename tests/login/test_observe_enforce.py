@@ -407,6 +407,38 @@ def test_a_key_added_to_keyracks_own_file_is_removed_and_reported(scene: Scene, 
     host.client.wait_until_open(hand, "krone")
 
 
+def test_no_program_names_keys_and_sshds_log_says_nothing_of_it(scene: Scene) -> None:
+    """Neither one that the host has, nor one that it is given while the agent cannot see to it."""
+    host = scene.host
+    host.enrol(scene.service, SERVER)
+    host.start_agent()
+    scene.wait_for(8)
+    scene.accept(*ACCOUNTS)
+    wait_until(lambda: all((host.etc / "keyrack" / "keys" / name).exists() for name in ACCOUNTS), "key files")
+    assert "/true" not in host.agent("plan").stdout.split("What sshd would do otherwise:")[1].split("\n\n")[0]
+    scene.enforce()
+    wait_until(lambda: not [one for one in scene.found() if one.kind == "command" and one.in_force], "no program")
+    host.stop_agent()
+    said = host.folder / "sshd.log"
+    with said.open("a", encoding="utf-8") as log:
+        log.write("from here on\n")
+    for name in ACCOUNTS:
+        assert not host.client.lets_in(host.keys["helper"], name), name
+    # sshd counts the first Match that has a keyword, and a keyword for everybody before the first Match.
+    command = f"AuthorizedKeysCommand {host.etc}/helper krfive\nAuthorizedKeysCommandUser root\n"
+    text = host.config.read_text("ascii")
+    host.config.write_text(
+        text.replace("Match User krthree\n", f"{command}Match all\n{command}Match User krthree\n"), "ascii"
+    )
+    host.tell_sshd()
+    for name in ACCOUNTS:
+        assert not host.client.lets_in(host.keys["helper"], name), name
+        assert host.client.lets_in(host.keys[name], name), name
+    lines = said.read_text("utf-8").split("from here on\n")[1]
+    assert lines.count("Failed publickey for") == 2 * len(ACCOUNTS), lines
+    assert "Command" not in lines, lines
+
+
 def test_a_changed_drop_in_is_put_back(scene: Scene) -> None:
     host = scene.host
     host.enrol(scene.service, SERVER)

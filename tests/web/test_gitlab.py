@@ -68,6 +68,7 @@ def test_python_gitlab_adds_lists_shows_and_deletes_a_key(team: Service, alice: 
 def test_administrators_find_keys_and_give_them_to_others(team: Service, alice: gitlab.Gitlab) -> None:
     with gitlab.Gitlab(team.url, oauth_token="token-of-olga") as olga:
         person = olga.users.list(username="alice", get_all=True)[0]
+        assert [one.username for one in olga.users.list(search="LIC", get_all=True)] == ["alice"]
         line = fresh_line()
         added = person.keys.create({"title": "from olga", "key": line})
         fingerprint = team.call("GET", "/api/keyrack/v1/user-keys", token="token-of-olga").json()["items"][0][

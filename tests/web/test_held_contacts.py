@@ -18,7 +18,7 @@ from keyrack.core.keys import credentials
 from keyrack.core.people import tokens
 from keyrack.model import Actor, Server
 from keyrack.web import agent_api
-from keyrack.web.held_contacts import TOGETHER, HeldContact
+from keyrack.web.held_contacts import ROUNDING_SECONDS, HeldContact
 from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM, Service, running, settings_for
 from tests.waiting import wait_until
@@ -145,7 +145,7 @@ def test_waits_that_end_at_about_the_same_time_end_together(service: Service) ->
     with held_host(service, "one", 30) as (_, one, _, _), held_host(service, "two", 30) as (_, other, _, _):
         held = [who for who in gc.get_objects() if isinstance(who, HeldContact)]
         ends = [who._timer.when() for who in held if who.server_id in (one.id, other.id)]
-        steps = [end / TOGETHER for end in ends]
+        steps = [end / ROUNDING_SECONDS for end in ends]
     assert len(steps) == 2
     assert all(abs(step - round(step)) < 0.05 for step in steps), "each end is one that others have, too"
 
