@@ -13,6 +13,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "keyrack"
 
+# Invariant 8, as which of ours imports which is held here.
 # From the top down: a layer may import itself and those below it. web and git are beside each other.
 LAYERS = (
     *("cli", "serving", "app", "web", "git", "private_sshd"),
@@ -147,7 +148,7 @@ def _is_small(file: Path) -> None:
             assert overload or ast.get_docstring(node), f"{file.name}: {node.name} has no docstring"
 
 
-def test_who_catches_everything_raises_it_or_says_why() -> None:
+def test_every_broad_except_raises_again_or_says_why() -> None:
     for file in FILES:
         lines = file.read_text("utf-8").split("\n")
         for node in ast.walk(tree_of(file)):
@@ -244,7 +245,7 @@ print(*sys.modules)
 NOT_AT_REST = {"webauthn", "OpenSSL", "cbor2", "leather", "segno", "unittest", "alembic", "psycopg"}
 
 
-def test_the_service_at_rest_holds_nothing_for_what_nobody_asked_yet() -> None:
+def test_an_idle_service_has_not_loaded_rarely_used_modules() -> None:
     script = "import sys, keyrack.cli.machine.serve; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
     assert "keyrack.web.server" in loaded

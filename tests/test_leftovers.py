@@ -37,7 +37,9 @@ def test_it(cluster):
 
 @pytest.mark.parametrize("workers", ["0", "2"])
 @pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGINT], ids=["killed", "stopped"])
-def test_nothing_is_left_of_a_run_that_is(tmp_path: Path, way: signal.Signals, workers: str) -> None:
+def test_a_stopped_or_killed_run_of_tests_leaves_nothing_behind(
+    tmp_path: Path, way: signal.Signals, workers: str
+) -> None:
     own = own_machine.can_be_taken()
     text = FILE.replace("{said}", str(tmp_path)).replace("{own}", str(own))
     (tmp_path / "test_file.py").write_text(text, "utf-8")

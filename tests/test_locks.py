@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("file", ["requirements.lock", "requirements-dev.lock"])
-def test_whatever_a_locked_package_needs_is_locked(file: str) -> None:
+def test_every_requirement_of_a_locked_package_is_locked(file: str) -> None:
     locked = {canonicalize_name(name) for name in re.findall(r"^([\w.-]+)==", (FOLDER / file).read_text("utf-8"), re.M)}
     assert len(locked) > 20
     missing = []

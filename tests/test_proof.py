@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-def test_what_make_figures_runs_is_there_and_stands_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_harness_of_make_figures_exists_and_is_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "bench"))
     spec = importlib.util.spec_from_file_location("proof", ROOT / "bench" / "proof.py")
     assert spec is not None

@@ -42,7 +42,7 @@ sys.exit({status})
 
 @pytest.mark.parametrize("file", ["out", "/dev/full"])
 @pytest.mark.parametrize("status", ["0", "3", "-1", "300", "None", "'words'"])
-def test_its_end_is_that_of_what_python_starts(status: str, file: str, tmp_path: Path) -> None:
+def test_a_quickly_started_program_ends_as_one_that_python_starts(status: str, file: str, tmp_path: Path) -> None:
     command = [sys.executable, "-I", "-c", ENDING.format(status=status)]
     ends = []
     for given in (command, by_python(command)):
@@ -66,7 +66,7 @@ def test_its_end_is_that_of_what_python_starts(status: str, file: str, tmp_path:
     ],
     ids=lambda words: words[1],
 )
-def test_it_says_and_ends_as_what_python_starts(words: tuple[str, ...]) -> None:
+def test_a_quickly_started_program_prints_as_one_that_python_starts(words: tuple[str, ...]) -> None:
     command = [sys.executable, *words]
     quickly, by_itself = (
         subprocess.run(given, capture_output=True, text=True, check=False, timeout=60)
@@ -77,7 +77,7 @@ def test_it_says_and_ends_as_what_python_starts(words: tuple[str, ...]) -> None:
     assert ends[0] == ends[1]
 
 
-def test_the_process_is_one_of_its_own(tmp_path: Path) -> None:
+def test_a_quickly_started_program_is_a_process_of_its_own(tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "keyrack.cli.main", "serve", "--data=data", f"--listen=127.0.0.1:{port}"]
     environment = {**os.environ, "TZ": "Asia/Kolkata"}
@@ -100,7 +100,7 @@ def test_the_process_is_one_of_its_own(tmp_path: Path) -> None:
     assert [os.fsencode(word) for word in command] == seen[0][0]
 
 
-def test_what_asks_for_more_is_started_by_python_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_started_with_special_options_is_started_by_python_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[str] = []
     monkeypatch.setattr(ready_programs, "_started", lambda module, *_: started.append(module))
     command = [sys.executable, "-m", "keyrack.agent", "--version"]

@@ -40,7 +40,9 @@ def _nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("listen", "::1:80", "[::1]:80"),
     ],
 )
-def test_what_is_taken(monkeypatch: pytest.MonkeyPatch, name: str, said: Any, kept: object) -> None:
+def test_settings_are_read_from_environment_and_arguments(
+    monkeypatch: pytest.MonkeyPatch, name: str, said: Any, kept: object
+) -> None:
     if isinstance(said, str):
         monkeypatch.setenv(f"KEYRACK_{name.upper()}", said)
         found = getattr(Settings(), name)
@@ -63,15 +65,13 @@ def test_what_is_taken(monkeypatch: pytest.MonkeyPatch, name: str, said: Any, ke
         ("key_types", [5], "a list of texts"),
     ],
 )
-def test_what_is_refused(name: str, said: object, words: str) -> None:
+def test_an_invalid_setting_is_refused(name: str, said: object, words: str) -> None:
     with pytest.raises(SettingsError) as refused:
         Settings(**{name: said})
     assert str(refused.value) == f"{name}: it takes {words}"
 
 
-def test_what_is_given_counts_before_the_environment_and_that_before_the_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_arguments_override_the_environment_and_that_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "keyrack.toml").write_text('workers = 2\nrate_limit = 20\nkey_types = ["ssh-rsa"]\n')
     monkeypatch.setenv("KEYRACK_WORKERS", "3")
     monkeypatch.setenv("KEYRACK_RATE_LIMIT", "30")

@@ -82,7 +82,7 @@ def lent():
 
 
 @pytest.mark.parametrize("given", [("-n", "3"), ("-n", "1", "--more", "2")], ids=" ".join)
-def test_every_outcome_of_every_worker_is_told_once(tmp_path: Path, given: tuple[str, ...]) -> None:
+def test_every_outcome_of_every_worker_is_printed_once(tmp_path: Path, given: tuple[str, ...]) -> None:
     for name, text in FILES.items():
         (tmp_path / name).write_text(text, "ascii")
     said = _pytest(tmp_path, *given, "-rA")
@@ -96,7 +96,7 @@ def test_every_outcome_of_every_worker_is_told_once(tmp_path: Path, given: tuple
     assert "test_each.py:21: for a reason" in said
 
 
-def test_the_first_failure_ends_all_where_that_is_asked(tmp_path: Path) -> None:
+def test_the_first_failure_ends_the_run_with_exitfirst(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
         "import pytest, time\n@pytest.mark.parametrize('number', range(200))\n"
         "def test_it(number):\n    time.sleep(0.05)\n    assert number != 3\n",

@@ -398,6 +398,11 @@ class Event:
         """Whether somebody tried it and was refused, as IS_REFUSAL of store/tables/audit.py has it."""
         return self.outcome != "done" and self.level != "alarm"
 
+    @property
+    def has_receipts(self) -> bool:
+        """Whether it changed something that hosts obey, as core/keys/receipts.py shows."""
+        return bool(self.details.get("revisions"))
+
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:

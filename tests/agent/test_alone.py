@@ -31,7 +31,7 @@ print(child, flush=True)
 time.sleep(600)
 """
 
-HOLDING = """import sys, time
+HOLDER = """import sys, time
 from keyrack.agent.state import Enrolment, StateFolder
 from keyrack.agent.system import alone, local
 folder, keys, config = sys.argv[1:]
@@ -75,7 +75,7 @@ def test_a_second_agent_for_the_same_files_is_refused(host: EnrolledHost, servic
     assert other.agent("run", "--once").returncode == 0
 
 
-def test_what_a_killed_agent_had_begun_does_not_keep_the_next_one_away(folder: Path) -> None:
+def test_an_agent_starts_though_a_process_of_a_killed_one_still_runs(folder: Path) -> None:
     for name in ("one", "other"):
         (folder / name).mkdir(mode=0o700)
     keys = folder / "keys"
@@ -99,7 +99,7 @@ def test_what_a_killed_agent_had_begun_does_not_keep_the_next_one_away(folder: P
         alone.leave(os.getpid())
 
 
-def test_agents_that_share_sshds_settings_alone_are_told_apart(folder: Path) -> None:
+def test_a_second_agent_for_the_same_sshd_settings_is_refused(folder: Path) -> None:
     """Other keys, yet both would write sshd's settings; not where one leaves them alone."""
     for name in ("one", "other"):
         (folder / name).mkdir(mode=0o700)
@@ -107,7 +107,7 @@ def test_agents_that_share_sshds_settings_alone_are_told_apart(folder: Path) -> 
     first = Enrolment("", "", "", "", "", f"{folder}/a/keys", f"{folder}/a/revoked", config)
     second = first._replace(keys_folder=f"{folder}/b/keys", revoked_keys=f"{folder}/b/revoked")
     writes = local.Local(drop_in=f"{config}.d/00-keyrack.conf")
-    held = [sys.executable, "-c", HOLDING, str(folder / "one"), str(folder), config]
+    held = [sys.executable, "-c", HOLDER, str(folder / "one"), str(folder), config]
     other = subprocess.Popen(held, stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None
     assert other.stdout.readline() == "held\n"
@@ -125,7 +125,7 @@ def test_agents_that_share_sshds_settings_alone_are_told_apart(folder: Path) -> 
     wait_until(lambda: not alone.keeper(config), "no keeper")
 
 
-def test_an_agent_leaves_no_lock_behind_and_takes_what_a_killed_one_left(
+def test_an_agent_leaves_no_lock_behind_and_takes_over_that_of_a_killed_one(
     host: EnrolledHost, service: SmallService
 ) -> None:
     service.publish(7, service.signer.signed(document(7, {})))
@@ -154,12 +154,16 @@ def test_an_agent_leaves_no_lock_behind_and_takes_what_a_killed_one_left(
     assert not any(Path(alone._path(str(place))).exists() for place in (other.keys, other.revoked_keys))
 
 
-def test_an_agent_starts_while_somebody_looks_whether_one_runs(host: EnrolledHost, service: SmallService) -> None:
+def test_an_agent_starts_while_another_command_checks_whether_one_runs(
+    host: EnrolledHost, service: SmallService
+) -> None:
     """Who looks takes the lock for a moment, which lasts where the machine has much else to do."""
     service.publish(7, service.signer.signed(document(7, {})))
     assert host.agent("run", "--once").returncode == 0
-    looks = "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.lockf(file, fcntl.LOCK_SH); print(flush=True)"
-    command = [sys.executable, "-c", f"{looks}; time.sleep(0.7)", str(host.state / "lock")]
+    check_lock = (
+        "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.lockf(file, fcntl.LOCK_SH); print(flush=True)"
+    )
+    command = [sys.executable, "-c", f"{check_lock}; time.sleep(0.7)", str(host.state / "lock")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()

@@ -38,7 +38,9 @@ def on_trial() -> Iterator[tuple[PrivateSshd, Enforcement]]:
         yield sshd, held
 
 
-def test_one_that_is_slow_for_some_seconds_breaks_nothing(on_trial: tuple[PrivateSshd, Enforcement]) -> None:
+def test_an_sshd_that_is_slow_for_some_seconds_does_not_undo_enforcing(
+    on_trial: tuple[PrivateSshd, Enforcement],
+) -> None:
     sshd, held = on_trial
     os.kill(sshd.pid, signal.SIGSTOP)
     later = threading.Timer(5, os.kill, (sshd.pid, signal.SIGCONT))
@@ -50,7 +52,7 @@ def test_one_that_is_slow_for_some_seconds_breaks_nothing(on_trial: tuple[Privat
     assert (held.state, held.why) == (TRYING, "")
 
 
-def test_one_that_is_gone_does(on_trial: tuple[PrivateSshd, Enforcement]) -> None:
+def test_an_sshd_that_is_gone_undoes_enforcing(on_trial: tuple[PrivateSshd, Enforcement]) -> None:
     sshd, held = on_trial
     sshd.stop()
     held._watch(DOCUMENT)

@@ -37,14 +37,14 @@ def test_help_and_version_answer() -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "status", "doctor"])
-def test_before_enrolment_it_says_what_to_do(command: str, folder: Path) -> None:
+def test_commands_before_enrolment_say_what_to_do(command: str, folder: Path) -> None:
     ended = agent(command, "--state-dir", str(folder / "agent"))
     assert ended.returncode == 1
     assert "enroll" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_enrolment_keeps_the_secret_to_itself(host: EnrolledHost) -> None:
+def test_enrolment_does_not_print_the_secret(host: EnrolledHost) -> None:
     kept = host.state / "enrolment.json"
     assert kept.stat().st_mode & 0o777 == 0o600
     assert "secret-of-the-host" in kept.read_text()
@@ -57,7 +57,7 @@ def test_enrolment_makes_the_files_that_sshd_needs(host: EnrolledHost) -> None:
     assert os.listdir(host.keys) == []
 
 
-def test_enrolment_refused_is_told_in_the_services_words(folder: Path, service: SmallService) -> None:
+def test_a_refused_enrolment_shows_the_services_words(folder: Path, service: SmallService) -> None:
     service.refusal = 403
     host = EnrolledHost(folder)
     ended = host.agent("enroll", f"--url={service.url}", "--token=used")
@@ -67,14 +67,12 @@ def test_enrolment_refused_is_told_in_the_services_words(folder: Path, service: 
 
 
 @pytest.mark.parametrize(
-    ("mode", "told"), [("observe", "adopt"), ("adopt", "adopt"), ("auto", "auto"), ("enforce", "enforce")]
+    ("mode", "sent"), [("observe", "adopt"), ("adopt", "adopt"), ("auto", "auto"), ("enforce", "enforce")]
 )
-def test_enrolment_tells_the_mode_as_older_services_know_it(
-    folder: Path, service: SmallService, mode: str, told: str
-) -> None:
+def test_enrolment_sends_the_mode_by_its_older_name(folder: Path, service: SmallService, mode: str, sent: str) -> None:
     ended = EnrolledHost(folder).agent("enroll", f"--url={service.url}", "--token=t0ken", f"--mode={mode}")
     assert ended.returncode == 0, ended.stderr
-    assert service.enrolments[-1]["mode"] == told
+    assert service.enrolments[-1]["mode"] == sent
 
 
 def test_doctor_and_status_change_nothing(host: EnrolledHost, service: SmallService) -> None:
@@ -117,7 +115,7 @@ def test_status_says_how_it_fares(host: EnrolledHost, service: SmallService) -> 
     assert "not running" in after.stdout
 
 
-def test_the_loop_follows_and_survives_the_service(host: EnrolledHost, service: SmallService) -> None:
+def test_the_agent_follows_the_service_and_survives_its_absence(host: EnrolledHost, service: SmallService) -> None:
     key = public_key()
     service.publish(1, service.signer.signed(document(1, {"deploy": [AuthorizedKey(key)]})))
     running = subprocess.Popen(host.command("run"), stderr=subprocess.DEVNULL)

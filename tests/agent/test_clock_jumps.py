@@ -98,7 +98,9 @@ def keys_of(watched: Watched) -> bytes:
     return (watched.host.keys / USERNAME).read_bytes()
 
 
-def test_an_end_is_the_services_on_a_host_that_is_behind(tmp_path: Path, folder: Path, service: SmallService) -> None:
+def test_a_key_ends_by_the_services_clock_on_a_host_whose_clock_is_behind(
+    tmp_path: Path, folder: Path, service: SmallService
+) -> None:
     """Also once the agent is dead: the end stands in the line by this host's clock."""
     service.clock_ahead = 7200.0
     short, long = Key.make(tmp_path / "short"), Key.make(tmp_path / "long")
@@ -129,7 +131,7 @@ def test_a_clock_that_is_set_while_nobody_answers(
         wait_until(lambda: not watched.client.lets_in(short, USERNAME), "the end that was promised")
         # An agent that begins with the wrong clock knows how late it was.
         watched.start_agent()
-        wait_until(lambda: "is in force" in (watched.host.folder / "agent.log").read_text("utf-8"), "a first look")
+        wait_until(lambda: "is in force" in (watched.host.folder / "agent.log").read_text("utf-8"), "a first check")
         assert not watched.client.lets_in(short, USERNAME)
         assert watched.client.lets_in(long, USERNAME)
         clock.is_ahead(0)
@@ -138,7 +140,7 @@ def test_a_clock_that_is_set_while_nobody_answers(
         assert not watched.client.lets_in(long, USERNAME)
 
 
-def test_a_host_that_wakes_up_has_heard_nothing_for_as_long_as_it_slept(
+def test_the_time_that_a_host_slept_counts_as_the_services_silence(
     tmp_path: Path, folder: Path, service: SmallService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The service's silence counts, and what ended meanwhile has ended."""
@@ -169,17 +171,17 @@ def test_a_clock_that_is_set_back_shortens_no_silence(silenced: Silenced, servic
     clock.is_ahead(-DAY)
     said = (watched.host.folder / "agent.log").stat().st_size
     watched.start_agent()
-    wait_until(lambda: b"is in force" in (watched.host.folder / "agent.log").read_bytes()[said:], "a first look")
+    wait_until(lambda: b"is in force" in (watched.host.folder / "agent.log").read_bytes()[said:], "a first check")
     assert keys_of(watched) == dropped
     clock.is_ahead(0)
     service.refusal = None
     wait_until(lambda: watched.client.lets_in(key, USERNAME), "the key, as the service answers")
 
 
-def test_a_clock_that_was_ahead_at_a_start_without_the_service_is_told(
+def test_keys_dropped_by_a_wrong_clock_at_a_start_without_the_service_are_reported(
     silenced: Silenced, service: SmallService
 ) -> None:
-    """Keys that were dropped by it stay away until the service answers, and everybody is told why."""
+    """Keys that were dropped by it stay away until the service answers, and the reason is reported."""
     watched, key, clock = silenced
     watched.kill_agent()
     clock.is_ahead(DAY)
@@ -198,7 +200,9 @@ def test_a_clock_that_was_ahead_at_a_start_without_the_service_is_told(
     wait_until(lambda: words not in watched.host.agent("status").stdout, "no such words any more", seconds=60)
 
 
-def test_a_question_that_a_sleep_cut_off_is_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_question_interrupted_by_a_sleep_of_the_machine_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = Clock(tmp_path, monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         asking = subprocess.Popen([sys.executable, "-c", ASKS, str(silent.getsockname()[1])], stderr=subprocess.PIPE)

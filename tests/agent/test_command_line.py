@@ -37,18 +37,18 @@ POLICY = ["-D", "-oCiphers=aes256-ctr", "-oPubkeyAcceptedKeyTypes=rsa-sha2-256,s
         (["-o"], ["-o"]),
     ],
 )
-def test_both_forms_are_read_alike(given: list[str], settings: list[str]) -> None:
+def test_arguments_and_the_title_over_them_are_read_alike(given: list[str], settings: list[str]) -> None:
     assert list(command_line.read(given).settings) == settings
     assert list(command_line.read(" ".join(given).split(" "), bounded=False).settings) == settings
 
 
-def test_words_that_may_be_files_or_options_are_known_as_such() -> None:
+def test_a_word_of_the_title_that_may_be_a_file_or_an_option_is_known_as_such() -> None:
     given = ["-o", "AuthorizedKeysFile=z", "-4", "-h", "/etc/ssh/key"]
     assert command_line.read(given).perhaps_files == ()
     assert command_line.read(given, bounded=False).perhaps_files == ("-4", "-h", "/etc/ssh/key")
 
 
-def test_the_running_sshd_is_asked_with_what_it_was_given(tmp_path: Path) -> None:
+def test_sshd_is_asked_with_the_arguments_of_the_running_one(tmp_path: Path) -> None:
     port = free_port()
     with strict_folder() as folder:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key")], check=True)

@@ -31,7 +31,7 @@ def test_put_and_taken_away_to_the_byte(text: bytes) -> None:
     assert config_block.without(other) == text
 
 
-def test_edits_around_it_stay() -> None:
+def test_edits_around_keyracks_settings_stay() -> None:
     put = config_block.put(WITH_RULES, SETTINGS, NEW)
     edited = b"# first\n" + put.replace(b"Port 22", b"Port 2222") + b"    X11Forwarding no\n"
     wanted = b"# first\n" + WITH_RULES.replace(b"Port 22", b"Port 2222") + b"    X11Forwarding no\n"
@@ -56,6 +56,6 @@ def test_sshd_reads_it_before_all_others(tmp_path: Path, user: str) -> None:
     assert drop_in.missing(Effective(ended.stdout), SETTINGS) == []
 
 
-def test_an_sshd_that_knows_no_setting_is_not_told_of_it() -> None:
+def test_a_setting_that_this_sshd_does_not_know_is_left_out() -> None:
     assert b"ExposeAuthInfo" in config_block.put(PLAIN, SETTINGS, NEW)
     assert b"ExposeAuthInfo" not in config_block.put(PLAIN, SETTINGS, OLD)

@@ -20,7 +20,7 @@ def publish_the_last(service: SmallService, revision: int, revoked: list[str]) -
     service.publish(revision, service.signer.signed(host_document.encode(last)))
 
 
-def test_it_takes_all_keys_away_and_stops_asking(host: EnrolledHost, service: SmallService) -> None:
+def test_a_deleted_host_removes_all_keys_and_stops_asking(host: EnrolledHost, service: SmallService) -> None:
     key = public_key()
     publish(service, 1, {"deploy": [AuthorizedKey(key)]})
     follower = host.follower()
@@ -40,7 +40,7 @@ def test_it_takes_all_keys_away_and_stops_asking(host: EnrolledHost, service: Sm
 
 
 @pytest.mark.parametrize("refusal", [401, 403, 410, 404, 500])
-def test_no_answer_alone_takes_a_key_away(host: EnrolledHost, service: SmallService, refusal: int) -> None:
+def test_a_missing_answer_removes_no_key(host: EnrolledHost, service: SmallService, refusal: int) -> None:
     key = public_key()
     publish(service, 1, {"deploy": [AuthorizedKey(key)]})
     follower = host.follower()
@@ -68,7 +68,7 @@ def test_a_service_that_forgot_the_host_after_that_is_an_end_as_well(host: Enrol
     assert any("asked again" in words for words in host.said)
 
 
-def test_after_a_restart_it_knows(host: EnrolledHost, service: SmallService) -> None:
+def test_a_deleted_host_knows_after_a_restart_that_it_is_deleted(host: EnrolledHost, service: SmallService) -> None:
     publish_the_last(service, 2, [])
     follower = host.follower()
     follower.step(0)

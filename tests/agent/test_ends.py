@@ -40,7 +40,7 @@ ELSEWHERE = Ends(EndForm.LOCAL, ((moment(SOON), "20260701090000"), (moment(LATER
 ABSENT = Ends(EndForm.ABSENT, ended=frozenset([moment(SOON)]))
 
 
-def test_each_form_stands_in_its_lines() -> None:
+def test_each_form_of_an_end_is_written_into_lines() -> None:
     assert file(Ends()).count(b'expiry-time="20260701125959Z"') == 1
     assert file(LOCAL).count(b'expiry-time="20260701150000"') == 1
     assert b'"20260701' not in file(ABSENT)
@@ -54,13 +54,13 @@ def test_an_end_that_cannot_be_written_opens_nothing() -> None:
     assert KEYS[2].encode() in file(some)
 
 
-def test_another_spelling_is_no_change_by_somebody() -> None:
+def test_an_end_written_otherwise_is_not_taken_for_a_change_by_somebody() -> None:
     for found in (Ends(), LOCAL, ELSEWHERE, Ends(EndForm.ABSENT)):
         for wanted in (Ends(), LOCAL, ELSEWHERE, ABSENT):
             assert differ_by_ends(file(found), file(wanted), file(Ends())), (found, wanted)
 
 
-def test_what_somebody_changed_is_one() -> None:
+def test_a_file_that_somebody_changed_is_told_from_one_with_other_ends() -> None:
     whole, wanted = file(Ends()), file(LOCAL)
     foreign = wanted + f"{KEYS[3]}\n".encode()
     missing = wanted.replace(f"{KEYS[0]}\n".encode(), b"")
@@ -70,7 +70,7 @@ def test_what_somebody_changed_is_one() -> None:
         assert not differ_by_ends(found, wanted, whole)
 
 
-def test_the_next_end_is_one_that_the_agent_must_see_to() -> None:
+def test_the_next_end_counts_only_those_that_sshd_does_not_enforce() -> None:
     assert next_end(DOCUMENT, Ends()) == float("inf")
     assert next_end(DOCUMENT, Ends(EndForm.ABSENT)) == moment(SOON) - EARLY_SECONDS
     assert next_end(DOCUMENT, ABSENT) == moment(LATER) - EARLY_SECONDS

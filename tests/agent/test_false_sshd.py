@@ -93,7 +93,7 @@ def scene() -> Iterator[Scene]:
 
 @pytest.mark.parametrize("setuid", [False, True])
 @pytest.mark.timeout(60)
-def test_another_sshd_is_roots_or_none(scene: Scene, monkeypatch: pytest.MonkeyPatch, setuid: bool) -> None:
+def test_another_sshd_counts_only_if_it_is_roots(scene: Scene, monkeypatch: pytest.MonkeyPatch, setuid: bool) -> None:
     monkeypatch.setattr(settings, "DEFAULT_CONFIG", str(scene.server.config))
     sshd, port = Sshd(str(scene.server.config)), free_port()
     with scene.false_sshd(port, setuid=setuid) as pid:
@@ -108,7 +108,7 @@ def test_another_sshd_is_roots_or_none(scene: Scene, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("setuid", [False, True])
 @pytest.mark.timeout(60)
-def test_whoever_takes_the_port_of_an_sshd_that_is_down_is_not_it(scene: Scene, setuid: bool) -> None:
+def test_a_program_at_the_port_of_a_stopped_sshd_is_not_taken_for_it(scene: Scene, setuid: bool) -> None:
     scene.server.stop()
     wait_until(lambda: not Sshd(str(scene.server.config)).greets(), "an sshd that is down")
     sshd = Sshd(str(scene.server.config))

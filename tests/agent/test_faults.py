@@ -100,7 +100,7 @@ def test_every_call_may_fail_once(
             follower.step(0)
         failed = countdown[0] <= 0
         revisions.check(host)
-        follower = host.follower()  # as after a restart, or after its next look
+        follower = host.follower()  # as after a restart, or at its next check
         follower.step(0)
         assert host.files() == revisions.latest, f"{call} number {number} failed once, and it did not heal"
 
@@ -228,7 +228,7 @@ time.sleep(600)
 """
 
 
-def test_what_a_killed_agent_had_begun_keeps_no_next_one_away(host: EnrolledHost, service: SmallService) -> None:
+def test_an_agent_starts_though_a_child_of_a_killed_one_still_runs(host: EnrolledHost, service: SmallService) -> None:
     Revisions(service).publish()
     words = [sys.executable, "-c", JUST_FORKED, str(host.state)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as killed:

@@ -1,4 +1,4 @@
-"""What the agent obeys and what it refuses: a refused document changes no byte, and the service is told why."""
+"""What the agent obeys and what it refuses: a refused document changes no byte, and the reason is reported."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_document_becomes_files_that_sshd_reads(host: EnrolledHost, service: S
     assert stat.S_IMODE(host.state.stat().st_mode) == 0o700
 
 
-def test_the_service_is_told_what_is_in_force(host: EnrolledHost, service: SmallService) -> None:
+def test_the_agent_reports_which_revision_is_in_force(host: EnrolledHost, service: SmallService) -> None:
     publish(service, 3, {"deploy": [AuthorizedKey(public_key())]})
     follower = host.follower()
     follower.step(0)
@@ -164,7 +164,7 @@ WRONGLY_SIGNED: dict[str, Callable[[SmallService, str], Accepted]] = {
 
 
 @pytest.mark.parametrize("wrong", WRONGLY_SIGNED)
-def test_what_the_service_did_not_sign_is_refused(host: EnrolledHost, service: SmallService, wrong: str) -> None:
+def test_a_wrongly_signed_document_is_refused(host: EnrolledHost, service: SmallService, wrong: str) -> None:
     publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
     follower = host.follower()
     follower.step(0)
@@ -177,7 +177,7 @@ def test_what_the_service_did_not_sign_is_refused(host: EnrolledHost, service: S
     assert "signature" in service.wait_for_report("refused")["problems"][0]
 
 
-def test_a_refused_document_is_told_once(host: EnrolledHost, service: SmallService) -> None:
+def test_a_refused_document_is_reported_once(host: EnrolledHost, service: SmallService) -> None:
     publish(service, 5, {})
     follower = host.follower()
     follower.step(0)
@@ -187,7 +187,7 @@ def test_a_refused_document_is_told_once(host: EnrolledHost, service: SmallServi
     assert [report["state"] for report in service.reports].count("refused") == 1
 
 
-def test_what_else_is_told_takes_no_place_of_a_refused_document(
+def test_a_refused_document_stays_reported_beside_other_reports(
     host: EnrolledHost, service: SmallService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
@@ -206,14 +206,12 @@ def test_what_else_is_told_takes_no_place_of_a_refused_document(
         return any("put back" in words for report in service.reports for words in report.get("problems", ()))
 
     wait_until(is_put_back, "a report of the file")
-    told = [report for report in service.reports if "state" in report]
-    assert {report["state"] for report in told} == {"refused"}
-    assert any("signature" in words for words in told[-1]["problems"])
+    reports = [report for report in service.reports if "state" in report]
+    assert {report["state"] for report in reports} == {"refused"}
+    assert any("signature" in words for words in reports[-1]["problems"])
 
 
-def test_after_a_restart_without_the_service_the_files_are_made_again(
-    host: EnrolledHost, service: SmallService
-) -> None:
+def test_a_restarted_agent_makes_the_files_again_without_the_service(host: EnrolledHost, service: SmallService) -> None:
     publish(service, 5, {"deploy": [AuthorizedKey(public_key(), END)]}, [public_key()])
     host.follower().step(0)
     before = host.files()
@@ -225,7 +223,7 @@ def test_after_a_restart_without_the_service_the_files_are_made_again(
 
 
 @pytest.mark.parametrize("status", [401, 403, 410, 500, 503])
-def test_no_answer_and_a_no_change_nothing(host: EnrolledHost, service: SmallService, status: int) -> None:
+def test_a_missing_answer_or_a_refusal_changes_nothing(host: EnrolledHost, service: SmallService, status: int) -> None:
     publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
     follower = host.follower()
     follower.step(0)
@@ -270,7 +268,7 @@ def test_a_proxy_whose_service_is_away_is_asked_over_the_same_connection(
     assert service.connections == before
 
 
-def test_a_file_changed_by_hand_is_put_back_and_told(host: EnrolledHost, service: SmallService) -> None:
+def test_a_file_changed_by_hand_is_put_back_and_reported(host: EnrolledHost, service: SmallService) -> None:
     publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
     follower = host.follower()
     follower.step(0)
@@ -282,13 +280,13 @@ def test_a_file_changed_by_hand_is_put_back_and_told(host: EnrolledHost, service
     follower = host.follower()
     assert host.files() == before
     follower.step(0)
-    told = service.reports[-1]
-    assert told["state"] == "applied"
-    assert "deploy" in told["problems"][0]
-    assert "mallory" in told["problems"][1]
+    report = service.reports[-1]
+    assert report["state"] == "applied"
+    assert "deploy" in report["problems"][0]
+    assert "mallory" in report["problems"][1]
 
 
-def test_what_was_put_back_while_the_service_was_away_is_told_whole(
+def test_files_put_back_while_the_service_was_away_are_all_reported(
     host: EnrolledHost, service: SmallService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
@@ -352,6 +350,24 @@ def test_a_damaged_note_keeps_no_key_from_being_taken_away(
     problems = service.reports[-1]["problems"]
     assert any("sshd's settings are left alone" in words and "damaged" in words for words in problems), problems
     assert any("accounts are left alone" in words for words in problems), problems
+
+
+def test_what_was_refused_of_the_audit_log_ends_with_its_note(host: EnrolledHost, service: SmallService) -> None:
+    """The words advise to remove it; on a host for which no new document came they stayed for days."""
+    publish(service, 1, {"deploy": [AuthorizedKey(public_key())]})
+    note = host.state / "checkpoint.json"
+    note.write_text("{", "ascii")
+    note.chmod(0o600)
+    follower = host.follower()
+    for _ in range(3):
+        follower.step(0)
+    assert any("of the audit log is damaged" in words for words in service.reports[-1]["problems"])
+    told = len(service.reports)
+    follower.step(0)
+    assert len(service.reports) == told
+    note.unlink()
+    follower.step(0)
+    assert [one["problems"] for one in service.reports[told:]] == [[]]
 
 
 def test_decisions_that_cannot_be_read_are_those_of_before(host: EnrolledHost, service: SmallService) -> None:
@@ -436,7 +452,7 @@ def test_a_damaged_field_of_the_status_is_as_not_noted(
     assert host.files()["deploy"] == authorized_keys.render([])
 
 
-def test_a_document_that_is_no_text_is_refused(host: EnrolledHost, service: SmallService) -> None:
+def test_a_document_that_is_not_utf_8_is_refused(host: EnrolledHost, service: SmallService) -> None:
     publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
     follower = host.follower()
     follower.step(0)

@@ -143,7 +143,7 @@ def test_the_connection_is_closed_when_the_server_wants_it() -> None:
 
 
 @pytest.mark.parametrize("form", BAD)
-def test_what_is_not_an_answer_is_no_answer(form: str) -> None:
+def test_a_malformed_response_is_no_answer(form: str) -> None:
     answer, kind = BAD[form]
     with connected([answer]) as (connection, _):
         with pytest.raises(kind):
@@ -161,7 +161,7 @@ DRIBBLED = {
 
 
 @pytest.mark.parametrize("form", DRIBBLED)
-def test_an_answer_that_dribbles_is_given_up(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_response_that_trickles_in_is_given_up(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No single silence is long: the whole would never end."""
     monkeypatch.setattr(http1, "GRACE_SECONDS", 0.5)
     with endless_answer(DRIBBLED[form]) as port:
@@ -184,7 +184,7 @@ def test_a_proxy_that_dribbles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
         assert time.monotonic() - began < GIVEN_UP_SECONDS
 
 
-def test_an_answer_that_gets_on_slowly_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_response_that_makes_progress_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two hundred bytes a second, for longer than an answer has that does not get on."""
     monkeypatch.setattr(http1, "GRACE_SECONDS", 0.5)
     with endless_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n", b"a" * 10) as port:
@@ -220,7 +220,7 @@ def test_a_kept_connection_that_was_dropped_is_made_again() -> None:
         (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>", "status 502"),
     ],
 )
-def test_what_is_not_keyrack_is_no_answer(answer: bytes, words: str) -> None:
+def test_a_response_of_something_other_than_keyrack_is_no_answer(answer: bytes, words: str) -> None:
     with server([[answer]]) as (port, _):
         client = ServiceClient(f"http://127.0.0.1:{port}")
         with pytest.raises(NoAnswer, match=words):
@@ -228,7 +228,7 @@ def test_what_is_not_keyrack_is_no_answer(answer: bytes, words: str) -> None:
         client.close()
 
 
-def test_nobody_there_is_no_answer() -> None:
+def test_a_closed_port_is_no_answer() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         client = ServiceClient(f"http://127.0.0.1:{taken.getsockname()[1]}")
@@ -262,7 +262,7 @@ def test_the_secret_is_not_sent_in_clear_over_a_network(url: str) -> None:
         ServiceClient(near)
 
 
-def test_an_answer_that_grows_when_it_is_unpacked_takes_no_more_than_one_may() -> None:
+def test_a_compressed_response_takes_bounded_memory() -> None:
     """In a process of its own, whose memory is measured: twice the largest document, as bytes and as text."""
     pack = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
     packed = b"".join(pack.compress(b" " * (1 << 20)) for _ in range(400)) + pack.flush()
@@ -273,3 +273,17 @@ def test_an_answer_that_grows_when_it_is_unpacked_takes_no_more_than_one_may() -
     words, megabytes = ended.stdout.splitlines()
     assert "too large" in words
     assert int(megabytes) < 600
+
+
+@pytest.mark.parametrize("many", [b"{},", b"[],", b'"ab",', b"1.5,", b"1" * 4096])
+def test_an_answer_of_very_many_values_takes_no_more_memory_than_a_document(many: bytes) -> None:
+    """As above, with 60 MB of JSON, of which 300 kB come over the network: as values it would take up to 1.5 GB."""
+    body = b'{"document": "", "more": [' + many * ((60 << 20) // len(many)) + b"0]}"
+    packed = zlib.compress(body, 1, wbits=zlib.MAX_WBITS | 16)
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode("ascii")
+    with server([[head + packed]]) as (port, _):
+        given = [sys.executable, "-c", ASK_AND_MEASURE, f"http://127.0.0.1:{port}"]
+        ended = subprocess.run(given, capture_output=True, text=True, check=True, timeout=60)
+    words, megabytes = ended.stdout.splitlines()
+    assert "not Keyrack" in words
+    assert int(megabytes) < 300

@@ -94,12 +94,12 @@ class Host:
         """Whether the key opens the account."""
         return self._client.lets_in(self.key, NAME)
 
-    def is_told(self, scanner: Scanner | None = None) -> bool:
-        """Whether a look says that the key is in force."""
+    def is_reported(self, scanner: Scanner | None = None) -> bool:
+        """Whether a scan reports the key as in force."""
         return any(one.in_force and one.key == self.key.public for one in (scanner or self.scanner).scan())
 
     def unread(self, scanner: Scanner) -> list[tuple[str, str]]:
-        """Where the last look proves nothing, as sshd has not read its settings."""
+        """Where the last scan proves nothing, as sshd has not read its settings."""
         return [(cut.username, cut.path) for cut in scanner.cut if cut.why == UNREAD]
 
 
@@ -122,17 +122,19 @@ def host() -> Iterator[Host]:
         ("AuthorizedKeysFile .ssh/old\n", "AuthorizedKeysFile .ssh/old\nPubkeyAcceptedAlgorithms rsa-sha2-512\n"),
     ],
 )
-def test_a_key_counts_until_sshd_has_read_that_it_does_not(host: Host, settings: str, changed: str) -> None:
+def test_a_key_is_in_force_until_sshd_has_read_the_settings_that_exclude_it(
+    host: Host, settings: str, changed: str
+) -> None:
     put(host.home / ".ssh" / "old", f"{host.key.public}\n")
     host.write(settings)
     host.start()
-    assert (host.lets_in(), host.is_told(), host.unread(host.scanner)) == (True, True, [])
+    assert (host.lets_in(), host.is_reported(), host.unread(host.scanner)) == (True, True, [])
     host.write(changed)
     for _ in range(2):
-        assert (host.lets_in(), host.is_told()) == (True, True)
+        assert (host.lets_in(), host.is_reported()) == (True, True)
         assert host.unread(host.scanner) == [("", str(host.config))]
     host.reload()
-    assert (host.lets_in(), host.is_told(), host.unread(host.scanner)) == (False, False, [])
+    assert (host.lets_in(), host.is_reported(), host.unread(host.scanner)) == (False, False, [])
 
 
 @needs_root
@@ -147,17 +149,19 @@ def test_an_sshd_that_systemd_hands_its_socket_has_read_once_it_began_anew(
     host.write("AuthorizedKeysFile .ssh/old\n")
     with host.listening() as kept:
         host.start(kept)
-        assert (host.lets_in(), host.is_told(), host.unread(host.scanner)) == (True, True, [])
+        assert (host.lets_in(), host.is_reported(), host.unread(host.scanner)) == (True, True, [])
         host.write("AuthorizedKeysFile .ssh/keys\n")
-        assert (host.lets_in(), host.is_told()) == (True, True)
+        assert (host.lets_in(), host.is_reported()) == (True, True)
         assert host.unread(host.scanner) == [("", str(host.config))]
         host.stop()
         host.start(kept)
-        assert (host.lets_in(), host.is_told(), host.unread(host.scanner)) == (False, False, [])
+        assert (host.lets_in(), host.is_reported(), host.unread(host.scanner)) == (False, False, [])
 
 
 @needs_root
-def test_who_begins_to_look_after_the_change_says_that_it_does_not_know(host: Host) -> None:
+def test_a_scanner_that_starts_after_a_change_of_settings_says_that_it_does_not_know_the_running_ones(
+    host: Host,
+) -> None:
     """What sshd read is gone from the disk, so nothing is taken for gone."""
     put(host.home / ".ssh" / "old", f"{host.key.public}\n")
     host.write("AuthorizedKeysFile .ssh/old\n")
@@ -166,7 +170,7 @@ def test_who_begins_to_look_after_the_change_says_that_it_does_not_know(host: Ho
     host.write("AuthorizedKeysFile .ssh/keys\n")
     late = Scanner(host.sshd, "/nonexistent")
     assert host.lets_in()
-    assert not host.is_told(late)
+    assert not host.is_reported(late)
     assert host.unread(late) == [("", "")]
 
     def words() -> list[str]:
@@ -174,13 +178,13 @@ def test_who_begins_to_look_after_the_change_says_that_it_does_not_know(host: Ho
 
     assert any("changed after the sshd that runs had read them" in one for one in words())
     host.reload()
-    assert not host.is_told(late)
+    assert not host.is_reported(late)
     assert host.unread(late) == []
     assert words() == []
 
 
 @needs_root
-def test_other_bytes_are_no_other_settings(host: Host) -> None:
+def test_settings_written_otherwise_but_meaning_the_same_are_unchanged(host: Host) -> None:
     host.write("AuthorizedKeysFile .ssh/keys\n")
     host.start()
     host.scanner.scan()
@@ -193,7 +197,7 @@ def test_other_bytes_are_no_other_settings(host: Host) -> None:
 @needs_root
 @pytest.mark.parametrize("rule", ["", f"AuthorizedKeysFile none\nMatch User {NAME}\n"])
 @pytest.mark.parametrize("file", ["authorized_keys", "git"])
-def test_a_file_in_a_home_is_that_accounts_though_its_path_names_nobody(host: Host, rule: str, file: str) -> None:
+def test_a_key_file_in_a_home_belongs_to_the_account_of_that_home(host: Host, rule: str, file: str) -> None:
     """As sshd of a Git server has it: Match User git, AuthorizedKeysFile /var/lib/git/.ssh/authorized_keys."""
     path = host.home / ".ssh" / file
     put(path, f"{host.key.public}\n")
@@ -221,11 +225,13 @@ _ED25519 = "PubkeyAcceptedAlgorithms ssh-ed25519"
         (f"{_ECDSA}\nMatch User nobody\n{_ED25519}\n", False),
     ],
 )
-def test_what_sshd_asks_of_one_accounts_keys_decides_of_them(host: Host, settings: str, opens: bool) -> None:
+def test_a_rule_of_sshd_for_one_account_decides_which_of_its_keys_are_in_force(
+    host: Host, settings: str, opens: bool
+) -> None:
     put(host.home / ".ssh" / "authorized_keys", f"{host.key.public}\n")
     host.write(f"AuthorizedKeysFile .ssh/authorized_keys\n{settings}")
     host.start()
-    assert (host.lets_in(), host.is_told()) == (opens, opens)
+    assert (host.lets_in(), host.is_reported()) == (opens, opens)
 
 
 @needs_root
@@ -237,7 +243,7 @@ def test_how_long_one_accounts_rsa_keys_must_be_decides_of_them(
     put(host.home / ".ssh" / "authorized_keys", f"{host.key.public}\n")
     host.write(f"RequiredRSASize {everybody}\nMatch User {NAME}\nRequiredRSASize {one}\n")
     host.start()
-    assert (host.lets_in(), host.is_told()) == (opens, opens)
+    assert (host.lets_in(), host.is_reported()) == (opens, opens)
 
 
 @needs_root
@@ -264,21 +270,21 @@ def test_settings_are_read_as_the_bytes_that_they_are(host: Host, settings: byte
     assert host.lets_in()
     (found,) = (one for one in host.scanner.scan() if one.in_force and one.key == host.key.public)
     assert found.username == NAME
-    # As the service answers what it was told (web/bodies.py).
+    # As the service decodes what was reported (web/bodies.py).
     removal = KeyRemoval(found.path.replace(latin[-1], "\ufffd"), found.fingerprint)
     assert remove_keys([removal], [found]) == []
     assert not host.lets_in()
 
 
 @needs_root
-def test_a_file_of_keys_named_behind_what_looks_like_an_option_is_told(host: Host) -> None:
+def test_a_key_file_that_only_the_title_of_sshd_names_is_reported(host: Host) -> None:
     """A title has no bounds of words, so it is the same whether -h names a host key or belongs to what is before it."""
     file = host.folder / "of-all"
     file.write_text(f"{host.key.public}\n", "ascii")
     host.write("")
     host.start(None, "-o", f"AuthorizedKeysFile .ssh/none -h {file}")
     assert host.lets_in()
-    assert host.is_told()
+    assert host.is_reported()
     host.stop()
     shutil.copy(host.folder / "host_key", file)
     host.start(None, "-o", "AuthorizedKeysFile .ssh/none", "-h", str(file))
@@ -308,9 +314,9 @@ def test_a_key_that_the_hosts_own_list_revokes_opens_nothing(host: Host, setting
         subprocess.run(["ssh-keygen", "-q", "-k", "-f", path, host.key.path.with_suffix(".pub")], check=True)
     host.write(settings.replace("LIST", str(path)))
     host.start()
-    assert (host.lets_in(), host.is_told()) == (opens, opens)
+    assert (host.lets_in(), host.is_reported()) == (opens, opens)
     path.write_text("", "ascii")
-    assert (host.lets_in(), host.is_told()) == (True, True)
+    assert (host.lets_in(), host.is_reported()) == (True, True)
 
 
 @needs_root
@@ -320,6 +326,6 @@ def test_a_list_that_sshd_cannot_read_lets_no_key_in(host: Host, settings: str) 
     put(host.home / ".ssh" / "authorized_keys", f"{host.key.public}\n")
     host.write(settings)
     host.start()
-    assert (host.lets_in(), host.is_told()) == (False, False)
-    (told,) = [one for one in host.scanner.scan() if one.key == host.key.public]
-    assert "RevokedKeys" in told.problem
+    assert (host.lets_in(), host.is_reported()) == (False, False)
+    (found,) = [one for one in host.scanner.scan() if one.key == host.key.public]
+    assert "RevokedKeys" in found.problem

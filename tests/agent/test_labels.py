@@ -49,7 +49,7 @@ def test_files_that_changed_are_labelled(host: EnrolledHost, service: SmallServi
     assert asked(noted) == set()
 
 
-def test_what_restorecon_says_is_told_and_keeps_nothing_from_being_done(
+def test_an_error_of_restorecon_is_reported_and_the_files_are_written_all_the_same(
     host: EnrolledHost, service: SmallService
 ) -> None:
     key = public_key()

@@ -58,7 +58,7 @@ def obeyed(host: EnrolledHost, service: SmallService) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("kind", ["symlink", "hardlink", "dangling", "pipe"])
 @pytest.mark.parametrize("place", ["keys/deploy", "keys/stranger", "keys/.keyrack-0123456789abcdef", "revoked_keys"])
-def test_what_was_put_there_is_replaced_not_followed(
+def test_a_link_or_pipe_in_the_place_of_a_file_is_replaced_and_not_followed(
     host: EnrolledHost, service: SmallService, canary: Path, kind: str, place: str
 ) -> None:
     path = host.keys.parent / place
@@ -74,7 +74,7 @@ def test_what_was_put_there_is_replaced_not_followed(
 
 
 @pytest.mark.parametrize("place", ["keys/deploy", "keys/stranger", "revoked_keys"])
-def test_a_folder_in_the_way_is_told_and_all_else_is_done(
+def test_a_folder_in_the_place_of_a_file_is_reported_and_the_other_files_are_written(
     host: EnrolledHost, service: SmallService, canary: Path, place: str
 ) -> None:
     path = host.keys.parent / place
@@ -129,7 +129,7 @@ def test_folders_that_were_moved_away_are_made_again(host: EnrolledHost, service
     assert os.listdir(host.keys) == ["deploy"]
 
 
-def test_tmp_is_no_place_for_keys(tmp_path: Path) -> None:
+def test_keys_are_not_kept_in_tmp(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o1777)

@@ -39,7 +39,7 @@ exec chroot "$0" "$@"
 """
 
 
-def test_an_sshd_with_settings_of_its_own_is_seen_and_a_forwarded_port_is_none(tmp_path: Path) -> None:
+def test_an_sshd_with_settings_of_its_own_is_found_and_a_forwarded_port_is_not_taken_for_one(tmp_path: Path) -> None:
     key, forwarded = Key.make(tmp_path / "key"), free_port()
     with (
         strict_folder() as folder,
@@ -64,7 +64,7 @@ def test_an_sshd_with_settings_of_its_own_is_seen_and_a_forwarded_port_is_none(t
             forwarding.wait()
 
 
-def test_the_port_that_people_reach_is_told_also_by_a_host_without_ssh_keyscan(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_port_is_reported_also_by_a_host_without_ssh_keyscan(monkeypatch: pytest.MonkeyPatch) -> None:
     real = programs.find
     monkeypatch.setattr(programs, "find", lambda name: None if name == "ssh-keyscan" else real(name))
     with strict_folder() as folder, private_sshd(folder / "one") as (one, _):
@@ -77,7 +77,7 @@ def test_the_port_that_people_reach_is_told_also_by_a_host_without_ssh_keyscan(m
         assert scan.port == one.port
 
 
-def test_the_port_is_told_with_the_first_report_that_something_is_in_force() -> None:
+def test_the_port_is_in_the_first_report_of_an_applied_document() -> None:
     with strict_folder() as folder, private_sshd(folder / "one") as (one, _):
         memory = StateFolder.open(str(folder / "agent"), create=True)
         local.write(memory, local.Local())
@@ -92,12 +92,12 @@ def test_the_port_is_told_with_the_first_report_that_something_is_in_force() -> 
         assert facts["ssh_port"] == one.port
 
 
-def test_a_port_of_loopback_is_told_only_where_there_is_no_other() -> None:
+def test_a_port_of_loopback_is_reported_only_where_there_is_no_other() -> None:
     here, anywhere, six = (Listener("127.0.0.1", 22, "1"), Listener("0.0.0.0", 2222, "2"), Listener("::1", 23, "3"))
     assert [one.port for one in listening.by_reachability((here, six, anywhere))] == [2222, 22, 23]
 
 
-def test_who_was_found_counts_only_while_nothing_else_listens_there() -> None:
+def test_a_known_listener_counts_only_while_no_other_process_listens_there() -> None:
     with strict_folder() as folder, private_sshd(folder / "one") as (one, _):
         known = Sshd(str(one.config))
         first = known.listeners()
@@ -137,7 +137,7 @@ def test_keys_that_another_sshd_of_the_machine_takes_are_found(tmp_path: Path, m
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can have another root folder")
-def test_an_sshd_with_a_root_folder_of_its_own_is_said_to_be_not_looked_at(
+def test_an_sshd_with_a_root_folder_of_its_own_is_reported_as_not_scanned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with strict_folder() as folder, private_sshd(folder / "one") as (one, _):
@@ -165,7 +165,7 @@ def test_an_sshd_with_a_root_folder_of_its_own_is_said_to_be_not_looked_at(
         assert any("root folder of its own" in cut.why for cut in scanner.cut)
 
 
-def test_keys_count_until_another_sshd_has_read_that_they_do_not(
+def test_keys_are_in_force_until_another_sshd_has_read_the_settings_that_exclude_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = Key.make(tmp_path / "key")

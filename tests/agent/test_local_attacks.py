@@ -112,7 +112,7 @@ def deliver(host: Watched, **more: object) -> float:
 
 
 def found(service: SmallService) -> list[dict[str, object]]:
-    """The last list of unmanaged keys that was told."""
+    """The last list of unmanaged keys that was reported."""
     lists = [report["keys_found"] for report in list(service.reports) if "keys_found" in report]
     return lists[-1] if lists else []
 
@@ -136,7 +136,9 @@ def test_documents_arrive_and_others_keys_are_found_under_attack(
     assert not [one for one in found(service) if one["username"] == MALLORY and one["fingerprint"]]
 
 
-def test_taking_away_waits_for_nobody(watched: Watched, homes: dict[str, Path], service: SmallService) -> None:
+def test_an_account_cannot_stop_the_removal_of_a_key(
+    watched: Watched, homes: dict[str, Path], service: SmallService
+) -> None:
     """Whoever stops the process that takes the key out of its file stops neither documents nor, in the end, that."""
     key = public_key()
     deliver(watched)
@@ -184,7 +186,7 @@ def test_a_process_holds_nothing_of_the_agents(tmp_path: Path) -> None:
     assert len([number for number in listed if int(number) > 2]) <= 2  # the answer's pipe, and the list itself
 
 
-def test_whoever_hangs_keeps_only_itself_waiting(homes: dict[str, Path]) -> None:
+def test_a_home_that_does_not_answer_delays_no_other_account(homes: dict[str, Path]) -> None:
     """A file system that does not answer: the others' files are looked at all the same."""
     mallory, victim = pwd.getpwnam(MALLORY), pwd.getpwnam(VICTIM)
 
@@ -210,13 +212,16 @@ def test_whoever_hangs_keeps_only_itself_waiting(homes: dict[str, Path]) -> None
     assert answers[-1].problem == account_tasks.NO_TIME
 
 
-def test_nobody_can_signal_who_looks(homes: dict[str, Path]) -> None:
+def test_an_account_cannot_signal_the_process_that_scans_its_home(homes: dict[str, Path]) -> None:
     """It has the account's rights for files, as sshd has, and is root's for signals."""
     mallory = pwd.getpwnam(MALLORY)
     stop = f"import os; os.setgid({mallory.pw_gid}); os.setuid({mallory.pw_uid}); os.kill(PID, {signal.SIGSTOP:d})"
 
+    go_on = homes[MALLORY] / "go-on"
+
     def work() -> int:
-        time.sleep(2)
+        while not go_on.exists():
+            time.sleep(0.02)
         return os.getpid()
 
     results: list[account_tasks.TaskResult] = []
@@ -241,14 +246,13 @@ def test_nobody_can_signal_who_looks(homes: dict[str, Path]) -> None:
         [sys.executable, "-c", stop.replace("PID", str(children[0]))], capture_output=True, check=False
     )
     assert b"PermissionError" in ended.stderr
+    go_on.touch()
     looker.join()
     assert results[0].value == children[0]
 
 
 @pytest.mark.parametrize("create", ["new", "a/b/new"])
-def test_nothing_is_made_or_changed_where_a_user_may_lead_elsewhere(
-    homes: dict[str, Path], tmp_path: Path, create: str
-) -> None:
+def test_root_follows_no_link_that_a_user_may_set(homes: dict[str, Path], tmp_path: Path, create: str) -> None:
     canary = tmp_path / "canary"
     canary.write_text("root's", "ascii")
     canary.chmod(0o600)

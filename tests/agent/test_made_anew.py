@@ -81,7 +81,7 @@ def test_an_account_of_somebody_else_is_not_removed(state: StateFolder, seen_awa
     assert pwd.getpwnam(NAME)
 
 
-def test_a_name_that_stands_for_another_account_is_told(folder: Path, service: SmallService, tmp_path: Path) -> None:
+def test_an_account_made_again_under_its_name_is_reported(folder: Path, service: SmallService, tmp_path: Path) -> None:
     key = Key.make(tmp_path / "key")
     with accounts((NAME,)), enrolled(folder, service) as watched:
         watched.publish({NAME: [AuthorizedKey(key.public)]})
@@ -92,11 +92,11 @@ def test_a_name_that_stands_for_another_account_is_told(folder: Path, service: S
         watched.start_agent()
         words = f"the account {NAME} has the number {number + 1} now, and had {number}"
 
-        def told() -> list[str]:
+        def problem_words() -> list[str]:
             problems = [one for report in list(service.reports) for one in report.get("problems", ())]
             return [one for one in problems if one.startswith(words)]
 
-        wait_until(lambda: len(told()) == 1, words)
+        wait_until(lambda: len(problem_words()) == 1, words)
         assert watched.client.lets_in(key, NAME)
         watched.publish({NAME: [AuthorizedKey(key.public)]})
-        assert len(told()) == 1
+        assert len(problem_words()) == 1

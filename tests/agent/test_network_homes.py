@@ -64,35 +64,35 @@ def kinds(found: list[ReportedKey]) -> set[tuple[str, str, str]]:
     return {(one.username, one.kind, one.comment or one.problem) for name in (NEAR, FAR) for one in of(found, name)}
 
 
-def test_a_home_that_does_not_answer_hides_nobody_else(near: Path, tmp_path: Path) -> None:
+def test_a_home_that_does_not_answer_hides_no_other_account(near: Path, tmp_path: Path) -> None:
     """The agent that begins meanwhile knows all accounts, and says which one it could not look at."""
     with far(tmp_path) as home:
         assert kinds(scanner(tmp_path).scan()) == {(NEAR, KEY, "near"), (FAR, KEY, "far")}
         home.answers(HANGS)
-        look = scanner(tmp_path)
+        scan = scanner(tmp_path)
         for words in ("no answer within 3 seconds", as_account.NOT_ENDED):
-            assert kinds(look.scan()) == {(NEAR, KEY, "near"), (FAR, UNREADABLE, words)}
-            assert {cut.username for cut in look.cut} == {FAR}
-            assert look.problem == ""
+            assert kinds(scan.scan()) == {(NEAR, KEY, "near"), (FAR, UNREADABLE, words)}
+            assert {cut.username for cut in scan.cut} == {FAR}
+            assert scan.problem == ""
 
 
-def test_however_many_do_not_answer_those_that_do_are_looked_at(
+def test_homes_that_answer_are_scanned_however_many_others_do_not(
     near: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(as_account, "MAX_LEFT", 1)
     with far(tmp_path) as home, far(tmp_path, FAR_TOO) as other:
         home.answers(HANGS)
         other.answers(HANGS)
-        look = scanner(tmp_path)
+        scan = scanner(tmp_path)
         for _ in range(2):
-            found = look.scan()
+            found = scan.scan()
             assert kinds(found) >= {(NEAR, KEY, "near")}
-            assert {cut.username for cut in look.cut} == {FAR, FAR_TOO}
-        assert as_account.TOO_MUCH in {cut.why for cut in look.cut}
+            assert {cut.username for cut in scan.cut} == {FAR, FAR_TOO}
+        assert as_account.TOO_MUCH in {cut.why for cut in scan.cut}
         assert len(as_account.left()) == 1
 
 
-def test_whose_a_silent_file_system_is_nobody_has_to_know(near: Path, tmp_path: Path) -> None:
+def test_a_file_system_that_does_not_answer_is_reported_without_its_owner(near: Path, tmp_path: Path) -> None:
     """One beside the homes that is nobody's by name is said, once it could be a home of somebody."""
     account = pwd.getpwnam(FAR)
     shared = near.parent / "kr-shared"
@@ -101,13 +101,13 @@ def test_whose_a_silent_file_system_is_nobody_has_to_know(near: Path, tmp_path: 
         stack.callback(shared.rmdir)
         home = stack.enter_context(mounted(shared, account.pw_uid, "", tmp_path))
         home.answers(HANGS)
-        look = scanner(tmp_path)
-        assert kinds(look.scan()) == {(NEAR, KEY, "near")}
-        assert look.problem == f"the homes in {shared} were not listed: no answer within 10 seconds"
+        scan = scanner(tmp_path)
+        assert kinds(scan.scan()) == {(NEAR, KEY, "near")}
+        assert scan.problem == f"the homes in {shared} were not listed: no answer within 10 seconds"
         home.end()
 
 
-def test_homes_that_root_may_not_list_are_said(near: Path, tmp_path: Path) -> None:
+def test_homes_that_root_may_not_list_are_reported(near: Path, tmp_path: Path) -> None:
     """Also where their folder is somebody's own, as a server has it that knows accounts by other numbers."""
     homes = Path(tempfile.mkdtemp(prefix="kr-homes-", dir="/srv"))  # which all runs of tests on this machine share
     leftovers.tell("folder", str(homes))
@@ -115,39 +115,43 @@ def test_homes_that_root_may_not_list_are_said(near: Path, tmp_path: Path) -> No
     try:
         set_home(FAR, homes / FAR)
         with mounted(homes, pwd.getpwnam("nobody").pw_uid, "", tmp_path):
-            look = scanner(tmp_path)
-            look.scan()
-            assert look.problem == f"the homes in {homes} were not all listed: {os.strerror(errno.EACCES)}"
+            scan = scanner(tmp_path)
+            scan.scan()
+            assert scan.problem == f"the homes in {homes} were not all listed: {os.strerror(errno.EACCES)}"
     finally:
         set_home(FAR, usual)
         homes.rmdir()
 
 
-def test_more_homes_than_are_looked_at_are_said(near: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_homes_beyond_the_number_that_is_scanned_are_reported(
+    near: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shared = near.parent / "kr-shared"
     shared.mkdir()
     try:
         with mounted(shared, pwd.getpwnam(FAR).pw_uid, "", tmp_path):
             monkeypatch.setattr(account_names, "_MAX_HOMES_ELSEWHERE", 0)
-            look = scanner(tmp_path)
-            look.scan()
-            assert look.problem == "1 home on file systems of their own were not looked at"
+            scan = scanner(tmp_path)
+            scan.scan()
+            assert scan.problem == "1 home on file systems of their own were not looked at"
     finally:
         shared.rmdir()
     monkeypatch.setattr(account_names, "_MAX_HOMES", 1)
-    look = scanner(tmp_path)
-    look.scan()
-    assert f"there are more than 1 homes in {near.parent}" in look.problem
+    scan = scanner(tmp_path)
+    scan.scan()
+    assert f"there are more than 1 homes in {near.parent}" in scan.problem
 
 
 @pytest.mark.parametrize(("how", "number"), [(STALE, errno.ESTALE), (BROKEN, errno.EIO)])
-def test_an_error_is_said_and_is_not_none(near: Path, tmp_path: Path, how: str, number: int) -> None:
+def test_a_home_that_answers_with_an_error_is_reported_and_not_taken_for_empty(
+    near: Path, tmp_path: Path, how: str, number: int
+) -> None:
     with far(tmp_path) as home:
-        look = scanner(tmp_path)
-        look.scan()
+        scan = scanner(tmp_path)
+        scan.scan()
         home.answers(how)
-        assert kinds(look.scan()) == {(NEAR, KEY, "near"), (FAR, UNREADABLE, os.strerror(number))}
-        assert {cut.username for cut in look.cut} == {FAR}
+        assert kinds(scan.scan()) == {(NEAR, KEY, "near"), (FAR, UNREADABLE, os.strerror(number))}
+        assert {cut.username for cut in scan.cut} == {FAR}
         assert kinds(scanner(tmp_path).scan()) == {(NEAR, KEY, "near"), (FAR, UNREADABLE, os.strerror(number))}
 
 
@@ -166,7 +170,7 @@ def test_a_key_is_taken_out_as_its_account_where_root_is_not_trusted(near: Path,
         assert os.geteuid() not in as_account.left()
 
 
-def test_the_agent_goes_on_beside_a_home_that_does_not_answer(
+def test_the_agent_goes_on_while_a_home_does_not_answer(
     near: Path, tmp_path: Path, host: EnrolledHost, service: SmallService
 ) -> None:
     """With settings that have it look there: a file of keys in the home beside Keyrack's, and a folder to shut in."""
@@ -188,7 +192,7 @@ def test_the_agent_goes_on_beside_a_home_that_does_not_answer(
     service.publish(5, service.signer.signed(text))
     with far(tmp_path) as home:
         home.answers(HANGS)
-        for _ in range(2):  # the first look of an agent that begins is a whole one
+        for _ in range(2):  # the first scan of an agent that starts is a whole one
             ended = host.agent("run", "--once")  # which is waited for a minute, not for good
             assert "revision 5 is in force" in ended.stderr, ended.stderr
         logins = service.reports[-1]["facts"]["logins"]
@@ -204,9 +208,9 @@ def test_a_home_that_a_login_opens_is_unknown_until_then(near: Path, tmp_path: P
     home = Path(pwd.getpwnam(FAR).pw_dir)
     table = Path("/etc/fstab")
     before = table.read_text("utf-8") if table.exists() else ""
-    look = scanner(tmp_path)
-    look.scan()
-    assert [*look.cut] == []
+    scan = scanner(tmp_path)
+    scan.scan()
+    assert [*scan.cut] == []
     if how == "ecryptfs":
         (home.parent / ".ecryptfs" / FAR).mkdir(parents=True)
     elif how == "homed":
@@ -218,11 +222,11 @@ def test_a_home_that_a_login_opens_is_unknown_until_then(near: Path, tmp_path: P
         Path("/etc/security").mkdir(exist_ok=True)
         Path("/etc/security/pam_mount.conf.xml").write_text(f"<pam_mount>\n{volume}</pam_mount>\n", "ascii")
     try:
-        assert kinds(look.scan()) == {(NEAR, KEY, "near")}
-        assert (FAR, str(home / ".ssh" / "authorized_keys")) in {(cut.username, cut.path) for cut in look.cut}
+        assert kinds(scan.scan()) == {(NEAR, KEY, "near")}
+        assert (FAR, str(home / ".ssh" / "authorized_keys")) in {(cut.username, cut.path) for cut in scan.cut}
         with far(tmp_path):
-            assert kinds(look.scan()) == {(NEAR, KEY, "near"), (FAR, KEY, "far")}
-            assert FAR not in {cut.username for cut in look.cut}
+            assert kinds(scan.scan()) == {(NEAR, KEY, "near"), (FAR, KEY, "far")}
+            assert FAR not in {cut.username for cut in scan.cut}
     finally:
         shutil.rmtree(home.parent / ".ecryptfs", ignore_errors=True)
         shutil.rmtree(f"{home}.homedir", ignore_errors=True)

@@ -27,7 +27,7 @@ def put_in_place(monkeypatch: pytest.MonkeyPatch) -> list[os.stat_result]:
     return seen
 
 
-def test_what_is_restored_is_never_somebody_elses_for_a_moment(
+def test_a_restored_file_has_its_owner_and_mode_from_the_first_moment(
     folder: Path, put_in_place: list[os.stat_result]
 ) -> None:
     path = folder / "sshd_config"

@@ -149,7 +149,7 @@ def test_a_proxy_that_makes_no_tunnel_is_named(answer: bytes, words: str) -> Non
         ),
     ],
 )
-def test_it_is_found_as_curl_finds_it(url: str, environment: dict[str, str], found: Proxy | None) -> None:
+def test_the_proxy_is_found_as_curl_finds_it(url: str, environment: dict[str, str], found: Proxy | None) -> None:
     assert proxy.find(url, None, environment) == found
     assert proxy.find(url, "none", environment) is None
     assert proxy.find(url, "http://other:8080", environment) == Proxy("other", 8080)

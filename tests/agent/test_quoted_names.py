@@ -13,7 +13,7 @@ from keyrack.agent.state import Enrolment, StateFolder
 
 
 @pytest.mark.parametrize("quote", ['"', "'"])
-def test_it_is_one_pattern(folder: Path, quote: str) -> None:
+def test_a_quoted_folder_name_with_blanks_is_one_pattern(folder: Path, quote: str) -> None:
     keys = folder / "all keys"
     config = folder / "sshd_config"
     config.write_text(f"AuthorizedKeysFile {quote}{keys}/%u{quote} .ssh/keys\n", "utf-8")

@@ -78,7 +78,7 @@ def test_a_line_that_is_appended_meanwhile_stays(tmp_path: Path, lines_before: i
     assert os.listdir(tmp_path) == ["authorized_keys"]
 
 
-def test_whoever_opened_the_file_before_is_waited_for(tmp_path: Path) -> None:
+def test_a_program_that_had_the_key_file_open_before_is_waited_for(tmp_path: Path) -> None:
     path, key = tmp_path / "authorized_keys", public_key()
     path.write_text(f"{key} rogue\n# before\n", "ascii")
     with subprocess.Popen(
@@ -90,14 +90,14 @@ def test_whoever_opened_the_file_before_is_waited_for(tmp_path: Path) -> None:
         with ThreadPoolExecutor(1) as pool:
             removed = pool.submit(rewrite, str(path), parse(key).fingerprint)
             wait_until(lambda: path.stat().st_ino != opened, "the new file")
-            time.sleep(0.3)  # longer than a look alone would take
+            time.sleep(0.3)  # longer than one check would take
             appender.communicate(b"go on\n")
             removed.result(60)
     assert path.read_text("ascii") == "# before\n# a line\n"
     assert os.listdir(tmp_path) == ["authorized_keys"]
 
 
-def test_whoever_keeps_the_file_open_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+def test_a_program_that_keeps_the_key_file_open_is_not_waited_for_for_ever(tmp_path: Path) -> None:
     path, key = tmp_path / "authorized_keys", public_key()
     path.write_text(f"{key} rogue\n# before\n", "ascii")
     with path.open("a", encoding="ascii"):
@@ -172,7 +172,7 @@ def test_rights_of_single_accounts_and_attributes_stay(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can do so")
 @pytest.mark.parametrize(("flag", "why"), [("i", "immutable"), ("a", "append-only")])
-def test_a_file_that_must_not_change_stays_and_is_told(flag: str, why: str) -> None:
+def test_an_immutable_key_file_stays_and_is_reported(flag: str, why: str) -> None:
     key = public_key()
     with strict_folder() as folder:
         path = folder / "authorized_keys"
@@ -190,7 +190,7 @@ def test_a_file_that_must_not_change_stays_and_is_told(flag: str, why: str) -> N
             subprocess.run(["chattr", f"-{flag}", str(path)], check=True)
 
 
-def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
+def test_a_pipe_in_the_place_of_a_key_file_is_left_alone(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(Exception, match="regular file"):
         rewrite(str(tmp_path / "pipe"), "SHA256:x")
@@ -204,8 +204,10 @@ def test_a_key_of_a_type_that_only_this_sshd_knows_is_taken_out() -> None:
     with strict_folder() as folder:
         path = folder / "authorized_keys"
         path.write_text(f"# first\n{line} later\n", "ascii")
-        (told,) = authorized_keys.read(path.read_bytes(), rules)
-        assert told.fingerprint
-        found = ReportedKey(USERNAME, str(path), KEY, 2, told.type, told.fingerprint, told.public_key, in_force=True)
-        assert remove_keys([KeyRemoval(str(path), told.fingerprint)], [found], rules) == []
+        (listed,) = authorized_keys.read(path.read_bytes(), rules)
+        assert listed.fingerprint
+        found = ReportedKey(
+            USERNAME, str(path), KEY, 2, listed.type, listed.fingerprint, listed.public_key, in_force=True
+        )
+        assert remove_keys([KeyRemoval(str(path), listed.fingerprint)], [found], rules) == []
         assert path.read_text("ascii") == "# first\n"

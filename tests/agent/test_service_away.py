@@ -101,7 +101,7 @@ def test_a_clock_that_is_behind_is_named(folder: Path, authority: Authority) -> 
     assert abs(seconds - 7200) <= 60
 
 
-def test_a_certificate_that_begins_later_is_no_fault_of_a_right_clock(folder: Path, authority: Authority) -> None:
+def test_a_certificate_not_yet_valid_is_not_blamed_on_a_right_clock(folder: Path, authority: Authority) -> None:
     with small_service(authority.context(datetime.now(UTC) + timedelta(hours=1))) as service:
         ended = enrol(folder, service, f"--ca-file={authority.file}")
     assert "certificate is not yet valid" in ended.stderr
@@ -112,7 +112,7 @@ def test_a_certificate_that_begins_later_is_no_fault_of_a_right_clock(folder: Pa
     ("content", "words"),
     [(None, "No such file or directory"), ("", "no certificate or crl found"), ("x", "no certificate or crl found")],
 )
-def test_a_file_of_authorities_that_is_none_is_named(
+def test_a_malformed_file_of_authorities_is_named(
     folder: Path, authority: Authority, content: str | None, words: str
 ) -> None:
     path = folder / "authorities.pem"
@@ -125,7 +125,7 @@ def test_a_file_of_authorities_that_is_none_is_named(
     assert words in refused.stderr
 
 
-def test_a_service_without_tls_is_said_to_be_that(folder: Path, service: SmallService) -> None:
+def test_a_service_without_tls_is_named_as_such(folder: Path, service: SmallService) -> None:
     service.url = service.url.replace("http://", "https://")
     refused = enrol(folder, service)
     assert refused.returncode != 0
@@ -133,21 +133,21 @@ def test_a_service_without_tls_is_said_to_be_that(folder: Path, service: SmallSe
     assert "_ssl.c" not in refused.stderr
 
 
-def test_a_wrong_clock_is_told_though_the_certificate_is_taken(host: EnrolledHost, service: SmallService) -> None:
+def test_a_wrong_clock_is_reported_though_the_certificate_is_valid(host: EnrolledHost, service: SmallService) -> None:
     publish(service, 1)
     service.clock_ahead = 7230.0
     follower = host.follower()
     for _ in range(3):
         follower.step(0)
-    (words,) = next(told["problems"] for told in service.reports if told.get("problems"))
+    (words,) = next(report["problems"] for report in service.reports if report.get("problems"))
     assert words.startswith("this host's clock is about 2 hours behind the service's")
     assert follower.wrong == (words,)
     assert f"BAD  {words}" in host.agent("status").stdout
-    told = len(service.reports)
-    service.clock_ahead = 7400.0  # no news
+    before = len(service.reports)
+    service.clock_ahead = 7400.0  # no change
     follower.step(0)
     follower.step(0)
-    assert len(service.reports) == told
+    assert len(service.reports) == before
     service.clock_ahead = 0.0
     follower.step(0)
     follower.step(0)
@@ -169,7 +169,9 @@ def publish(service: SmallService, revision: int) -> None:
     service.publish(revision, service.signer.signed(document(revision, {"root": [AuthorizedKey(public_key())]})))
 
 
-def test_a_service_without_its_database_is_told_from_a_stranger(host: EnrolledHost, service: SmallService) -> None:
+def test_a_service_without_its_database_is_not_taken_for_a_wrong_address(
+    host: EnrolledHost, service: SmallService
+) -> None:
     publish(service, 1)
     with running(host):
         service.wait_for_report("applied", 1)
@@ -213,7 +215,7 @@ def small_disk(path: Path, *, hidden: bool = True) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("flag", "why"), [("i", "immutable"), ("a", "append-only")])
-def test_a_key_file_that_chattr_keeps_is_said_with_the_remedy(
+def test_an_immutable_key_file_is_reported_with_the_remedy(
     host: EnrolledHost, service: SmallService, flag: str, why: str
 ) -> None:
     service.publish(1, service.signer.signed(document(1, {"root": [AuthorizedKey(public_key())]})))
@@ -241,7 +243,7 @@ def test_a_key_file_that_chattr_keeps_is_said_with_the_remedy(
         ("a", "accepted.json", ": it is append-only"),
     ],
 )
-def test_what_is_immutable_is_said_everywhere(
+def test_an_immutable_file_of_the_agent_is_named_by_status_and_report(
     host: EnrolledHost, service: SmallService, flag: str, what: str, why: str
 ) -> None:
     publish(service, 1)
@@ -287,7 +289,9 @@ def test_a_folder_of_keys_that_is_append_only_is_not_filled(host: EnrolledHost, 
     service.wait_for_report("applied", 2)
 
 
-def test_a_full_folder_of_the_agent_is_said_everywhere(host: EnrolledHost, service: SmallService) -> None:
+def test_a_full_folder_of_the_agent_is_shown_by_status_doctor_and_report(
+    host: EnrolledHost, service: SmallService
+) -> None:
     publish(service, 1)
     assert host.agent("run", "--once").returncode == 0
     with small_disk(host.state, hidden=False), running(host):
@@ -303,7 +307,7 @@ def test_a_full_folder_of_the_agent_is_said_everywhere(host: EnrolledHost, servi
         service.wait_for_report("applied", 2)
 
 
-def test_what_takes_keys_away_finds_room_on_a_full_disk(host: EnrolledHost, service: SmallService) -> None:
+def test_a_document_that_removes_keys_is_applied_on_a_full_disk(host: EnrolledHost, service: SmallService) -> None:
     publish(service, 1)
     assert host.agent("run", "--once").returncode == 0
     with small_disk(host.state):

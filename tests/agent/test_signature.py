@@ -30,7 +30,7 @@ def problem(signer: Signer, text: str, armoured: str) -> str:
     return ""
 
 
-def test_one_key_one_purpose_one_text() -> None:
+def test_a_signature_holds_for_one_key_one_purpose_and_one_text() -> None:
     signer, stranger = Signer(), Signer()
     good = signer.sign(TEXT)
     assert problem(signer, TEXT, good) == ""
@@ -41,7 +41,7 @@ def test_one_key_one_purpose_one_text() -> None:
         assert problem(signer, TEXT, damaged)
 
 
-def test_a_signature_by_another_name_or_with_more_behind_it_is_none() -> None:
+def test_a_signature_of_another_type_or_with_trailing_bytes_is_refused() -> None:
     signer = Signer()
     blob = sshsig.read(signer.sign(TEXT)).public_blob
     value = sshsig.read(signer.sign(TEXT)).value

@@ -32,7 +32,7 @@ def listener() -> Iterator[socket.socket]:
 
 @pytest.mark.usefixtures("source")
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_a_listener_and_both_ends_of_a_connection(listener: socket.socket, host: str) -> None:
+def test_a_listener_and_both_ends_of_a_connection_are_told_apart(listener: socket.socket, host: str) -> None:
     port = listener.getsockname()[1]
     with socket.create_connection((host, port)) as near, listener.accept()[0]:
         found = sockets.listening_sockets()

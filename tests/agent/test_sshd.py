@@ -104,7 +104,7 @@ def test_a_revoked_key_is_refused_though_its_line_stands(
     assert client.lets_in(other_key)
 
 
-def test_without_a_file_of_revoked_keys_nobody_gets_in(sshd: tuple[PrivateSshd, SshClient], key: Key) -> None:
+def test_nobody_gets_in_without_the_file_of_revoked_keys(sshd: tuple[PrivateSshd, SshClient], key: Key) -> None:
     client = put(sshd, [AuthorizedKey(key.public)])
     sshd[0].revoked_keys.unlink()
     assert not client.lets_in(key)

@@ -1,4 +1,4 @@
-"""Who takes the agent off a host need not wait for the service, which is told where it answers."""
+"""Uninstalling the agent does not wait for the service, which gets a report where it answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.small_service import SmallService
 
 
-def test_the_service_is_told(host: EnrolledHost, service: SmallService) -> None:
+def test_uninstalling_is_reported_to_the_service(host: EnrolledHost, service: SmallService) -> None:
     ended = host.agent("uninstall")
     assert ended.returncode == 0, ended.stderr
     assert [report["facts"] for report in service.reports] == [{"enforcement": "uninstalled"}]
@@ -20,7 +20,9 @@ def test_the_service_is_told(host: EnrolledHost, service: SmallService) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 500])
-def test_a_service_that_says_no_keeps_nothing_here(host: EnrolledHost, service: SmallService, status: int) -> None:
+def test_uninstalling_removes_everything_though_the_service_refuses(
+    host: EnrolledHost, service: SmallService, status: int
+) -> None:
     service.refusal = status
     ended = host.agent("uninstall")
     assert ended.returncode == 0, ended.stderr
@@ -28,13 +30,13 @@ def test_a_service_that_says_no_keeps_nothing_here(host: EnrolledHost, service: 
     assert not host.state.exists()
 
 
-def test_a_service_that_says_nothing_keeps_nothing_here(
+def test_uninstalling_removes_everything_though_the_service_does_not_answer(
     host: EnrolledHost, service: SmallService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uninstall, "TELL_SECONDS", 0.2)
     over = threading.Event()
 
-    def wait(told: object) -> int:
+    def wait(report: object) -> int:
         over.wait(30)
         return 503
 

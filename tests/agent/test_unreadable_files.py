@@ -47,7 +47,7 @@ def shut_by_access_list(watched: Watched) -> Callable[[], None]:
     return lambda: os.removexattr(path, "system.posix_acl_access")
 
 
-def told(watched: Watched) -> dict[str, Any]:
+def reported_logins(watched: Watched) -> dict[str, Any]:
     """What the last report that has it says of logins."""
     found: list[dict[str, Any]] = [
         report["facts"]["logins"] for report in list(watched.service.reports) if "logins" in report.get("facts", {})
@@ -56,13 +56,13 @@ def told(watched: Watched) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("shut", [shut_by_mode, shut_by_access_list])
-def test_what_an_account_may_not_read_opens_nothing_and_is_told(
+def test_a_key_file_that_its_account_may_not_read_opens_nothing_and_is_reported(
     watched: Watched, shut: Callable[[Watched], Callable[[], None]], tmp_path: Path
 ) -> None:
     key = Key.make(tmp_path / "key")
     users = {NAME: [AuthorizedKey(key.public)], USERNAME: [AuthorizedKey(key.public)]}
     watched.publish(users)
-    wait_until(lambda: told(watched) == {NAME: {}, USERNAME: {}}, "words of logins")
+    wait_until(lambda: reported_logins(watched) == {NAME: {}, USERNAME: {}}, "words of logins")
     assert watched.client.lets_in(key, NAME)
     undo = shut(watched)
     assert not watched.client.lets_in(key, NAME)
@@ -71,15 +71,15 @@ def test_what_an_account_may_not_read_opens_nothing_and_is_told(
     assert f"no key opens the account {NAME}: sshd cannot read its file of keys" in ended.stdout
     assert ended.returncode == 1
     watched.publish(users)
-    wait_until(lambda: "cannot read" in told(watched)[NAME].get("why", ""), "words of the file")
-    assert told(watched)[USERNAME] == {}
+    wait_until(lambda: "cannot read" in reported_logins(watched)[NAME].get("why", ""), "words of the file")
+    assert reported_logins(watched)[USERNAME] == {}
     undo()
     watched.publish(users)
-    wait_until(lambda: told(watched) == {NAME: {}, USERNAME: {}}, "words of logins again")
+    wait_until(lambda: reported_logins(watched) == {NAME: {}, USERNAME: {}}, "words of logins again")
     assert watched.client.lets_in(key, NAME)
 
 
-def test_the_folder_of_keys_lets_every_account_look_in_again(watched: Watched, tmp_path: Path) -> None:
+def test_the_folder_of_keys_gets_its_rights_back_for_every_account(watched: Watched, tmp_path: Path) -> None:
     key = Key.make(tmp_path / "key")
     users = {NAME: [AuthorizedKey(key.public)]}
     watched.publish(users)

@@ -69,7 +69,7 @@ ALTERED: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("what", AS_IT_WAS)
-def test_what_an_editor_adds_alters_nothing(data: Path, whole: bytes, tmp_path: Path, what: str) -> None:
+def test_an_export_with_what_an_editor_adds_still_verifies(data: Path, whole: bytes, tmp_path: Path, what: str) -> None:
     file = tmp_path / "log"
     file.write_bytes(AS_IT_WAS[what](whole))
     ended = verify(data, file)
@@ -78,7 +78,9 @@ def test_what_an_editor_adds_alters_nothing(data: Path, whole: bytes, tmp_path: 
 
 
 @pytest.mark.parametrize("words", ALTERED)
-def test_what_is_no_whole_export_is_said(data: Path, whole: bytes, tmp_path: Path, words: str) -> None:
+def test_an_export_that_is_cut_or_altered_is_refused_in_words(
+    data: Path, whole: bytes, tmp_path: Path, words: str
+) -> None:
     file = tmp_path / "log"
     file.write_bytes(ALTERED[words](whole))
     ended = verify(data, file)

@@ -80,8 +80,13 @@ def is_known(instance: Instance, token: str) -> bool:
 
 def run_without_privileges(*words: str, data: Path) -> subprocess.CompletedProcess[str]:
     """The same as an account for which rights of files count, which they do not for root."""
+    return unprivileged(*words, "--data", str(data))
+
+
+def unprivileged(*words: str) -> subprocess.CompletedProcess[str]:
+    """One command as such an account."""
     dropped = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", "--inh-caps=-all", "--"]
-    program = [sys.executable, "-m", "keyrack.cli.main", *words, "--data", str(data)]
+    program = [sys.executable, "-m", "keyrack.cli.main", *words]
     whole = [*(dropped if os.geteuid() == 0 else []), *program]
     return subprocess.run(whole, capture_output=True, text=True, check=False, timeout=60)
 
@@ -111,7 +116,7 @@ def test_a_restore_that_may_not_write_changes_nothing(
     assert {one.name for one in data.iterdir()} - {"keyrack.db-wal", "keyrack.db-shm"} == there
 
 
-def test_a_restore_beside_what_is_in_its_way_says_so(data: Path, tmp_path: Path) -> None:
+def test_a_restore_names_the_files_in_its_way(data: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
     assert run("backup", str(copy), data=data).exit_code == 0
     before = content(data / "keyrack.db")
@@ -160,7 +165,9 @@ def test_a_restore_that_fails_at_the_end_leaves_the_checkpoint(data: Path, tmp_p
 
 
 @pytest.mark.parametrize("bring_back", [False, True])
-def test_what_was_taken_away_since_the_backup_stays_away(data: Path, tmp_path: Path, bring_back: bool) -> None:
+def test_access_removed_since_the_backup_stays_removed_after_a_restore(
+    data: Path, tmp_path: Path, bring_back: bool
+) -> None:
     copy, line = tmp_path / "copy.db", fresh_line()
     keyrack = actors.system_actor(1)
     with opened(data) as instance:
@@ -215,7 +222,9 @@ def test_hosts_that_enrolled_since_the_backup_are_named(data: Path, tmp_path: Pa
     assert "pasted there: web-1, web-9." in done.output
 
 
-def test_what_is_no_backup_of_this_instance_changes_nothing(data: Path, team_folder: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_no_backup_of_this_instance_changes_nothing(
+    data: Path, team_folder: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "copy.db"
     assert run("backup", str(copy), data=data).exit_code == 0
     junk, cut, foreign, newer, other = (tmp_path / name for name in ("junk", "cut", "foreign", "newer", "other"))
@@ -258,7 +267,7 @@ def test_a_backup_replaces_nothing_unasked(data: Path, tmp_path: Path) -> None:
     assert run("backup", str(copy), data=tmp_path / "empty").exit_code == 1
 
 
-def test_what_a_killed_backup_left_is_gone_after_a_day(data: Path, tmp_path: Path) -> None:
+def test_the_partial_copy_of_a_killed_backup_is_removed_after_a_day(data: Path, tmp_path: Path) -> None:
     """Each is as large as the database, and a nightly one that is killed would fill the disk."""
     old, new, other = (
         tmp_path / f".{name}.partial" for name in ("copy.db.0123abcd", "copy.db.89abcdef", "x.db.0123abcd")
@@ -283,7 +292,7 @@ def test_a_backup_overwrites_nothing_but_an_earlier_one(data: Path, tmp_path: Pa
         database.check()
 
 
-def test_what_waits_in_the_log_of_a_copy_is_restored_too(data: Path, tmp_path: Path) -> None:
+def test_changes_in_the_write_ahead_log_of_a_copy_are_restored_too(data: Path, tmp_path: Path) -> None:
     """As somebody has it who copied all files that lie there, or restores what a restore put aside."""
     copy = tmp_path / "copy.db"
     with Database.open(f"sqlite:///{data / 'keyrack.db'}") as database:
@@ -296,7 +305,7 @@ def test_what_waits_in_the_log_of_a_copy_is_restored_too(data: Path, tmp_path: P
         assert "late" in database.read(lambda conn: set(conn.execute(select(instance_facts.c.name)).scalars()))
 
 
-def test_postgresql_is_told_its_own_command(data: Path, tmp_path: Path) -> None:
+def test_backup_of_postgresql_names_pg_dump_and_pg_restore(data: Path, tmp_path: Path) -> None:
     for words, command in (("backup", "pg_dump"), ("restore", "pg_restore")):
         ended = run(words, str(tmp_path / "x"), "--database", "postgresql://keyrack:secret@db/keyrack", data=data)
         assert ended.exit_code == 1

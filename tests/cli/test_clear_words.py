@@ -49,7 +49,7 @@ def test_a_token_for_an_action_that_there_is_not_is_refused_with_those_there_are
     assert (answer.status_code, answer.json()["error"]["field"]) == (422, "policies")
 
 
-def test_who_approves_reads_who_gets_in_where_and_for_how_long(team: Service, home: Path) -> None:
+def test_approving_a_request_prints_who_gets_in_where_and_for_how_long(team: Service, home: Path) -> None:
     log_in(team, "alice")
     key_of("laptop", home)
     good("request", "web-1/deploy", "--for", "1h", "--why", "a look")
@@ -64,17 +64,17 @@ def test_who_approves_reads_who_gets_in_where_and_for_how_long(team: Service, ho
 
 
 @pytest.mark.usefixtures("home")
-def test_a_command_for_the_data_alone_says_so_to_whoever_is_logged_in() -> None:
+def test_a_command_that_works_on_the_data_alone_says_so_after_a_login() -> None:
     refused = run("export")
     assert (refused.exit_code, "not where `keyrack login` logged in" in refused.output) == (1, True)
 
 
 @pytest.mark.parametrize("group", ["grants", "servers", "keys", "people", "groups", "sessions", "requests"])
-def test_no_line_of_a_help_breaks_off(group: str) -> None:
+def test_no_line_of_help_is_cut(group: str) -> None:
     assert "..." not in CliRunner().invoke(main, [group, "--help"]).output.split("Commands:")[1]
 
 
-def test_one_is_not_told_as_several(team: Service, home: Path) -> None:
+def test_one_thing_is_counted_in_the_singular(team: Service, home: Path) -> None:
     log_in(team, "alice")
     key_of("laptop", home)
     log_in(team, "olga")
@@ -89,7 +89,7 @@ def test_one_is_not_told_as_several(team: Service, home: Path) -> None:
     assert "Disabled alice: 1 SSH key leaves " in summaries
 
 
-def test_a_damaged_row_that_is_removed_is_told_to_programs_as_json(team: Service, home: Path) -> None:
+def test_removing_a_damaged_row_prints_json_where_asked(team: Service, home: Path) -> None:
     log_in(team, "alice")
     key_of("laptop", home)
     log_in(team, "olga")
@@ -99,7 +99,7 @@ def test_a_damaged_row_that_is_removed_is_told_to_programs_as_json(team: Service
     assert json.loads(good("hosts", "damaged", "--remove", row["row"], "--json"))["row"] == row["row"]
 
 
-def test_who_gets_in_nowhere_reads_what_keeps_them_out_and_lists_of_keys_tell_it(team: Service, home: Path) -> None:
+def test_a_person_who_can_log_in_nowhere_and_the_list_of_keys_show_what_is_lacking(team: Service, home: Path) -> None:
     log_in(team, "alice")
     key_of("laptop", home)
     log_in(team, "olga")
@@ -119,7 +119,7 @@ def test_who_gets_in_nowhere_reads_what_keeps_them_out_and_lists_of_keys_tell_it
 
 
 @pytest.mark.usefixtures("home")
-def test_what_is_refused_is_named_where_the_words_say_this() -> None:
+def test_a_refusal_that_says_this_names_the_argument() -> None:
     assert (
         "Error: reason: This is empty or blank." in run("request", "web-1/deploy", "--for", "1h", "--why", " ").output
     )
@@ -151,7 +151,7 @@ def test_a_name_with_a_slash_is_not_taken_for_an_older_service() -> None:
 
 
 @pytest.mark.usefixtures("home")
-def test_nothing_is_null_in_json_and_a_text_that_is_a_dash_is_that_text(home: Path) -> None:
+def test_an_empty_value_is_null_in_json_and_a_dash_is_text(home: Path) -> None:
     key = key_of("-", home)
     (mine,) = json.loads(good("people", "keys", "me", "--json"))
     assert (mine["title"], mine["expires_at"]) == ("-", None), key
@@ -185,6 +185,6 @@ def test_a_key_that_was_revoked_everywhere_is_refused_with_what_lifts_that(home:
     good("keys", "mine", "add", f"{file}.pub")
 
 
-def test_no_summary_of_a_command_breaks_off_before_its_example() -> None:
+def test_no_summary_of_a_command_is_cut_before_its_example() -> None:
     for words in (("requests", "--help"), ("people", "sources", "--help")):
         assert "such as." not in " ".join(good(*words).split())

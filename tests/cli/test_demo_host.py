@@ -42,7 +42,7 @@ def publish(service: SmallService, revision: int, *keys: Key) -> None:
     service.publish(revision, service.signer.signed(text))
 
 
-def test_a_key_comes_and_goes(folder: Path, service: SmallService) -> None:
+def test_a_key_is_added_and_deleted(folder: Path, service: SmallService) -> None:
     key = Key.make(folder / "key")
     with agent_host(folder, service.url, "t0ken") as (host, client):
         assert host.is_enrolled(service.url)
@@ -68,7 +68,7 @@ def test_killed_parts_come_back(folder: Path, service: SmallService) -> None:
         wait_until(lambda: client.login(key).returncode == 0, "a login after sshd came back")
 
 
-def test_nothing_is_left_running(folder: Path, service: SmallService) -> None:
+def test_a_stopped_demo_host_leaves_nothing_running(folder: Path, service: SmallService) -> None:
     with agent_host(folder, service.url, "t0ken") as (host, _):
         pids = [int(pid) for pid in (host.directory / "running").read_text().split()]
         assert len(pids) == 2
@@ -80,7 +80,7 @@ def test_nothing_is_left_running(folder: Path, service: SmallService) -> None:
         probe.bind((ADDRESS, host.port))
 
 
-def test_what_a_killed_run_left_is_ended_first(folder: Path, service: SmallService) -> None:
+def test_processes_that_a_killed_run_left_are_ended_first(folder: Path, service: SmallService) -> None:
     with agent_host(folder, service.url, "t0ken") as (first, _):
         first._stopping.set()  # so that the first does not start its parts again
         assert first._watcher is not None
@@ -128,7 +128,7 @@ def test_tmp_is_replaced_by_a_place_that_sshd_accepts(folder: Path, tmp_path: Pa
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a /run of one's own takes root")
-def test_where_sshd_never_ran_it_still_says_what_it_knows(tmp_path: Path) -> None:
+def test_the_demo_host_explains_what_is_missing_where_sshd_never_ran(tmp_path: Path) -> None:
     there, new = tmp_path / "there", tmp_path / "new"
     prepare = (
         "import sys; from pathlib import Path; from keyrack.private_sshd import PrivateSshd, find_sshd; "

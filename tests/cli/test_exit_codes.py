@@ -207,7 +207,7 @@ ENDS = [
 
 # Command, the fields of its objects where some are sure to be there.
 SHOWN = [
-    ("events", EVENTS | {"level"}),
+    ("events", EVENTS | {"level", "receipts"}),
     ("grants list", {"id", "who", "as", "where", "start", "end", "restrictions", "reason"}),
     ("hosts list", {"id", "name", "mode", "state", "applied", "seen", "unmanaged"}),
     ("hosts list --deleted", None),
@@ -258,7 +258,7 @@ def run(words: str, data: Path) -> Result:
     return ended
 
 
-def test_every_command_ends_as_it_should(data: Path) -> None:
+def test_every_command_has_the_documented_exit_status(data: Path) -> None:
     ends = [(words, run(words, data).exit_code) for words, _ in ENDS]
     assert [found for found, wanted in zip(ends, ENDS, strict=True) if found != wanted] == []
 
@@ -275,7 +275,7 @@ def test_data_is_there_as_json(data: Path, words: str, fields: set[str] | None) 
         assert fields is None or one.keys() == fields
 
 
-def test_one_host_and_a_plan_are_objects(data: Path) -> None:
+def test_one_host_and_a_plan_are_printed_as_json_objects(data: Path) -> None:
     shown = json.loads(run("hosts show web-1 --json", data).stdout)
     assert (shown["name"], shown["enrolled"], shown["seen_at"], shown["problems"]) == ("web-1", False, None, [])
     plan = json.loads(run("apply MORE --dry-run --json", data).stdout)
@@ -323,7 +323,7 @@ def test_each_help_has_an_example() -> None:
     assert without - {"leaver remove"} == set()
 
 
-def test_each_example_is_one_of_a_command_that_takes_it(data: Path) -> None:
+def test_every_example_is_accepted_by_its_command(data: Path) -> None:
     for words, rest in EXAMPLES.items():
         command, context = click.Context(main, info_name="keyrack").command, click.Context(main, info_name="keyrack")
         for word in words.split():
@@ -339,7 +339,7 @@ def test_each_example_is_one_of_a_command_that_takes_it(data: Path) -> None:
             command.make_context(words, taken, parent=context.parent)
 
 
-def test_each_command_that_the_console_names_is_there() -> None:
+def test_every_command_that_the_console_names_exists() -> None:
     known = leaves()
     templates = sorted((Path(keyrack.__file__).parent / "web" / "console" / "templates").glob("*.html"))
     named = [
@@ -383,18 +383,18 @@ def test_each_command_that_changes_a_login_has_a_dry_run() -> None:
     assert without - {"hosts events"} == CHANGES_NO_LOGIN
 
 
-def test_a_dry_run_of_each_steers_nothing_and_says_what_would_be(data: Path) -> None:
+def test_every_dry_run_changes_nothing_and_says_what_would_happen(data: Path) -> None:
     (data.parent / "KEY").write_text(fresh_line())
     made = json.loads(run("servers add-key web-1 KEY --label laptop --as deploy --json", data).stdout)
     key = made["id"]
     assert run(f"servers restrict-key {key} --restrictions {{}} --dry-run", data).stdout == (
         "Nobody would gain or lose a login.\n"
     )
-    told = run(f'servers restrict-key {key} --restrictions {{"command":"/bin/true"}} --dry-run', data)
-    assert f"the key {made['fingerprint']} would keep the login as deploy on web-1" in told.stdout
-    assert "restricted in command" in told.stdout
-    told = run(f"hosts revoke {made['fingerprint']} --dry-run", data)
-    assert f"the key {made['fingerprint']} would lose the login as deploy on web-1" in told.stdout
+    ended = run(f'servers restrict-key {key} --restrictions {{"command":"/bin/true"}} --dry-run', data)
+    assert f"the key {made['fingerprint']} would keep the login as deploy on web-1" in ended.stdout
+    assert "restricted in command" in ended.stdout
+    ended = run(f"hosts revoke {made['fingerprint']} --dry-run", data)
+    assert f"the key {made['fingerprint']} would lose the login as deploy on web-1" in ended.stdout
     before = run("hosts show web-1 --json", data).stdout
     for words in ("hosts observe web-1", "hosts enforce web-1", "hosts move web-1 192.0.2.9 --tag db"):
         assert run(f"{words} --dry-run", data).exit_code == 0
@@ -406,17 +406,17 @@ def test_a_dry_run_of_each_steers_nothing_and_says_what_would_be(data: Path) -> 
     assert json.loads(run("grants list --json", data).stdout)[0]["end"] is None
     for words in ("hosts observe web-1", "hosts rename web-1 web-9", "hosts move web-9 192.0.2.9"):
         assert json.loads(run(f"{words} --json", data).stdout)["id"] == 1
-    (told_host,) = json.loads(run("hosts offline-policy web-9 --after 1h --then keep --json", data).stdout)
-    assert told_host["name"] == "web-9"
+    (host,) = json.loads(run("hosts offline-policy web-9 --after 1h --then keep --json", data).stdout)
+    assert host["name"] == "web-9"
     assert "curl" in json.loads(run("hosts enrol web-9 --public-url https://k.example.org --json", data).stdout)["line"]
 
 
 def test_a_users_key_is_registered_renewed_and_deleted_by_an_operator(data: Path, tmp_path: Path) -> None:
     file = tmp_path / "alice.pub"
     file.write_text(fresh_line())
-    told = run(f"people add-key alice {file} --title laptop", data)
-    assert told.exit_code == 0, told.output
-    assert run(f"people add-key alice {file} --title laptop", data).stdout == told.stdout
+    ended = run(f"people add-key alice {file} --title laptop", data)
+    assert ended.exit_code == 0, ended.output
+    assert run(f"people add-key alice {file} --title laptop", data).stdout == ended.stdout
     differs = run(f"people add-key alice {file} --title desk", data)
     assert (differs.exit_code, "under the title 'laptop'" in differs.output) == (1, True)
     (key,) = json.loads(run("people keys alice --json", data).stdout)
@@ -432,13 +432,13 @@ def test_a_user_may_be_called_as_the_operator_is(data: Path, tmp_path: Path) -> 
     me, file = pwd.getpwuid(os.geteuid()).pw_name, tmp_path / "mine.pub"
     file.write_text(fresh_line())
     assert run(f"people set {me}", data).exit_code == 0
-    told = run(f"people add-key {me} {file}", data)
-    assert told.exit_code == 0, told.output
+    ended = run(f"people add-key {me} {file}", data)
+    assert ended.exit_code == 0, ended.output
     (key,) = json.loads(run(f"people keys {me} --json", data).stdout)
     assert run(f"people delete-key {me} {key['id']}", data).exit_code == 0
 
 
-def test_what_a_command_did_is_one_object(data: Path) -> None:
+def test_a_command_that_changes_one_thing_prints_one_json_object(data: Path) -> None:
     given = json.loads(run("grants give --user alice --server web-1 --as deploy --json", data).stdout)
     renewed = json.loads(run(f"grants renew {given['id']} --for 3h --json", data).stdout)
     assert (renewed["id"], renewed["expires_at"] is not None) == (given["id"], True)

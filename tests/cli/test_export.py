@@ -289,7 +289,7 @@ def test_a_key_that_is_frozen_or_revoked_opens_nothing_elsewhere_either(team: Se
         other.database.close()
 
 
-def test_what_cannot_be_named_is_refused(team: Service, home: Path) -> None:
+def test_an_export_that_cannot_name_a_server_is_refused(team: Service, home: Path) -> None:
     team.apply(TEAM + '[[servers]]\nname = "web-2"\naddress = "192.0.2.11"\n')
     log_in(team, "olga")
     good("servers", "change", "web-2", "--name", "web-1")

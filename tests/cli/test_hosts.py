@@ -46,7 +46,7 @@ def test_help_answers(name: str | None) -> None:
     assert "Usage:" in shown.output
 
 
-def test_what_help_says_of_a_command_is_what_the_command_says() -> None:
+def test_the_overview_of_commands_has_the_summary_of_each_command() -> None:
     context = Context(group)
     for name, (_, text) in COMMANDS.items():
         command = group.get_command(context, name)
@@ -138,9 +138,9 @@ def test_revoke_says_so_when_a_host_stays_silent(team: Service) -> None:
     assert "nothing here has it any more; it is refused on 1 server" in again.output
     assert "not yet on web-1" in again.output
     put(team, lines[1])
-    told = run(team, "revoke", parse(lines[1]).fingerprint, "--json", "--wait", "0")
-    assert told.exit_code == 3
-    found = json.loads(told.stdout)
+    revoked = run(team, "revoke", parse(lines[1]).fingerprint, "--json", "--wait", "0")
+    assert revoked.exit_code == 3
+    found = json.loads(revoked.stdout)
     assert (found["fingerprint"], found["credentials"], found["done"]) == (parse(lines[1]).fingerprint, 1, False)
     assert [one["server"] for one in found["servers"]] == ["web-1"]
     lifted = good(team, "revoke", parse(lines[1]).fingerprint, "--lift", "--json")
@@ -164,7 +164,7 @@ def test_sessions(team: Service) -> None:
     assert good(team, "sessions", "web-1").splitlines()[1].endswith("ending")
 
 
-def test_the_line_to_paste(team: Service) -> None:
+def test_the_enrolment_line_to_paste_is_printed(team: Service) -> None:
     line = good(team, "enrol", "web-1", "--public-url", "https://keys.example.org")
     assert line.startswith("curl -fsSL https://keys.example.org/agent/install.sh | KEYRACK_AGENT_TOKEN=")
 
@@ -184,7 +184,7 @@ def test_the_line_to_paste(team: Service) -> None:
         (("ignore", "web-1", "99999999999999999999"), "range"),
     ],
 )
-def test_what_cannot_be_is_said(team: Service, words: tuple[str, ...], said: str) -> None:
+def test_an_impossible_command_is_refused_in_words(team: Service, words: tuple[str, ...], said: str) -> None:
     ended = run(team, *words)
     assert ended.exit_code in (1, 2)
     assert said in ended.output

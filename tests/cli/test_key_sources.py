@@ -27,7 +27,7 @@ def keyrack(data: str, *words: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_an_account_is_named_looked_at_and_removed(data: str) -> None:
+def test_an_account_elsewhere_is_named_synchronised_and_removed(data: str) -> None:
     away = f"http://127.0.0.1:{free_port()}"
     assert keyrack(data, "sync-keys")[0] == 0
     status, said = keyrack(data, "people", "sources", "set", "alice", "github", "octo", "--url", away)

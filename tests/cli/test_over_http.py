@@ -22,6 +22,7 @@ from keyrack.cli.connection import over_http
 from keyrack.cli.main import main
 from keyrack.core.audit.events import ALARM, KINDS, REFUSED
 from keyrack.web.native import api, catalogue
+from tests.cli.test_backup import unprivileged
 from tests.core.keys_for_tests import fresh_line
 from tests.endless_answer import endless_answer
 from tests.ports import free_port
@@ -104,6 +105,34 @@ def test_programs_log_in_by_their_environment(team: Service, home: Path, monkeyp
     monkeypatch.setenv("KEYRACK_URL", team.url)
     monkeypatch.setenv("KEYRACK_TOKEN", "token-of-alice")
     assert listed("people", "me")["name"] == "alice"
+    assert f"Commands go to {team.url} all the same" in run("logout").stderr
+    assert run("login", team.url, "--token-file", "-", sent="token-of-olga").stderr.startswith("Commands go to")
+    monkeypatch.setenv("KEYRACK_TOKEN", "wrong")
+    assert "It is KEYRACK_TOKEN's: set another." in run("people", "me").output
+    monkeypatch.setenv("KEYRACK_URL", team.url.replace("http:", "https:"))
+    assert "; does it speak https there?" in run("people", "me").output
+    monkeypatch.setenv("KEYRACK_URL", f"{team.url}/api/keyrack/v1")
+    assert ", or its address ends before /api/keyrack/v1." in run("people", "me").output
+    monkeypatch.delenv("KEYRACK_TOKEN")
+    half = run("people", "me")
+    assert (half.exit_code, "KEYRACK_URL is set and KEYRACK_TOKEN is not" in half.output) == (2, True)
+
+
+def test_a_login_that_cannot_be_kept_or_removed_is_told(
+    team: Service, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "config" / "keyrack").chmod(0o500)
+    kept = unprivileged("logout")
+    assert (kept.returncode, "You are still logged in. " in kept.stderr) == (1, True), kept.stderr
+    for name in ("XDG_CONFIG_HOME", "HOME"):
+        monkeypatch.setenv(name, "/dev/null")
+    assert "You are not logged in" in run("people", "me").output
+    assert "No login was kept." in good("logout")
+    assert "/dev/null" in run("login", team.url, "--token-file", "-", sent="token-of-olga").output
+    for name in ("XDG_CONFIG_HOME", "HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
+    assert "There is no home folder that keeps a login: set HOME" in run("people", "me").output
 
 
 LISTS = (
@@ -121,7 +150,7 @@ LISTS = (
 )
 
 
-def test_both_ways_answer_the_same(team: Service, home: Path) -> None:
+def test_commands_print_the_same_over_http_and_on_the_data(team: Service, home: Path) -> None:
     key_of("olga", home)
     good("keys", "add", str(home / "olga.key.pub"), "--label", "bot", "--as", "deploy", "--tag", "web", "--for", "8h")
     good("grants", "give", "--user", "alice", "--server", "web-1", "--as", "deploy", "--reason", "release 12")
@@ -139,7 +168,7 @@ def test_both_ways_answer_the_same(team: Service, home: Path) -> None:
     assert run("grants", "give", "--user", "alice", "--tag", "web", "--as", "deploy", *both).exit_code == 2
 
 
-def test_an_account_that_is_not_there_is_not_said_to_let_nobody_in(team: Service, home: Path) -> None:
+def test_an_unknown_account_is_not_shown_as_one_that_lets_nobody_in(team: Service, home: Path) -> None:
     for more in ((), ("--json",)):
         refused = run("who-can", "web-1", "deplyo", *more)
         assert (refused.exit_code, "no account 'deplyo'; it has runcloud, root, deploy." in refused.output) == (1, True)
@@ -171,8 +200,8 @@ def test_a_dry_run_says_who_gains_and_loses_and_changes_nothing(team: Service, h
         ("grants", "take-back", "1"),
     ):
         number = str(listed("grants", "list")[0]["id"])
-        told = good(*[number if word == "1" else word for word in change], "--dry-run")
-        assert told == "alice would lose the login as deploy on web-1\n", change
+        preview = good(*[number if word == "1" else word for word in change], "--dry-run")
+        assert preview == "alice would lose the login as deploy on web-1\n", change
     assert good("groups", "remove", "ops", "bob", "--dry-run") == "Nobody would gain or lose a login.\n"
     rehearsed = json.loads(good("groups", "delete", "ops", "--dry-run", "--json"))
     assert ([one["user"] for one in rehearsed["loses"]], rehearsed["gains"]) == (["alice"], [])
@@ -228,7 +257,7 @@ def test_a_key_is_claimed_with_ssh_keygen(team: Service, home: Path) -> None:
     assert run("keys", "claim", str(home / "other.pub")).exit_code == 1
 
 
-def test_a_service_that_is_away_is_told_by_the_status(team: Service, home: Path, monkeypatch: Any) -> None:
+def test_a_service_that_is_away_has_an_exit_status_of_its_own(team: Service, home: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("KEYRACK_TOKEN", "token-of-olga")
     monkeypatch.setenv("KEYRACK_URL", f"http://127.0.0.1:{free_port()}")
     ended = run("grants", "list")
@@ -258,7 +287,11 @@ def test_the_log_is_read_by_person_host_and_key(team: Service, home: Path) -> No
     assert run("audit", "list", "--kind", "ghosts").exit_code == 1
     assert all(kind in good("audit", "list", "--help") for kind in (*KINDS, ALARM, REFUSED))
     assert run("audit", "list", "--since", "yesterday").exit_code == 2
-    assert "laptop" in good("audit", "list", "--key", fingerprint)
+    shown = run("audit", "list", "--key", fingerprint)
+    added = next(line for line in shown.stdout.splitlines() if "laptop" in line and line.endswith("(receipts)"))
+    assert "`keyrack hosts receipts ID`" in shown.stderr
+    assert "web-1" in good("hosts", "receipts", added.split()[0])
+    assert "(receipts)" not in good("audit", "list", "--kind", "tokens")
 
 
 def test_a_key_on_a_server_is_restricted(team: Service, home: Path) -> None:
@@ -268,7 +301,7 @@ def test_a_key_on_a_server_is_restricted(team: Service, home: Path) -> None:
     assert good(*limits) == f"SSH key {key['id']} is restricted in command.\n"
 
 
-def test_restrictions_are_said_in_the_words_of_openssh(team: Service, home: Path) -> None:
+def test_restrictions_are_shown_in_the_words_of_openssh(team: Service, home: Path) -> None:
     words: tuple[str, ...] = (
         "--from-address",
         "192.0.2.0/24",
@@ -313,11 +346,11 @@ def test_restrictions_are_said_in_the_words_of_openssh(team: Service, home: Path
     assert wrong.exit_code == 1, wrong.output
 
 
-def test_a_server_without_a_host_is_said_to_have_none(team: Service, home: Path) -> None:
+def test_a_server_without_a_host_is_shown_as_such(team: Service, home: Path) -> None:
     good("grants", "give", "--user", "alice", "--server", "web-1", "--as", "deploy")
     good("freeze", "keys", "--server", "web-1")
-    (told,) = listed("freeze", "show", "1")
-    assert (told["host"], told["done"], told["acknowledged_at"]) == (False, True, None)
+    (frozen,) = listed("freeze", "show", "1")
+    assert (frozen["host"], frozen["done"], frozen["acknowledged_at"]) == (False, True, None)
     assert good("leaver", "alice", "--wait").endswith("done on 0 of 0 servers; 1 has no host\n")
     event = listed("audit", "list", "--search", "everywhere")[0]["id"]
     for words in (("freeze", "show", "1"), ("leaver", "show", "1"), ("hosts", "receipts", str(event))):
@@ -400,7 +433,7 @@ def test_every_call_is_found_by_its_path() -> None:
     assert catalogue.find("GET", "/nothing") is None
 
 
-def test_who_may_not_read_keys_lists_hosts_without_counts(
+def test_hosts_are_listed_without_counts_of_keys_to_a_token_that_may_not_read_keys(
     team: Service, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = json.loads(good("tokens", "create", "looker", "--scope", "servers:read", "--json"))
@@ -441,7 +474,7 @@ main(prog_name="keyrack")
     assert not {"keyrack.cli.hosts.hosts_called", "keyrack.cli.hosts.host_list"} & set(loaded.split())
 
 
-def test_an_answer_that_breaks_off_is_none_wherever_it_does(home: Path, monkeypatch: Any) -> None:
+def test_an_answer_that_breaks_off_anywhere_is_an_error(home: Path, monkeypatch: Any) -> None:
     body = b'{"items":[{"id":1,"name":"ops","members":["alice"],"created_at":"2026-11-28T05:24:40Z"}],"next":null}'
     head = b"HTTP/1.1 200 OK\r\nDate: Sat, 28 Nov 2026 05:24:40 GMT\r\nContent-Type: application/json\r\n"
     whole = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
@@ -457,7 +490,7 @@ def test_an_answer_that_breaks_off_is_none_wherever_it_does(home: Path, monkeypa
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n"])
-def test_an_answer_that_dribbles_is_given_up(home: Path, monkeypatch: Any, head: bytes) -> None:
+def test_a_response_that_trickles_in_is_given_up(home: Path, monkeypatch: Any, head: bytes) -> None:
     """No single wait is long: the whole would never end."""
     monkeypatch.setattr(over_http, "WHOLE_SECONDS", 0.5)
     with endless_answer(head) as port:
@@ -477,7 +510,7 @@ def test_an_answer_without_end_is_not_kept_in_memory(home: Path, monkeypatch: An
 
 
 @pytest.mark.parametrize("said", [b"<html>Sign in</html>", b"{}", b'{"items":[{}],"next":null}', b"[" * 100_000])
-def test_what_answers_otherwise_than_this_command_knows_is_told(home: Path, said: bytes, monkeypatch: Any) -> None:
+def test_a_response_that_the_command_does_not_know_is_reported(home: Path, said: bytes, monkeypatch: Any) -> None:
     """A page of a hotel's network, or a service that is older."""
     with answering(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said) as at:
         monkeypatch.setenv("KEYRACK_TOKEN", "token-of-olga")
@@ -487,7 +520,7 @@ def test_what_answers_otherwise_than_this_command_knows_is_told(home: Path, said
         assert "does not answer like Keyrack" in ended.output or "may be older than this command" in ended.output
 
 
-def test_a_call_that_an_older_service_does_not_have_is_told(home: Path, monkeypatch: Any) -> None:
+def test_a_call_that_an_older_service_lacks_is_explained(home: Path, monkeypatch: Any) -> None:
     said = b'{"error":{"code":"path-unknown","message":"There is no such path; /docs lists what there is."}}'
     with answering(b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n" % len(said) + said) as at:
         monkeypatch.setenv("KEYRACK_TOKEN", "token-of-olga")

@@ -76,7 +76,7 @@ def status(url: str, path: str = "/readyz") -> int:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_database_that_is_away_and_one_that_refuses_are_told_apart(
+def test_an_unreachable_database_and_one_that_refuses_have_different_errors(
     workers: str, cluster: Cluster, tmp_path: Path
 ) -> None:
     for address, words in (
@@ -283,7 +283,7 @@ OPENED = """
 import os, sys
 path = os.path.realpath(sys.argv.pop(1))
 
-def heard(event, arguments):
+def note(event, arguments):
     if event != "open" or not isinstance(arguments[0], (str, bytes)):
         return
     opened = os.path.realpath(os.fsdecode(arguments[0]))
@@ -291,7 +291,7 @@ def heard(event, arguments):
     if opened.startswith(path) and opened != f"{path}-wal" and not arguments[2] & os.O_EXCL:
         os.write(2, f"OPENED {opened}\\n".encode())
 
-sys.addaudithook(heard)
+sys.addaudithook(note)
 from keyrack.cli.main import main
 main()
 """
@@ -326,7 +326,7 @@ NOT_BEFORE_IT_IS_ASKED_FOR = {"alembic", "jinja2", "jwt", "leather", "rich", "se
 """Each takes megabytes, for pages that nobody may ever ask for; rich, where somebody installed it, for nothing."""
 
 
-def test_the_service_begins_without_what_few_ask_for() -> None:
+def test_the_service_starts_without_rarely_used_modules() -> None:
     script = """
 import sys
 from keyrack.cli.machine.serve import set_up_logging

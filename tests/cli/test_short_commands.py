@@ -20,7 +20,7 @@ main(sys.argv[1:], prog_name="keyrack")
 MANY = 50_000
 
 
-def test_a_command_on_the_data_looks_for_no_garbage_as_it_loads_and_ends(tmp_path: Path) -> None:
+def test_a_short_command_on_the_data_runs_no_garbage_collection(tmp_path: Path) -> None:
     (tmp_path / "team.toml").write_text(TEAM, "utf-8")
     data = ["--data", str(tmp_path / "data")]
     keyrack = [sys.executable, "-m", "keyrack.cli.main"]

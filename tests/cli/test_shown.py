@@ -25,7 +25,7 @@ def is_plain(text: str) -> bool:
     return all(line.isprintable() for line in text.split("\n"))
 
 
-def test_nothing_that_a_host_says_acts_on_a_terminal(team: Service) -> None:
+def test_text_from_a_host_does_not_act_on_a_terminal(team: Service) -> None:
     agent = Agent(team, 1)
     key = entry(fresh_line("robot"))
     facts = {"enforcement": "undone", "undone": FORGED, "scan": FORGED, "sshd": {"UseDNS": FORGED}}
@@ -58,13 +58,13 @@ def test_nothing_that_a_host_says_acts_on_a_terminal(team: Service) -> None:
         assert "\x1b" not in answer.text
 
 
-def test_nothing_that_an_operator_types_acts_either(team: Service) -> None:
+def test_text_that_an_operator_types_does_not_act_on_a_terminal(team: Service) -> None:
     ended = run(team, "show", FORGED)
     assert ended.exit_code == 1
     assert is_plain(ended.output), ended.output
 
 
-def test_what_is_in_the_database_already_is_quoted_at_the_exit(team: Service) -> None:
+def test_control_characters_that_are_in_the_database_are_quoted_in_output(team: Service) -> None:
     """Rows that older versions took in, or that another hand wrote."""
     team.instance.database.write(
         lambda connection: connection.exec_driver_sql("UPDATE servers SET name = 'web\x1b[2J\n2', os = 'De\x07bian'")

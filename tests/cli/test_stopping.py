@@ -46,7 +46,7 @@ def test_a_signal_that_comes_as_the_wait_begins_ends_it() -> None:
     assert _run(ROUNDS) == "each ended\n"
 
 
-def test_these_signals_and_a_thread_end_it_and_no_other() -> None:
+def test_a_wait_is_ended_by_these_signals_or_a_thread_alone() -> None:
     assert _run(HEARS) == "each ended\n"
 
 
@@ -101,10 +101,10 @@ def test_a_command_that_is_stopped_while_it_loads_shows_no_place_in_python(
     assert (command.returncode, said.lstrip("\n")) == ended
 
 
-def test_whoever_loads_the_command_hears_ctrl_c_as_before() -> None:
-    told = "import signal, keyrack.cli.main; print(signal.getsignal(2) is signal.default_int_handler)"
-    assert _run("import signal; signal.signal(2, signal.default_int_handler); " + told) == "True\n"
-    assert _run("import signal; signal.signal(2, signal.SIG_IGN); " + told) == "False\n"
+def test_importing_the_command_leaves_the_handling_of_ctrl_c_alone() -> None:
+    program = "import signal, keyrack.cli.main; print(signal.getsignal(2) is signal.default_int_handler)"
+    assert _run("import signal; signal.signal(2, signal.default_int_handler); " + program) == "True\n"
+    assert _run("import signal; signal.signal(2, signal.SIG_IGN); " + program) == "False\n"
 
 
 def _hears_ctrl_c() -> None:

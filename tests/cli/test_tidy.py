@@ -1,4 +1,4 @@
-"""`keyrack tidy` as an operator uses it: it shows first, and deletes when it is told to."""
+"""`keyrack tidy` as an operator uses it: it shows first, and deletes when it is asked to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run(team: Service, *words: str) -> str:
     return "".join(line for line in ended.stdout.splitlines(keepends=True) if "[error" not in line)
 
 
-def test_it_shows_and_then_deletes(team: Service) -> None:
+def test_tidy_shows_first_and_then_deletes(team: Service) -> None:
     long_ago = team.instance.now() - timedelta(days=2000)
     team.instance.database.write(lambda connection: connection.execute(update(tables.events).values(at=long_ago)))
     shown = run(team)

@@ -49,7 +49,7 @@ def test_a_mistyped_folder_gets_no_key_and_no_database(tmp_path: Path, words: st
 
 
 @pytest.mark.parametrize("words", ["hosts list", "grants list", "events"])
-def test_what_keeps_a_command_from_where_one_logged_in_is_named(
+def test_a_command_that_uses_local_data_names_the_setting_that_made_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -68,7 +68,7 @@ def test_what_keeps_a_command_from_where_one_logged_in_is_named(
 
 
 @pytest.mark.parametrize("words", ["hosts list", "events", "audit verify", "hosts damaged", "tidy"])
-def test_a_table_that_somebody_took_away_is_named(data: Path, words: str) -> None:
+def test_a_removed_table_is_named_at_the_start(data: Path, words: str) -> None:
     with closing(sqlite3.connect(data / "keyrack.db")) as raw:
         raw.execute("ALTER TABLE grants RENAME TO gone")
     ended = run(*words.split(), data=data)
@@ -109,7 +109,7 @@ def test_a_copy_replaces_copies_alone(data: Path, tmp_path: Path) -> None:
         ("OIDC_GROUPS", "/ops=/ops", "holds no /"),
     ],
 )
-def test_a_wrong_setting_is_said(
+def test_a_wrong_setting_is_named(
     data: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
 ) -> None:
     monkeypatch.setenv(f"KEYRACK_{name}", value)
@@ -119,7 +119,7 @@ def test_a_wrong_setting_is_said(
 
 
 @pytest.mark.parametrize("listen", ["::1:8022", "[::1]:8022"])
-def test_an_ipv6_address_is_told_in_brackets(tmp_path: Path, listen: str) -> None:
+def test_an_ipv6_address_is_shown_in_brackets(tmp_path: Path, listen: str) -> None:
     settings = Settings(data=tmp_path, listen=listen, git_listen=listen)
     assert (settings.url, settings.host_and_port) == ("http://[::1]:8022", ("::1", 8022))
     assert settings.git_listen == "[::1]:8022"
@@ -135,21 +135,21 @@ def test_an_ipv6_address_is_told_in_brackets(tmp_path: Path, listen: str) -> Non
         (None, "cannot be read"),
     ],
 )
-def test_a_wrong_file_of_settings_is_said(data: Path, text: bytes | None, words: str) -> None:
+def test_a_wrong_settings_file_is_named(data: Path, text: bytes | None, words: str) -> None:
     file = data / "keyrack.toml"
     file.mkdir() if text is None else file.write_bytes(text)
     ended = run("tidy", data=data)
     assert (ended.exit_code, words in ended.output) == (2, True), ended.output
 
 
-def test_an_option_that_no_database_address_has_is_said(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_option_of_the_database_address_is_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEYRACK_DATABASE", "postgresql://keyrack@127.0.0.1:1/k?nosuch=1")
     ended = run("tidy", data=data)
     assert (ended.exit_code, ended.output.count("\n")) == (1, 1), ended.output
     assert 'invalid connection option "nosuch". Check --database.' in ended.output
 
 
-def test_a_folder_that_cannot_be_is_said(tmp_path: Path, data: Path) -> None:
+def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path, data: Path) -> None:
     file = tmp_path / "acme.toml"
     file.write_text('[workspace]\nname = "acme"\n')
     assert "/proc/nothing: " in run("apply", str(file), data=Path("/proc/nothing")).output
@@ -165,7 +165,7 @@ def test_a_folder_that_cannot_be_is_said(tmp_path: Path, data: Path) -> None:
         ("up", "--listen", "127.0.0.1:PORT", "--sshd-port", "PORT", "--git-port", "PORT"),
     ],
 )
-def test_a_database_that_may_only_be_read_is_said(data: Path, words: tuple[str, ...]) -> None:
+def test_a_read_only_database_is_named(data: Path, words: tuple[str, ...]) -> None:
     (data / "keyrack.db").chmod(0o400)
     ended = run_without_privileges(*(word.replace("PORT", str(free_port())) for word in words), data=data)
     assert (ended.returncode, "Traceback" in ended.stderr) == (4, False), ended.stderr
@@ -178,7 +178,24 @@ def test_bytes_that_are_no_text_are_refused(data: Path) -> None:
         assert (ended.exit_code, "An argument is not UTF-8." in ended.output) == (2, True), ended.output
 
 
-def test_a_workspace_that_is_not_there_is_said(data: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("peple list", "No such command 'peple'. Did you mean 'people'"),
+        ("hosts lst", "No such command 'lst'. Did you mean 'list'?"),
+        ("people create alice", "No such command 'create'. There are: add-key, delete, delete-key,"),
+        ("people sources drop", "No such command 'drop'. There are: list, remove, set."),
+        ("people create\x1b[31m", "No such command 'create\\x1b[31m'. There are:"),
+        ("people list --jso", "Did you mean '--json'?"),
+    ],
+)
+def test_who_mistypes_a_command_is_told_which_there_are(words: str, said: str) -> None:
+    ended = CliRunner().invoke(main, words.split())
+    assert ended.exit_code == 2
+    assert said in ended.output
+
+
+def test_an_unknown_workspace_is_named(data: Path) -> None:
     assert "There is no workspace 'acmee'; there are: acme" in run("events", "--workspace", "acmee", data=data).output
 
 
@@ -216,7 +233,7 @@ def test_an_agent_whose_help_cannot_be_written_says_so(buffered: bool) -> None:
 
 
 @pytest.mark.parametrize(("words", "status"), [("nothing", 2), ("grants renew 1", 1), ("hosts list --data /none", 1)])
-def test_an_error_whose_line_cannot_be_written_keeps_its_status(tmp_path: Path, words: str, status: int) -> None:
+def test_an_error_that_cannot_be_printed_keeps_its_exit_status(tmp_path: Path, words: str, status: int) -> None:
     with open("/dev/full", "wb") as full:
         ended = subprocess.run(
             [*PROGRAM, *words.split()],
@@ -230,7 +247,7 @@ def test_an_error_whose_line_cannot_be_written_keeps_its_status(tmp_path: Path, 
     assert ended.returncode == status
 
 
-def test_a_reader_that_went_away_is_told_nothing(data: Path) -> None:
+def test_a_closed_pipe_ends_a_command_without_an_error_message(data: Path) -> None:
     for words in ("--help", f"events --workspace acme --data {data}"):
         reads, writes = os.pipe()
         os.close(reads)

@@ -60,7 +60,7 @@ def elsewhere(console: Service, host: Server) -> UserKey:
     return made
 
 
-def test_what_goes_with_an_account_elsewhere_is_said_before_it_goes(
+def test_removing_an_account_elsewhere_names_its_keys_first(
     page: Page, console: Service, signed_in: SignedIn, elsewhere: UserKey
 ) -> None:
     signed_in(page, "olga").goto("/people/alice")
@@ -111,7 +111,7 @@ def test_restrictions_that_cannot_hold_are_refused_before_the_preview(
     assert held(console, key) == {}
 
 
-def test_of_two_tabs_the_second_sees_what_the_first_restricted(
+def test_the_second_of_two_tabs_sees_restrictions_that_the_first_set(
     page: Page, console: Service, signed_in: SignedIn, host: Server, key: Credential
 ) -> None:
     signed_in(page, "olga").goto(f"/hosts/{host.id}/keys/{key.id}")
@@ -164,7 +164,7 @@ def test_a_member_sees_their_own_tokens_and_revokes_one(page: Page, console: Ser
     expect(page.get_by_role("table", name="Tokens").get_by_role("row", name="to be gone")).to_have_count(0)
 
 
-def test_what_is_too_long_is_refused_within_the_frame(page: Page, signed_in: SignedIn) -> None:
+def test_a_form_that_is_too_long_is_refused_on_a_page_with_the_usual_frame(page: Page, signed_in: SignedIn) -> None:
     signed_in(page, "olga").goto("/keys?add=1")
     page.get_by_label("Title").fill("laptop")
     page.evaluate("() => { document.querySelector('#field-public_key').value = 'x'.repeat(3000000) }")
@@ -174,7 +174,7 @@ def test_what_is_too_long_is_refused_within_the_frame(page: Page, signed_in: Sig
     expect(page.get_by_role("navigation", name="Console", exact=True).get_by_role("link", name="Hosts")).to_be_visible()
 
 
-def test_what_is_wrong_with_a_grant_is_heard_at_its_field(page: Page, signed_in: SignedIn) -> None:
+def test_an_error_in_a_grant_is_announced_at_its_field(page: Page, signed_in: SignedIn) -> None:
     signed_in(page, "olga").goto("/access/grant")
     page.get_by_label("Their name").fill("nobody of that name")
     page.get_by_label("Host or tag").fill("web-1")
@@ -186,7 +186,7 @@ def test_what_is_wrong_with_a_grant_is_heard_at_its_field(page: Page, signed_in:
     expect(field).to_have_accessible_description(re.compile("no such user"))
 
 
-def test_what_was_revoked_says_by_whom_and_why_and_is_lifted(
+def test_a_revoked_key_shows_who_revoked_it_and_why_and_can_be_lifted(
     page: Page, console: Service, signed_in: SignedIn, key: Credential
 ) -> None:
     keyrack = actors.system_actor(1)
@@ -220,7 +220,7 @@ def test_receipts_of_an_event_say_what_it_was_and_print_with_the_time(
     expect(page.get_by_role("navigation")).to_have_count(0)
 
 
-def test_the_console_is_used_without_scripts(chromium: Browser, console: Service) -> None:
+def test_the_console_works_without_scripts(chromium: Browser, console: Service) -> None:
     with chromium.new_context(base_url=console.url, java_script_enabled=False) as context:
         page = context.new_page()
         page.goto("/login")
@@ -240,21 +240,21 @@ def test_the_console_is_used_without_scripts(chromium: Browser, console: Service
         expect(page.locator("#messages")).to_contain_text("is removed")
 
 
-def test_what_was_done_is_heard(page: Page, signed_in: SignedIn) -> None:
+def test_a_screen_reader_announces_what_was_done(page: Page, signed_in: SignedIn) -> None:
     """A live region speaks of what comes into it after the page has loaded."""
     page.add_init_script(
         """addEventListener("DOMContentLoaded", () => {
             const place = document.getElementById("messages");
-            window.heard = [];
-            const hear = (one) => window.heard.push(...[...one.addedNodes].map((node) => node.textContent));
-            new MutationObserver((all) => all.forEach(hear)).observe(place, { childList: true });
+            window.announced = [];
+            const note = (one) => window.announced.push(...[...one.addedNodes].map((node) => node.textContent));
+            new MutationObserver((all) => all.forEach(note)).observe(place, { childList: true });
         })"""
     )
     signed_in(page, "olga").goto("/people")
     page.get_by_label("New group").fill("listeners")
     page.get_by_role("button", name="Add group").click()
     words = "The group listeners is added."
-    wait_until(lambda: words in page.evaluate("window.heard || []"), "what was done was not heard")
+    wait_until(lambda: words in page.evaluate("window.announced || []"), "the announcement of what was done")
 
 
 def test_a_grants_restrictions_are_shown_before_they_change(
@@ -296,7 +296,7 @@ def test_a_link_to_a_page_that_is_no_more_leads_to_the_first(page: Page, signed_
     expect(page.get_by_role("heading", name="Hosts", level=1)).to_be_visible()
 
 
-def test_the_list_of_ones_keys_says_which_are_frozen(
+def test_a_persons_list_of_keys_shows_which_are_frozen(
     page: Page, console: Service, signed_in: SignedIn, host: Server
 ) -> None:
     keyrack = actors.system_actor(1)

@@ -31,7 +31,7 @@ def keys(page: Page) -> Keyboard:
     return Keyboard(page)
 
 
-def test_the_first_visit(page: Page, keys: Keyboard, console: Service, host: Host) -> None:
+def test_the_first_visit_is_made_by_keyboard_alone(page: Page, keys: Keyboard, console: Service, host: Host) -> None:
     alice = person(console, "alice")
     grants.give(console.instance, KEYRACK, user_id=alice.id, server_id=1, system_user="deploy")
     page.goto("/login")
@@ -53,7 +53,7 @@ def test_the_first_visit(page: Page, keys: Keyboard, console: Service, host: Hos
     expect(page.get_by_role("heading", name="Overview")).to_be_visible()
 
 
-def test_an_alarm_at_night_leads_to_what_to_do(
+def test_an_alarm_links_to_what_to_do(
     page: Page, keys: Keyboard, console: Service, host: Host, signed_in: SignedIn
 ) -> None:
     first, other = fresh_line(), fresh_line()
@@ -126,7 +126,9 @@ def test_drift_is_found_and_removed(page: Page, keys: Keyboard, host: Host, sign
     host.report()
 
 
-def test_somebody_leaves(page: Page, keys: Keyboard, console: Service, host: Host, signed_in: SignedIn) -> None:
+def test_a_person_who_leaves_is_removed_in_the_console(
+    page: Page, keys: Keyboard, console: Service, host: Host, signed_in: SignedIn
+) -> None:
     bob = person(console, "bob", keys=(fresh_line(),))
     grants.give(console.instance, KEYRACK, user_id=bob.id, server_id=1, system_user="deploy")
     host.report()
@@ -145,7 +147,7 @@ def test_somebody_leaves(page: Page, keys: Keyboard, console: Service, host: Hos
     expect(page.locator("#receipt")).to_contain_text("Done everywhere")
 
 
-def test_one_asks_and_another_approves(
+def test_one_person_asks_for_access_and_another_approves(
     page: Page, keys: Keyboard, chromium: Browser, console: Service, host: Host, signed_in: SignedIn
 ) -> None:
     context = chromium.new_context(base_url=console.url)

@@ -44,7 +44,7 @@ def write_request(page: Page, why: str) -> None:
     page.get_by_label("Why").fill(why)
 
 
-def test_what_was_written_outlives_the_session(page: Page, console: Service, signed_in: SignedIn) -> None:
+def test_a_form_keeps_its_text_when_the_session_ends(page: Page, console: Service, signed_in: SignedIn) -> None:
     line = f"{fresh_line()} alice@train"
     signed_in(page, "alice").goto("/keys?add=1")
     page.get_by_label("Public key").fill(line)
@@ -68,7 +68,7 @@ def test_what_was_written_outlives_the_session(page: Page, console: Service, sig
     expect(page.get_by_label("Public key")).to_have_value("")
 
 
-def test_a_page_that_is_loaded_anew_or_come_back_to_has_what_was_written(page: Page, signed_in: SignedIn) -> None:
+def test_a_reloaded_or_revisited_page_still_has_the_typed_text(page: Page, signed_in: SignedIn) -> None:
     signed_in(page, "alice").goto("/requests?ask=1")
     write_request(page, "half a sen")
     page.reload()
@@ -96,7 +96,7 @@ def test_a_page_that_is_loaded_anew_or_come_back_to_has_what_was_written(page: P
     expect(page.get_by_label("Why")).to_have_value("")
 
 
-def test_whoever_signs_in_next_is_not_shown_what_another_wrote(
+def test_the_next_person_who_signs_in_does_not_see_text_that_another_wrote(
     page: Page, console: Service, signed_in: SignedIn
 ) -> None:
     signed_in(page, "alice").goto("/requests?ask=1")
@@ -110,7 +110,7 @@ def test_whoever_signs_in_next_is_not_shown_what_another_wrote(
     page.wait_for_function("sessionStorage.getItem('keyrack-draft') === null")
 
 
-def test_what_comes_back_overwrites_nothing_that_others_changed(
+def test_a_form_that_is_restored_overwrites_no_change_of_others(
     page: Page, console: Service, signed_in: SignedIn
 ) -> None:
     made = servers.create(console.instance, KEYRACK, name="shop", address="192.0.2.60")
@@ -126,7 +126,7 @@ def test_what_comes_back_overwrites_nothing_that_others_changed(
     expect(page.get_by_text("It is shop-of-bob at 192.0.2.60 now")).to_be_visible()
 
 
-def test_a_session_that_ends_takes_nobody_away_from_what_they_type(
+def test_a_session_that_ends_does_not_leave_the_page_being_typed_on(
     page: Page, console: Service, signed_in: SignedIn
 ) -> None:
     line = fresh_line()
@@ -145,7 +145,7 @@ def test_a_session_that_ends_takes_nobody_away_from_what_they_type(
     expect(page.locator("#messages")).to_contain_text("desk is registered")
 
 
-def test_what_was_written_outlives_the_network(page: Page, signed_in: SignedIn) -> None:
+def test_a_form_keeps_its_text_when_the_network_goes_away(page: Page, signed_in: SignedIn) -> None:
     signed_in(page, "alice").goto("/requests?ask=1")
     page.goto("/keys?add=1")
     page.context.set_offline(True)
@@ -194,7 +194,7 @@ def test_no_password_and_no_private_key_is_kept(page: Page, signed_in: SignedIn)
     expect(page.get_by_label("Name", exact=True)).to_have_value("")
 
 
-def test_a_look_leads_back_to_what_was_written_and_nothing_is_given_twice(
+def test_a_preview_leads_back_to_the_written_form_and_nothing_is_granted_twice(
     page: Page, console: Service, signed_in: SignedIn
 ) -> None:
     signed_in(page, "olga").goto("/access/grant")
@@ -216,7 +216,7 @@ def test_a_look_leads_back_to_what_was_written_and_nothing_is_given_twice(
     assert len(grants.page(console.instance, KEYRACK).items) == 1
 
 
-def test_a_secret_is_shown_once_also_to_whoever_loads_the_page_again(page: Page, signed_in: SignedIn) -> None:
+def test_a_secret_is_shown_once_also_when_the_page_is_loaded_again(page: Page, signed_in: SignedIn) -> None:
     signed_in(page, "alice").goto("/settings")
     page.get_by_text("Make a token of your own").click()
     page.get_by_label("Name", exact=True).fill("robot")
@@ -239,7 +239,7 @@ def test_a_form_that_was_refused_is_there_again_where_it_stands(page: Page, sign
     expect(page.get_by_role("textbox", name="Title")).to_have_value("half a key")
 
 
-def test_whoever_may_no_longer_send_a_form_is_led_nowhere_they_may_not_be(
+def test_a_person_who_lost_the_right_to_send_a_form_is_not_sent_to_its_page(
     page: Page, console: Service, signed_in: SignedIn
 ) -> None:
     rita = users.create_user(console.instance, KEYRACK, name="rita", role=Role.ADMIN, password="rita's password")
@@ -260,7 +260,7 @@ def test_whoever_may_no_longer_send_a_form_is_led_nowhere_they_may_not_be(
     expect(page.get_by_label("Why")).to_have_value("a long reason")
 
 
-def test_no_way_leads_back_to_a_form_of_what_is_gone(page: Page, console: Service, signed_in: SignedIn) -> None:
+def test_a_form_of_something_deleted_is_not_offered_again(page: Page, console: Service, signed_in: SignedIn) -> None:
     made = servers.create(console.instance, KEYRACK, name="short-lived", address="192.0.2.61")
     signed_in(page, "olga").goto(f"/hosts/{made.id}/change")
     page.get_by_label("Name", exact=True).fill("renamed")

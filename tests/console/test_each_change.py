@@ -7,16 +7,15 @@ from collections.abc import Iterator, Mapping
 
 import httpx2
 import pytest
-from sqlalchemy import Connection, select
 
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.keys import grants, user_keys
 from keyrack.core.people import actors, users
 from keyrack.model import Role
-from keyrack.store import tables
 from keyrack.web.console.api import PAGES
 from keyrack.web.console.visits import FIRST_PRESS, ConsolePage
 from tests.console.first_presses import AT_FIRST, Example, first_presses
+from tests.console.rows import kept
 from tests.console.test_pages import KEYRACK, Person
 from tests.core.keys_for_tests import fresh_line
 from tests.plain_http import PLAIN
@@ -24,22 +23,6 @@ from tests.services import Service
 
 CHANGES = [page for page in PAGES if page.method != "GET"]
 GETS = {page.path for page in PAGES if page.method == "GET"}
-# What is noted beside requests, whatever they ask for.
-NOTED = {"web_sessions", "audit_checkpoints", "audit_leaves", "daily_tallies", "instance_facts"}
-# How far events were sent.
-NOTED |= {"webhooks", "webhook_deliveries"}
-# How the rows of other tables are sealed, brought up to date beside requests.
-NOTED |= {"access_tree"}
-
-
-def kept(console: Service) -> dict[str, str]:
-    """Everything that the database holds, by table."""
-    names = sorted(set(tables.metadata.tables) - NOTED)
-
-    def ask(connection: Connection) -> dict[str, str]:
-        return {name: repr(connection.execute(select(tables.metadata.tables[name])).all()) for name in names}
-
-    return console.instance.database.read(ask)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +49,7 @@ def test_each_change_is_shown_before_or_confirmed_or_can_be_taken_back(page: Con
 
 
 @pytest.mark.parametrize("page", AT_FIRST, ids=lambda page: page.path)
-def test_the_first_press_shows_what_it_does_and_does_nothing(
+def test_the_first_press_of_a_button_shows_what_it_would_do_and_changes_nothing(
     console: Service, olga: Person, examples: Mapping[str, Example], page: ConsolePage
 ) -> None:
     example = examples[page.path]
@@ -81,7 +64,7 @@ def test_the_first_press_shows_what_it_does_and_does_nothing(
         assert f'name="{name}"' in shown, f"{name}={value} is lost on the way"
 
 
-def test_an_end_that_was_shown_is_the_one_that_is_set(console: Service, olga: Person) -> None:
+def test_the_end_that_a_preview_showed_is_set(console: Service, olga: Person) -> None:
     me = actors.of_user(
         next(user for user in users.find(console.instance, KEYRACK) if user.name == "olga"),
         address="127.0.0.1",
@@ -99,7 +82,7 @@ def test_an_end_that_was_shown_is_the_one_that_is_set(console: Service, olga: Pe
     assert f"{end:%Y-%m-%dT%H:%M:%S}" == fields["until"]
 
 
-def test_other_tags_of_a_host_show_who_gains_and_who_loses_by_them(console: Service, olga: Person) -> None:
+def test_changing_a_hosts_tags_shows_first_who_gains_and_who_loses_access(console: Service, olga: Person) -> None:
     alice = next(user for user in users.find(console.instance, KEYRACK) if user.name == "alice")
     host = servers.create(console.instance, KEYRACK, name="vault-1", address="192.0.2.78", tags=["vault"])
     system_users.create(console.instance, KEYRACK, host.id, username="www")
@@ -118,7 +101,7 @@ def test_other_tags_of_a_host_show_who_gains_and_who_loses_by_them(console: Serv
     assert servers.get(console.instance, KEYRACK, host.id).tags == ()
 
 
-def test_other_rights_say_what_somebody_may_then_and_no_longer(console: Service, olga: Person) -> None:
+def test_changing_a_persons_rights_shows_first_what_they_may_then(console: Service, olga: Person) -> None:
     users.create_user(console.instance, KEYRACK, name="ringo", role=Role.ADMIN)
     shown = olga.send("/rights/ringo", 200, seen="admin ", role="member")
     assert "ringo is admin and becomes member." in shown

@@ -1,4 +1,4 @@
-"""A day and time as an end, all restrictions of a key, the way on from a wrong address, folded rows as heard."""
+"""A day and time as an end, all restrictions of a key, the way on from a wrong address, folded rows read aloud."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def test_a_grant_ends_on_a_day_in_the_viewers_zone_and_is_restricted(
     page.get_by_role("button", name="See what it does").click()
     page.get_by_role("button", name="Grant access").click()
     expect(page.locator("#messages")).to_contain_text("alice may log in as deploy on web-1")
-    told = page.request.get("/grants", headers={"Accept": "text/html"}).text()
+    shown = page.request.get("/grants", headers={"Accept": "text/html"}).text()
     at = page.evaluate("text => new Date(text).toISOString().slice(0, 16)", wanted.isoformat(timespec="minutes"))
-    assert at in told
+    assert at in shown
     held = grants.page(console.instance, actors.system_actor(1)).items[-1].restrictions
     given = {"restrict": True, "permit_pty": True, "port_forwarding": True, "permitopen": ["db.internal:5432"]}
     assert dict(held) == given, "what is named below is allowed"
@@ -97,7 +97,7 @@ def test_a_wrong_address_leads_on_where_one_is_signed_in(page: Page, signed_in: 
     expect(page.get_by_role("navigation", name="Console", exact=True).get_by_role("link", name="Hosts")).to_be_visible()
 
 
-def test_a_page_that_is_not_ones_own_leads_on_too(page: Page, signed_in: SignedIn) -> None:
+def test_a_page_that_one_may_not_see_still_has_the_navigation(page: Page, signed_in: SignedIn) -> None:
     signed_in(page, "alice")
     answer = page.goto("/webhooks")
     assert answer is not None
@@ -106,7 +106,7 @@ def test_a_page_that_is_not_ones_own_leads_on_too(page: Page, signed_in: SignedI
 
 
 @pytest.mark.parametrize("address", ["/hosts", "/people"])
-def test_rows_that_a_phone_folds_are_heard_as_rows(page: Page, signed_in: SignedIn, address: str) -> None:
+def test_a_screen_reader_reads_folded_rows_as_rows(page: Page, signed_in: SignedIn, address: str) -> None:
     signed_in(page, "olga")
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(address)
@@ -120,7 +120,7 @@ def test_rows_that_a_phone_folds_are_heard_as_rows(page: Page, signed_in: Signed
     assert roles.count("row") >= rows + 1
 
 
-def test_many_alarms_are_said_to_be_many(page: Page, console: Service, signed_in: SignedIn) -> None:
+def test_a_page_says_that_there_are_many_alarms(page: Page, console: Service, signed_in: SignedIn) -> None:
     for number in range(7):
         alarms.raise_once(console.instance, 1, f"tried-{number}", f"somebody tried {number}")
     signed_in(page, "olga").goto("/")

@@ -80,7 +80,9 @@ def test_drift_is_found_and_removed(page: Page, host: Host, signed_in: SignedIn)
     expect(page.get_by_text("Nobody is logged in.")).to_be_visible()
 
 
-def test_whoever_leaves_is_out_host_by_host(page: Page, console: Service, host: Host, signed_in: SignedIn) -> None:
+def test_removing_a_person_shows_host_by_host_that_they_are_out(
+    page: Page, console: Service, host: Host, signed_in: SignedIn
+) -> None:
     bob = person(console, "bob", keys=(fresh_line(),))
     grants.give(console.instance, KEYRACK, user_id=bob.id, server_id=1, system_user="deploy")
     host.report()
@@ -103,7 +105,7 @@ def test_whoever_leaves_is_out_host_by_host(page: Page, console: Service, host: 
     expect(page.get_by_role("main")).to_contain_text("Disabled just now: nothing of theirs opens anything.")
 
 
-def test_one_asks_and_another_approves(
+def test_one_person_asks_for_access_and_another_approves(
     page: Page, other_page: Page, console: Service, host: Host, signed_in: SignedIn
 ) -> None:
     other_page.context.add_cookies([{"name": COOKIE, "value": session_of(console, "mallory"), "url": console.url}])
@@ -127,7 +129,7 @@ def test_one_asks_and_another_approves(
     expect(other_page.get_by_role("table", name="Decided")).to_contain_text("until the shop is up again")
 
 
-def test_what_moves_takes_nobody_the_keyboard_or_their_words(
+def test_a_page_that_updates_itself_keeps_the_focus_and_typed_text(
     page: Page, console: Service, host: Host, signed_in: SignedIn
 ) -> None:
     def ask(reason: str) -> None:
@@ -213,7 +215,7 @@ def test_a_temporary_key_visibly_ends(page: Page, console: Service, host: Host, 
         object.__setattr__(console.instance, "now", before)
 
 
-def test_an_open_page_says_what_became_of_its_key(page: Page, console: Service, signed_in: SignedIn) -> None:
+def test_an_open_page_shows_what_happened_to_its_key(page: Page, console: Service, signed_in: SignedIn) -> None:
     alice = person(console, "alice")
     line = fresh_line()
     key = user_keys.add(console.instance, KEYRACK, title="short", public_key=line, user_id=alice.id)
@@ -224,7 +226,7 @@ def test_an_open_page_says_what_became_of_its_key(page: Page, console: Service, 
     expect(page.locator("[data-live-words]")).to_have_text("Live.")
 
 
-def test_a_key_comes_and_goes_by_keyboard_alone(page: Page, signed_in: SignedIn) -> None:
+def test_a_key_is_added_and_deleted_by_keyboard_alone(page: Page, signed_in: SignedIn) -> None:
     signed_in(page, "alice").goto("/")
     page.keyboard.press("g")
     page.keyboard.press("k")

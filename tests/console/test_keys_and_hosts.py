@@ -88,7 +88,7 @@ def test_the_page_says_when_it_is_no_longer_live(page: Page, signed_in: SignedIn
     expect(page.locator("[data-live-words]")).to_contain_text("No longer live")
 
 
-def test_a_page_that_gets_no_stream_looks_by_itself(page: Page, console: Service, signed_in: SignedIn) -> None:
+def test_a_page_without_a_stream_polls_by_itself(page: Page, console: Service, signed_in: SignedIn) -> None:
     page.route("**/live?*", lambda route: route.fulfill(status=503))
     signed_in(page, "olga").goto("/requests")
     expect(page.locator("[data-live-words]")).to_have_text("Live.")
@@ -104,7 +104,7 @@ def test_a_page_that_gets_no_stream_looks_by_itself(page: Page, console: Service
     expect(page.get_by_role("table", name="Waiting")).to_contain_text("to look after the shop", timeout=15_000)
 
 
-def test_anything_is_gone_to_by_keyboard(page: Page, signed_in: SignedIn) -> None:
+def test_everything_can_be_reached_by_keyboard(page: Page, signed_in: SignedIn) -> None:
     signed_in(page, "olga").goto("/")
     page.keyboard.press("Control+k")
     found = page.get_by_role("listbox", name="Found")
@@ -154,8 +154,8 @@ def test_no_key_is_called_in_force_where_a_host_only_observes(
 
     def says(enforcement: str, **more: object) -> None:
         server = servers.get(instance, keyrack, made.id)
-        told = {"revision": server.revision, "state": "applied", "facts": {"enforcement": enforcement}, **more}
-        reports.ingest(instance, server, told)
+        report = {"revision": server.revision, "state": "applied", "facts": {"enforcement": enforcement}, **more}
+        reports.ingest(instance, server, report)
 
     says("observe")
     signed_in(page, "bob").goto(f"/keys/{key.fingerprint}")

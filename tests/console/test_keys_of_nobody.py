@@ -29,8 +29,8 @@ def _host(console: Service, name: str, key: PublicKey | None = None) -> int:
         found = {"username": "deploy", "path": "/home/deploy/.ssh/authorized_keys", "kind": "key", "line": 3}
         found |= {"type": key.type, "fingerprint": key.fingerprint, "key": key.canonical, "comment": ""}
         server = servers.get(instance, KEYRACK, made.id)
-        told = {"revision": server.revision, "state": "applied", "keys_found": [{**found, "in_force": True}]}
-        reports.ingest(instance, server, told)
+        report = {"revision": server.revision, "state": "applied", "keys_found": [{**found, "in_force": True}]}
+        reports.ingest(instance, server, report)
     return made.id
 
 
@@ -58,7 +58,7 @@ def test_a_key_on_accounts_leads_from_the_search_and_from_its_host_to_where_it_o
     expect(page).to_have_url(re.compile(f"/hosts/{found_on}$"))
 
 
-def test_a_deploy_key_leads_to_its_repositories_and_nobody_else_is_told(
+def test_a_deploy_keys_page_links_its_repositories_to_those_alone_who_may_see_them(
     page: Page, console: Service, signed_in: SignedIn
 ) -> None:
     key = parse(fresh_line())

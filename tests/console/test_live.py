@@ -53,7 +53,7 @@ def next_word(words: Iterator[str]) -> str:
     return next(word for word in words if word != live.BEAT)
 
 
-def test_a_stream_tells_that_something_moved(console: Service) -> None:
+def test_a_stream_sends_that_something_changed(console: Service) -> None:
     with browser_of(console, "olga") as client, stream_of(client, "host=1&requests=1") as words:
         assert next_word(words) == live.CHANGED  # at its beginning: what moved since the page was made
         modes.set_mode(console.instance, KEYRACK, 1, "enforce")
@@ -63,7 +63,7 @@ def test_a_stream_tells_that_something_moved(console: Service) -> None:
         assert next_word(words) == live.CHANGED
 
 
-def test_a_stream_tells_somebody_of_what_is_theirs_alone(console: Service) -> None:
+def test_a_stream_sends_only_changes_of_what_its_person_may_see(console: Service) -> None:
     with browser_of(console, "mallory") as client:
         for watched in ("host=1", "person=olga"):
             assert client.get(f"/live?{watched}").status_code == 403
@@ -99,7 +99,7 @@ def test_streams_of_a_session_are_bounded_and_have_no_threads(console: Service) 
         assert refused.headers["cache-control"] == "no-store"
 
 
-def test_a_page_that_looks_by_itself_keeps_no_session_alive(console: Service) -> None:
+def test_a_polling_page_keeps_no_session_alive(console: Service) -> None:
     with browser_of(console, "bob") as client:
         bob, before = actor_of(console, "bob"), console.instance.now
         (session,) = web_sessions.own(console.instance, bob)

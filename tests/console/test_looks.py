@@ -15,7 +15,7 @@ from keyrack.web.console.templates import static_files
 from tests.console.conftest import COOKIE, session_of
 from tests.console.keyboard import Keyboard
 from tests.console.moments import EMPTY, Moment, moments
-from tests.console.screenshots import PHONE, WIDE, addresses, empty_instance, instance_to_look_at
+from tests.console.screenshots import PHONE, WIDE, addresses, empty_instance, lifelike_instance
 from tests.services import Service
 
 AXE = Path(__file__).parents[1] / "data" / "axe" / "axe.min.js"
@@ -46,15 +46,15 @@ STOPS = 60
 @pytest.fixture(scope="module")
 def lifelike() -> Iterator[Service]:
     """A small workspace with something of everything."""
-    with instance_to_look_at(people=24, hosts=14) as service:
+    with lifelike_instance(people=24, hosts=14) as service:
         yield service
 
 
-def test_the_checker_is_as_published() -> None:
+def test_the_accessibility_checker_is_as_published() -> None:
     assert hashlib.sha256(AXE.read_bytes()).hexdigest() == AXE_HASH
 
 
-def test_nothing_serious_on_any_page_in_either_theme(lifelike: Service, chromium: Browser) -> None:
+def test_no_page_has_a_serious_accessibility_problem_in_either_theme(lifelike: Service, chromium: Browser) -> None:
     """And nothing of a page or a table lies beyond the right edge, also of a phone and of a screen that is enlarged."""
     checker = AXE.read_text("utf-8")
     faults: dict[str, list[str]] = {}
@@ -79,7 +79,9 @@ def test_nothing_serious_on_any_page_in_either_theme(lifelike: Service, chromium
     assert not faults, "\n".join(f"{where}: {what}" for where, what in faults.items())
 
 
-def test_nothing_serious_at_any_moment_nor_on_pages_of_others(lifelike: Service, chromium: Browser) -> None:
+def test_previews_refusals_and_pages_of_members_have_no_serious_accessibility_problem(
+    lifelike: Service, chromium: Browser
+) -> None:
     """Previews, refusals, menus, a member's and an auditor's pages, and those on which nothing is yet."""
     faults = _at_moments(chromium, lifelike, moments(lifelike))
     with empty_instance() as service:
@@ -122,7 +124,7 @@ def _serious(page: Page, checker: str) -> dict[str, list[str]]:
     return faults
 
 
-def test_every_stop_of_the_keyboard_is_seen_on_every_page(lifelike: Service, chromium: Browser) -> None:
+def test_the_keyboard_focus_is_visible_at_every_stop_of_every_page(lifelike: Service, chromium: Browser) -> None:
     """Also where a bar lies over the foot of a phone; none holds the keyboard."""
     secret = session_of(lifelike, "olga")
     context = chromium.new_context(base_url=lifelike.url, viewport=_size(PHONE))

@@ -30,7 +30,7 @@ KEYRACK = actors.system_actor(1)
 
 @pytest.fixture(scope="module", autouse=True)
 def crowd(console: Service) -> None:
-    """Two hosts more than the overview looks at that were not heard of for an hour, and obey nothing yet."""
+    """Two hosts more than the overview reads that were not seen for an hour, and obey nothing yet."""
     at = console.instance.now() - timedelta(hours=1)
     machine = {"workspace_id": 1, "mode": "observe", "revision": 1, "applied_revision": 0, "facts": {}, "sshd": {}}
     machine |= {"rows_sum": bytes(32), "lineage": "", "address": "192.0.2.1", "created_at": at, "updated_at": at}
@@ -42,7 +42,7 @@ def crowd(console: Service) -> None:
     console.instance.database.write(lambda connection: sealed.insert_rows(connection, tables.servers, rows))
 
 
-def test_the_overview_counts_hosts_beyond_those_that_it_looks_at(page: Page, signed_in: SignedIn) -> None:
+def test_the_overview_counts_hosts_beyond_those_that_it_reads(page: Page, signed_in: SignedIn) -> None:
     signed_in(page, "olga").goto("/")
     lines = page.get_by_role("region", name="Needs somebody").get_by_role("listitem")
     expect(lines.filter(has_text="silent")).to_contain_text("1,002 hosts are silent")
@@ -51,7 +51,7 @@ def test_the_overview_counts_hosts_beyond_those_that_it_looks_at(page: Page, sig
     expect(page.get_by_role("figure").filter(has_text="Hosts behind by, of 1,000 hosts")).to_have_count(1)
 
 
-def test_the_overview_says_of_how_many_events_its_days_are(page: Page, console: Service, signed_in: SignedIn) -> None:
+def test_the_overview_shows_how_many_events_its_days_have(page: Page, console: Service, signed_in: SignedIn) -> None:
     signed_in(page, "olga").goto("/")
     expect(page.get_by_role("figure").filter(has_text="Changes a day")).not_to_contain_text("newest")
     common = {"at": console.instance.now(), "action": "servers:write", "outcome": "done", "reason": "", "level": "info"}
@@ -63,16 +63,14 @@ def test_the_overview_says_of_how_many_events_its_days_are(page: Page, console: 
     )
 
 
-def test_it_is_said_that_not_all_hosts_and_alarms_were_looked_at(
-    page: Page, console: Service, signed_in: SignedIn
-) -> None:
+def test_a_page_says_that_not_all_hosts_and_alarms_were_read(page: Page, console: Service, signed_in: SignedIn) -> None:
     lines = signed_in(page, "olga").get_by_role("main").get_by_role("listitem")
     page.goto("/alarms")
     expect(lines.filter(has_text="Not all")).to_have_count(0)
-    told = {"facts": {"problems": ["the disk is full"]}}
+    values = {"facts": {"problems": ["the disk is full"]}}
     of_crowd = tables.servers.c.name.like("crowd-%")
     console.instance.database.write(
-        lambda connection: connection.execute(update(tables.servers).where(of_crowd).values(told))
+        lambda connection: connection.execute(update(tables.servers).where(of_crowd).values(values))
     )
     common = {"at": console.instance.now(), "action": "servers:write", "outcome": "alarm", "reason": "odd"}
     common |= {"level": "alarm", "target_kind": "server", "target_id": 1, "server_id": None, "details": {}}
@@ -87,7 +85,7 @@ def test_it_is_said_that_not_all_hosts_and_alarms_were_looked_at(
     expect(page).to_have_url(re.compile(r"/hosts\?state=problems$"))
 
 
-def test_the_tags_of_a_host_and_how_many_more_there_are_fit_the_page(
+def test_many_tags_of_a_host_fit_the_page_with_a_count_of_the_rest(
     page: Page, console: Service, signed_in: SignedIn
 ) -> None:
     tags = ("cache", "customer-facing", "frankfurt", "reviewed-each-quarter")
@@ -108,7 +106,7 @@ def test_the_tags_of_a_host_and_how_many_more_there_are_fit_the_page(
         assert more.evaluate(right) <= page.locator(".table").first.evaluate(right), width
 
 
-def test_the_search_leads_to_all_that_it_found(page: Page, signed_in: SignedIn) -> None:
+def test_the_search_links_to_everything_that_it_found(page: Page, signed_in: SignedIn) -> None:
     signed_in(page, "olga").goto("/search?q=crowd")
     more = page.get_by_role("main").get_by_role("link", name="More hosts…")
     more.click()
@@ -124,7 +122,7 @@ def test_the_search_leads_to_all_that_it_found(page: Page, signed_in: SignedIn) 
     expect(page.get_by_role("main").get_by_role("link", name="More hosts…")).to_have_count(0)
 
 
-def test_names_as_long_as_any_lie_within_the_window(page: Page, console: Service, signed_in: SignedIn) -> None:
+def test_the_longest_names_fit_within_the_window(page: Page, console: Service, signed_in: SignedIn) -> None:
     person, group = "x" * 200, "z" * 200
     users.create_user(console.instance, KEYRACK, name=person, role=Role.MEMBER)
     groups.ensure(console.instance, KEYRACK, name=group, user_ids=())
@@ -167,7 +165,7 @@ def test_a_key_says_how_many_hosts_it_opens_however_many_keys_its_owner_has(
     expect(page.get_by_role("button", name=f"Remove this key from {least}")).to_be_visible()
 
 
-def test_ones_own_access_is_shown_to_its_end(page: Page, well_travelled: list[str], signed_in: SignedIn) -> None:
+def test_a_persons_own_access_is_listed_to_its_end(page: Page, well_travelled: list[str], signed_in: SignedIn) -> None:
     signed_in(page, "alice").goto("/")
     expect(page.get_by_text("You can log in to at least ")).to_be_visible()
     page.goto("/access")

@@ -35,7 +35,7 @@ def accepted(step: Callable[[str], Any], names: list[str]) -> dict[str, Any]:
     return made
 
 
-def test_every_name_is_shown_as_it_is(page: Page, console: Service, signed_in: SignedIn) -> None:
+def test_names_of_any_characters_are_shown_unchanged(page: Page, console: Service, signed_in: SignedIn) -> None:
     instance, keyrack = console.instance, actors.system_actor(1)
     olga = next(user for user in users.find(instance, keyrack) if user.name == "olga")
     names = [*dict.fromkeys(lifelike.corpus()), *MARKUP]

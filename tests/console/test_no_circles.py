@@ -15,7 +15,7 @@ from tests.services import Service
 from tests.web.test_no_circles import collected
 
 
-def test_a_page_leaves_nothing_of_what_it_showed(console: Service) -> None:
+def test_a_page_leaves_nothing_it_showed_in_memory(console: Service) -> None:
     """The access map of a large fleet left tens of thousands of records, and everybody waited while they were found."""
     instance, keyrack = console.instance, system_actor(1)
     alice = next(one for one in users.find(instance, keyrack) if one.name == "alice")

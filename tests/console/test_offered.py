@@ -18,7 +18,7 @@ from keyrack.model import Actor, Role
 from keyrack.web.console.api import PAGES
 from keyrack.web.console.visits import ConsolePage
 from tests.console.conftest import COOKIE, session_of
-from tests.console.screenshots import instance_to_look_at
+from tests.console.screenshots import lifelike_instance
 from tests.plain_http import PLAIN
 from tests.services import Service
 
@@ -44,7 +44,7 @@ ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
 @pytest.fixture(scope="module")
 def lifelike() -> Iterator[Service]:
     """A workspace with something of everything."""
-    with instance_to_look_at(people=16, hosts=10) as service:
+    with lifelike_instance(people=16, hosts=10) as service:
         users.create_user(service.instance, KEYRACK, name="nobody", role=Role.MEMBER, password="nobody's password")
         users.create_user(
             service.instance,
@@ -110,7 +110,7 @@ def crawl(service: Service, name: str) -> tuple[set[str], list[str]]:
 
 
 @pytest.mark.parametrize("name", list(WHO), ids=list(WHO.values()))
-def test_nothing_is_offered_that_is_refused_nor_hidden_that_is_allowed(lifelike: Service, name: str) -> None:
+def test_each_role_is_offered_exactly_the_actions_that_it_may_do(lifelike: Service, name: str) -> None:
     reached, faults = crawl(lifelike, name)
     assert not faults, "\n".join(faults)
     who = actor(lifelike, name)

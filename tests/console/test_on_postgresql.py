@@ -58,7 +58,7 @@ def fill(service: Service) -> str:
     return str(key.fingerprint)
 
 
-def test_every_page_and_the_stream(postgresql_url: str, tmp_path: Path) -> None:
+def test_every_page_and_the_stream_work_on_postgresql(postgresql_url: str, tmp_path: Path) -> None:
     with running(settings_for(tmp_path / "data", postgresql_url)) as service:
         service.apply(TEAM)
         key = fill(service)

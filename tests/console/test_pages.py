@@ -172,7 +172,7 @@ def test_a_grant_to_break_glass_is_marked_and_given_another_end(console: Service
     assert grants.get(console.instance, KEYRACK, made.id).expires_at is not None
 
 
-def test_the_alarm_of_broken_glass_leads_to_where_the_login_is_ended(
+def test_the_alarm_of_a_break_glass_login_links_to_where_it_is_ended(
     console: Service, people: dict[str, Person]
 ) -> None:
     line = fresh_line()
@@ -182,8 +182,8 @@ def test_the_alarm_of_broken_glass_leads_to_where_the_login_is_ended(
     login = {"fingerprint": parse(line).fingerprint, "address": "203.0.113.7", "user": "deploy"}
     held = {**login, "id": "7-700", "started_at": at}
     server = servers.get(console.instance, KEYRACK, 1)
-    told = {"revision": 0, "state": "applied", "last_used": [{**login, "at": at}], "sessions": [held]}
-    reports.ingest(console.instance, server, told)
+    report = {"revision": 0, "state": "applied", "last_used": [{**login, "at": at}], "sessions": [held]}
+    reports.ingest(console.instance, server, report)
     seen = people["olga"].see("/activity?kind=alarm")
     assert "glass broken" in seen
     assert '<a href="/hosts/1#sessions">end it</a>' in seen
@@ -215,7 +215,9 @@ def test_a_webhook_shows_its_secret_once(people: dict[str, Person]) -> None:
     olga.see(address[1], 404)
 
 
-def test_a_persons_page_says_what_they_hold_and_ends_their_session(console: Service, people: dict[str, Person]) -> None:
+def test_a_persons_page_shows_their_keys_and_access_and_ends_their_session(
+    console: Service, people: dict[str, Person]
+) -> None:
     olga, alice = people["olga"], people["alice"]
     with httpx2.Client(base_url=console.url, headers={"Accept": "text/html"}, verify=PLAIN) as client:
         elsewhere = Person(console, "alice", client)
@@ -255,7 +257,7 @@ def test_no_cell_of_the_csv_is_a_formula_to_a_spreadsheet(
     assert row[1] == f"'{name}"
 
 
-def test_a_way_in_tells_its_restrictions_and_that_sshd_refuses_it_and_a_person_what_keeps_them_out(
+def test_a_login_shows_its_restrictions_and_sshds_refusal_and_a_person_what_is_lacking(
     console: Service, people: dict[str, Person]
 ) -> None:
     instance = console.instance
@@ -268,8 +270,8 @@ def test_a_way_in_tells_its_restrictions_and_that_sshd_refuses_it_and_a_person_w
     grants.give(instance, KEYRACK, user_id=bob.id, server_id=narrow.id, system_user="deploy", restrictions=terms)
     token = servers.invite(instance, KEYRACK, narrow.id)
     enrolment.enrol(instance, token, {"host": "narrow"}, address="192.0.2.86")
-    told = {"deploy": {"why": "it is locked", "keys": {}}}
-    reports.ingest(instance, servers.get(instance, KEYRACK, narrow.id), {"facts": {"logins": told}})
+    refused_logins = {"deploy": {"why": "it is locked", "keys": {}}}
+    reports.ingest(instance, servers.get(instance, KEYRACK, narrow.id), {"facts": {"logins": refused_logins}})
     olga, words = people["olga"], "sshd refuses deploy: it is locked"
     (shown,) = csv.DictReader(olga.see("/access.csv?q=narrow").splitlines())
     assert (shown["restrictions"], shown["refused"]) == ('from="192.0.2.0/24"', words)
@@ -292,10 +294,10 @@ def test_logins_and_delays_are_drawn_with_their_numbers_beside(console: Service,
     enrolment.enrol(instance, token, {"host": "drawn"}, address="192.0.2.85")
     started = f"{instance.now():%Y-%m-%dT%H:%M:%SZ}"
     session = {"user": "deploy", "address": "203.0.113.5", "fingerprint": "", "started_at": started}
-    told = {"state": "applied", "sessions": [{"id": f"{number}-1", **session} for number in range(3)]}
-    for _ in range(2):  # what is told again is no other login
+    report = {"state": "applied", "sessions": [{"id": f"{number}-1", **session} for number in range(3)]}
+    for _ in range(2):  # a login that is reported again is no other one
         server = servers.get(instance, KEYRACK, drawn.id)
-        reports.ingest(instance, server, {"revision": server.revision, **told})
+        reports.ingest(instance, server, {"revision": server.revision, **report})
     instance.tallies.write(instance.database, instance.now())
     page = people["olga"].see("/")
     for title, number in wanted.items():
@@ -324,7 +326,7 @@ def test_hosts_behind_are_drawn_by_how_far_with_their_numbers_beside(
     assert "<svg viewBox" in _chart(people["olga"].see("/"), "Hosts behind by")
 
 
-def test_a_host_is_told_what_to_do_without_keyrack(console: Service, people: dict[str, Person]) -> None:
+def test_the_offline_policy_of_a_host_is_set(console: Service, people: dict[str, Person]) -> None:
     olga = people["olga"]
     page = olga.see("/hosts/1")
     seen = re.search(r'name="seen" value="(\d+ [\w-]+)"', page)
@@ -358,7 +360,7 @@ def test_activity_says_how_far_the_log_is_signed_and_filters_by_who_did_it(
     assert "Nothing like that happened" in olga.see("/activity?person=alice&q=nothing-of-the-kind")
 
 
-def test_a_search_in_a_long_log_says_how_far_it_looked_and_goes_on(
+def test_a_search_in_a_long_log_says_how_far_it_got_and_goes_on(
     people: dict[str, Person], laptop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stored_events, "PAGE_SCAN_LIMIT", 2)
@@ -483,7 +485,7 @@ def test_another_policy_of_keys_says_whom_it_would_hit(
     assert "old one" not in people["alice"].see("/settings?type=ssh-ed25519&bits=3072")
 
 
-def test_all_hosts_with_a_tag_are_told_what_to_do_without_keyrack(console: Service, people: dict[str, Person]) -> None:
+def test_the_offline_policy_of_all_hosts_with_a_tag_is_set(console: Service, people: dict[str, Person]) -> None:
     olga = people["olga"]
     made = servers.create(console.instance, KEYRACK, name="vault", address="192.0.2.70", tags=["vault"])
     olga.send("/settings/offline", tag="vault", after="300", then="drop-all", confirmed="yes")
@@ -511,8 +513,8 @@ def test_revoking_says_which_logins_end_and_enforcing_who_gains(console: Service
     found |= {"type": old.type, "fingerprint": old.fingerprint, "key": old.canonical, "comment": "", "in_force": True}
     login = {"id": "9-1", "user": "deploy", "address": "203.0.113.77", "fingerprint": old.fingerprint}
     login["started_at"] = f"{instance.now():%Y-%m-%dT%H:%M:%SZ}"
-    told = {"revision": server.revision, "state": "applied", "keys_found": [found], "sessions": [login]}
-    reports.ingest(instance, server, told)
+    report = {"revision": server.revision, "state": "applied", "keys_found": [found], "sessions": [login]}
+    reports.ingest(instance, server, report)
     plan = olga.see(f"/hosts/{made.id}/enforce")
     gains, _, stays = plan.partition("Who gains a way in</h3>")[2].partition("Who stays</h3>")
     assert "new@laptop" in gains
@@ -551,9 +553,7 @@ def test_a_new_person_signs_in_and_registers_a_key_and_their_rights_are_changed(
     people["alice"].send("/password/nora", 403, password="no password of hers")
 
 
-def test_whoever_had_a_key_that_was_revoked_reads_why_it_opens_nothing(
-    console: Service, people: dict[str, Person]
-) -> None:
+def test_the_owner_of_a_revoked_key_reads_why_it_opens_nothing(console: Service, people: dict[str, Person]) -> None:
     alice = people["alice"]
     line = fresh_line()
     address = alice.send("/keys", title="lost", public_key=line)
@@ -563,7 +563,7 @@ def test_whoever_had_a_key_that_was_revoked_reads_why_it_opens_nothing(
     assert "was revoked everywhere on" in alice.see(address, 404)
 
 
-def test_a_name_that_nobody_has_is_mended_in_the_form(people: dict[str, Person]) -> None:
+def test_an_unknown_name_can_be_corrected_in_the_form(people: dict[str, Person]) -> None:
     olga = people["olga"]
     olga.send("/groups", group="crew")
     refused = olga.send("/members/crew", 404, member="nobody-here")
@@ -600,7 +600,7 @@ def test_a_refusal_shows_its_commands_as_code() -> None:
     )
 
 
-def test_whoever_removed_a_key_of_theirs_sees_how_far_that_is_and_nobody_else(
+def test_only_the_person_who_removed_their_key_sees_how_far_the_removal_is(
     console: Service, people: dict[str, Person]
 ) -> None:
     alice, owner = user(console, "alice"), people["olga"]
@@ -648,7 +648,7 @@ def test_the_policy_of_keys_is_set_after_its_preview_and_two_tabs_do_not_overwri
         key_policy.put(console.instance, KEYRACK, types=None, rsa_minimum_bits=None)
 
 
-def test_who_may_only_read_is_offered_to_look(console: Service, people: dict[str, Person]) -> None:
+def test_a_person_who_may_only_read_is_offered_links_to_read(console: Service, people: dict[str, Person]) -> None:
     alice = actor(console, "alice")
     requests.ask(console.instance, alice, server="web-1", system_user="deploy", duration="1h", reason="a look")
     end = console.instance.now() + timedelta(days=2)
@@ -676,6 +676,6 @@ def test_a_repository_is_found_by_its_path_among_however_many_others(
     people["olga"].see("/repositories/many/none", 404)
 
 
-def test_names_are_cut_with_how_many_more_there_are() -> None:
+def test_a_long_list_of_names_ends_with_how_many_more_there_are() -> None:
     assert few(["a", "b"]) == "a, b"
     assert few(["a", "b", "c"], 2) == "a, b and 1 more"

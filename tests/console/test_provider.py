@@ -167,8 +167,8 @@ def test_groups_that_are_paths_or_pairs_at_the_provider_are_names_here(console: 
 
 def test_a_group_with_a_comma_in_its_name_is_written_as_json(tmp_path: Path) -> None:
     directory, both = "cn=ops,ou=groups,dc=example", "Berlin, Paris"
-    told = {"oidc_groups": json.dumps({directory: "ops"}), "oidc_roles": json.dumps({both: "auditor", "*": "member"})}
-    with running(settings_for(tmp_path / "data", "", **told)) as service:
+    rules = {"oidc_groups": json.dumps({directory: "ops"}), "oidc_roles": json.dumps({both: "auditor", "*": "member"})}
+    with running(settings_for(tmp_path / "data", "", **rules)) as service:
         service.apply(TEAM)
         claims = provider_rules.Claims("https://id.example.org", "lin", "lin", (directory, both), None)
         provider_rules.sign_in(service.instance, claims, address="192.0.2.1", user_agent="")
@@ -179,12 +179,12 @@ def test_a_group_with_a_comma_in_its_name_is_written_as_json(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "wrong", ['{"a, b": 1}', '{"a": "ops", "a": "web"}', '{"a, b": {}}', '{"a, b": "ops",}', '{"": "ops"}']
 )
-def test_json_that_is_no_rules_is_refused(wrong: str) -> None:
+def test_json_that_is_not_rules_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match=r"JSON|no rule"):
         Settings(oidc_groups=wrong)
 
 
-def test_a_role_in_json_is_one_of_ours() -> None:
+def test_an_unknown_role_in_rules_is_refused() -> None:
     with pytest.raises(ValueError, match="none of the roles"):
         Settings(oidc_roles='{"Berlin, Paris": "king"}')
 
@@ -193,7 +193,7 @@ def test_a_name_in_braces_is_a_pair_as_ever() -> None:
     assert rules_in("{0f4c}=ops, b=web,,") == [("{0f4c}", "ops"), ("b", "web")]
 
 
-def test_two_who_come_at_once_both_enter_their_group(console: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_first_sign_ins_at_once_both_enter_their_group(console: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     def come(name: str) -> None:
         claims = provider_rules.Claims("https://id.example.org", name, name, ("staff", "operations"), None)
         provider_rules.sign_in(console.instance, claims, address="192.0.2.1", user_agent="")
@@ -210,7 +210,7 @@ def test_two_who_come_at_once_both_enter_their_group(console: Service, monkeypat
     assert set(groups.get(console.instance, actors.system_actor(1), "ops").members) >= {"first", "second"}
 
 
-def test_one_who_comes_twice_at_once_for_the_first_time_is_let_in_twice(console: Service) -> None:
+def test_a_first_sign_in_in_two_tabs_at_once_succeeds_in_both(console: Service) -> None:
     """As a browser that opens two tabs: one of them makes the user, and the other finds it made."""
     together = threading.Barrier(4)
 
@@ -225,7 +225,7 @@ def test_one_who_comes_twice_at_once_for_the_first_time_is_let_in_twice(console:
             assert len(set(threads.map(come, [f"twice-{number}"] * 4))) == 1
 
 
-def test_nobody_becomes_somebody_by_a_name(console: Service, provider: Provider) -> None:
+def test_a_name_at_the_provider_gives_nobody_an_existing_account(console: Service, provider: Provider) -> None:
     with browser(console) as client:
         answer = through(client, provider, sub="evil", preferred_username="olga", groups=["ssh-admins"])
         assert answer.status_code == 403
@@ -238,7 +238,7 @@ def test_nobody_becomes_somebody_by_a_name(console: Service, provider: Provider)
         assert "olga" in client.get("/").text
 
 
-def test_what_is_not_believed(console: Service, provider: Provider) -> None:
+def test_a_wrong_or_forged_id_token_signs_nobody_in(console: Service, provider: Provider) -> None:
     wrong_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     now = int(time.time())
     wrong: list[dict[str, Any]] = [

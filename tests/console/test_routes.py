@@ -60,7 +60,7 @@ def renew(console: Service, client: httpx2.Client, role: Role) -> None:
 
 @pytest.mark.parametrize("role", list(PEOPLE))
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.method} {page.path}")
-def test_a_role_reaches_what_it_may(
+def test_each_role_reaches_exactly_the_pages_that_it_may(
     console: Service, clients: dict[Role, httpx2.Client], page: ConsolePage, role: Role
 ) -> None:
     client = clients[role]
@@ -92,7 +92,7 @@ def test_a_role_reaches_what_it_may(
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if not page.open], ids=lambda page: f"{page.method} {page.path}"
 )
-def test_nobody_reaches_anything_without_a_session(console: Service, page: ConsolePage) -> None:
+def test_no_page_is_reached_without_a_session(console: Service, page: ConsolePage) -> None:
     answer = console.client.request(page.method, address(page), headers={"Accept": "text/html"})
     assert answer.status_code in (401, 303)
     assert not [name for name in (*OTHERS, *STRANGERS) if name in answer.text]

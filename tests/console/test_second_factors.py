@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.twofactor.totp import TOTP
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.console.conftest import COOKIE, session_of
+from tests.console.rows import kept
 from tests.console.test_sign_in import browser, form_token, sign_in
 from tests.services import Service
 
@@ -116,7 +117,7 @@ def test_dangerous_changes_ask_again(console: Service, later: list[timedelta]) -
         assert post(client, f"{HERE}/app").status_code == 200, "that holds for ten minutes"
 
 
-def test_a_name_typed_wrong_is_told_before_a_password_is_asked_for(console: Service, later: list[timedelta]) -> None:
+def test_a_mistyped_name_is_refused_before_a_password_is_asked_for(console: Service, later: list[timedelta]) -> None:
     with browser(console, "olga") as client:
         later[0] = timedelta(minutes=11)
         wrong = post(client, "/offboard/mallory", confirm="malory", reason="left")
@@ -124,6 +125,48 @@ def test_a_name_typed_wrong_is_told_before_a_password_is_asked_for(console: Serv
         assert "Type mallory to confirm; nothing was changed." in wrong.text
         assert 'value="left"' in wrong.text
         assert "Is it you?" in post(client, "/offboard/mallory", confirm="mallory", reason="left").text
+
+
+@pytest.mark.parametrize(
+    ("address", "form", "words"),
+    [
+        ("/offboard/mallory", {"confirm": "mallory", "reason": "x" * 1000}, "This is longer than 255 characters."),
+        ("/password/mallory", {"password": "short"}, "A password has 8 to 1024 characters."),
+        ("/settings/tokens", {"name": "ci", "scopes": ""}, "Name what the token may do"),
+        ("/settings/access-keys", {"description": "x" * 1000}, "This is longer than 255 characters."),
+        ("/settings/webhooks", {"url": "http://10.0.0.1/", "level": "info"}, "url takes the https address"),
+        ("/settings/key-policy", {"type": "ssh-rsa", "bits": "12", "seen": ""}, "It was changed since it was read"),
+        ("/hosts/1/mode", {"mode": "wild"}, "The mode is observe, enforce or auto."),
+    ],
+)
+def test_a_change_that_would_be_refused_is_refused_before_a_password_is_asked_for(
+    console: Service, later: list[timedelta], address: str, form: dict[str, str], words: str
+) -> None:
+    with browser(console, "olga") as client:
+        later[0] = timedelta(minutes=11)
+        wrong = post(client, address, **form)
+        assert "Is it you?" not in wrong.text
+        assert wrong.text.count(words) == 1, "at the form that was sent alone"
+
+
+@pytest.mark.parametrize(
+    ("address", "form", "words"),
+    [
+        ("/settings/tokens", {"name": "only-once", "scopes": "servers:read", "ends": "1h"}, "Token only-once"),
+        ("/settings/access-keys", {"description": "only once"}, "Secret of access key"),
+        ("/settings/webhooks", {"url": "https://alerts.example.org/", "level": "info"}, "Secret that signs"),
+        (f"{HERE}/app", {}, "The key as a square code"),
+    ],
+)
+def test_a_change_tried_before_a_password_is_asked_for_is_undone(
+    console: Service, later: list[timedelta], address: str, form: dict[str, str], words: str
+) -> None:
+    with browser(console, "olga") as client:
+        later[0] = timedelta(minutes=11)
+        before = kept(console)
+        assert "Is it you?" in post(client, address, **form).text
+        assert kept(console) == before
+        assert words in post(client, address, **form, proof_password="olga's password").text
 
 
 def test_a_session_is_listed_and_ended(console: Service) -> None:

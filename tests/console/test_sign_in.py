@@ -53,15 +53,15 @@ def test_a_person_signs_in_and_out(page: Page) -> None:
     expect(page).to_have_url(re.compile("/login$"))
 
 
-def test_every_wrong_sign_in_hears_the_same(console: Service) -> None:
-    told = set()
+def test_every_wrong_sign_in_gets_the_same_answer(console: Service) -> None:
+    answers = set()
     for name, password in (("olga", "wrong"), ("nobody", "wrong"), ("olga@umbrella", "olga's password"), ("", "")):
         with browser(console) as client:
             answer = sign_in(client, name, password)
             assert answer.status_code == 401
-            told.add(re.sub(r'csrf" value="[0-9a-f]+|"X-CSRF-Token": "[0-9a-f]+|value="[^"]*"', "", answer.text))
+            answers.add(re.sub(r'csrf" value="[0-9a-f]+|"X-CSRF-Token": "[0-9a-f]+|value="[^"]*"', "", answer.text))
             assert COOKIE not in client.cookies
-    assert len(told) == 1
+    assert len(answers) == 1
 
 
 def test_a_name_may_say_its_workspace(console: Service) -> None:
@@ -70,7 +70,7 @@ def test_a_name_may_say_its_workspace(console: Service) -> None:
         assert "umbrella" in client.get("/").text
 
 
-def test_signing_in_leads_on_to_pages_of_ours_alone(console: Service) -> None:
+def test_signing_in_leads_on_only_to_pages_of_the_console(console: Service) -> None:
     for onward, expected in (("/hosts?a=1", "/hosts?a=1"), ("https://evil.example/", "/"), ("//evil.example", "/")):
         with browser(console) as client:
             answer = sign_in(client, "olga", "olga's password", next=onward)
@@ -80,7 +80,7 @@ def test_signing_in_leads_on_to_pages_of_ours_alone(console: Service) -> None:
 
 
 @pytest.mark.parametrize("onward", ["//[", "//[zz]/", "/\\\\[", "http://[", "[", "/[", "/]x", "http:////["])
-def test_where_to_go_on_to_may_be_any_text(console: Service, onward: str) -> None:
+def test_the_address_to_go_on_to_may_be_any_text(console: Service, onward: str) -> None:
     with browser(console) as client:
         assert client.get("/login", params={"next": onward}).status_code == 200
         answer = sign_in(client, "olga", "olga's password", next=onward)
@@ -97,7 +97,7 @@ def test_a_form_of_another_origin_is_refused_whatever_that_is(console: Service, 
         assert COOKIE not in client.cookies
 
 
-def test_the_cookie_is_out_of_reach(console: Service) -> None:
+def test_the_session_cookie_is_protected(console: Service) -> None:
     with browser(console) as client:
         answer = sign_in(client, "olga", "olga's password")
         said = [value for value in answer.headers.get_list("set-cookie") if value.startswith(f"{COOKIE}=")]
@@ -126,7 +126,7 @@ def test_over_tls_the_cookie_is_bound_to_the_host(console: Service) -> None:
         object.__setattr__(settings, "public_url", "")
 
 
-def test_no_password_is_taken_in_the_clear(console: Service) -> None:
+def test_no_password_is_accepted_over_plain_http(console: Service) -> None:
     with browser(console) as client:
         answer = client.get("/login", headers={"Host": "keys.example.org"})
         assert answer.status_code == 403
@@ -134,7 +134,7 @@ def test_no_password_is_taken_in_the_clear(console: Service) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/login", "/logout", "/nothing-here"])
-def test_every_answer_says_what_may_act_in_it(console: Service, path: str) -> None:
+def test_every_page_has_a_content_security_policy(console: Service, path: str) -> None:
     with browser(console, "olga") as client:
         answer = client.get(path)
     policy = answer.headers["content-security-policy"]
@@ -185,7 +185,7 @@ def test_a_form_of_another_page_changes_nothing(console: Service) -> None:
         assert client.get("/").status_code == 303
 
 
-def test_a_stranger_cannot_have_somebody_signed_in_as_another(console: Service) -> None:
+def test_a_stranger_cannot_sign_somebody_in_as_another(console: Service) -> None:
     fields = {"name": "mallory", "password": "mallory's password"}
     with browser(console) as client:
         assert client.post("/login", data=fields).status_code == 403

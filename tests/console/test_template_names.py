@@ -199,7 +199,7 @@ class Reader:
         return str
 
 
-def test_every_name_in_a_template_is_there() -> None:
+def test_every_name_in_a_template_exists() -> None:
     reader = Reader()
     assert reader.all() == set()
     there = {one.name for one in (templates.FOLDER / "templates").iterdir()}

@@ -26,7 +26,7 @@ def test_each_vendored_script_has_its_licence() -> None:
             assert f"{name.partition('.')[0]}.LICENSE.txt" in VENDORED
 
 
-def test_scripts_of_ours_are_small_and_ask_nobody_else() -> None:
+def test_the_consoles_scripts_are_small_and_load_nothing_from_elsewhere() -> None:
     for name in static_files():
         if name in VENDORED:
             continue

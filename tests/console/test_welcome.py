@@ -13,7 +13,7 @@ from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 
 
-def test_three_steps_to_a_line(page: Page, console: Service) -> None:
+def test_a_newcomer_gets_a_line_to_paste_in_three_steps(page: Page, console: Service) -> None:
     keyrack = actors.system_actor(1)
     alice = next(user for user in users.find(console.instance, keyrack) if user.name == "alice")
     grants.give(console.instance, keyrack, user_id=alice.id, server_id=1, system_user="deploy")

@@ -26,7 +26,7 @@ def console(durable_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) 
             durable_cluster.start()
 
 
-def test_what_was_written_is_kept_and_sent_once_the_database_is_back(
+def test_a_form_keeps_its_text_and_can_be_sent_once_the_database_is_back(
     page: Page, durable_cluster: Cluster, signed_in: SignedIn
 ) -> None:
     line = f"{fresh_line()} alice@train"

@@ -13,7 +13,7 @@ UNSHOWN = re.compile(r"\{#.*?#\}|/\*.*?\*/|^\s*(?://|#).*?$|\bnew Error\b", re.D
 VENDORED = "htmx.min.js"
 
 
-def test_no_bare_word_is_written_for_a_page() -> None:
+def test_pages_show_no_bare_codes() -> None:
     """Whatever leads to them: also what few meet, such as a refusal in a rare form."""
     files = [
         one for ending in ("*.html", "*.js", "*.py") for one in Path(str(FOLDER)).rglob(ending) if one.name != VENDORED

@@ -62,7 +62,7 @@ def servers_of(team: Team, connection: Any) -> Any:
     return server_rows.find(connection, team.owner.workspace_id, search="", offset=0, limit=100).items
 
 
-def test_all_at_once_is_as_each_by_itself(team: Team) -> None:
+def test_all_hosts_asked_at_once_answer_as_each_by_itself(team: Team) -> None:
     hosts_of_every_kind(team)
     each, together = both(team)
     assert each == together
@@ -93,7 +93,7 @@ def test_a_row_that_is_not_keyracks_opens_nothing_at_once_either(team: Team) -> 
     assert {one.kind for _, rows in together for one in rows} == {"tag of server", "user"}
 
 
-def test_the_map_tells_the_ways_of_the_people_on_its_page_alone(team: Team) -> None:
+def test_the_map_lists_logins_of_the_people_on_its_page_only(team: Team) -> None:
     hosts_of_every_kind(team)
     instance, owner = team.instance, team.owner
     whole = who_can.of_hosts(instance, owner)

@@ -27,10 +27,10 @@ def wanted(team: Team) -> Mapping[str, Any]:
     return found
 
 
-def obey(team: Team, **told: Any) -> None:
+def obey(team: Team, **reported: Any) -> None:
     """The host says that it obeys what there is now."""
     now = servers.get(team.instance, team.owner, team.server.id)
-    reports.ingest(team.instance, now, {"revision": now.revision, "state": "applied", **told})
+    reports.ingest(team.instance, now, {"revision": now.revision, "state": "applied", **reported})
 
 
 def is_password(hashed: str, password: str) -> bool:
@@ -112,7 +112,7 @@ def test_a_deleted_account_is_removed_and_a_new_one_of_that_name_is_kept(team: T
     assert wanted(team)["shop"] == {"present": False}
 
 
-def test_nothing_is_asked_for_what_keyrack_did_not_make(team: Team) -> None:
+def test_accounts_that_keyrack_did_not_make_are_not_asked_for(team: Team) -> None:
     assert set(wanted(team)) == {"deploy"}
     found = system_users.find(team.instance, team.owner, team.server.id).items
     assert {user.username: user.state for user in found} == {
@@ -128,13 +128,13 @@ def test_nothing_is_asked_for_what_keyrack_did_not_make(team: Team) -> None:
     assert set(wanted(team)) == {"deploy"}
 
 
-def test_a_host_that_does_not_let_keyrack_make_accounts_is_told_apart(team: Team) -> None:
+def test_an_account_on_a_host_that_lets_keyrack_make_none_is_shown_as_refused(team: Team) -> None:
     obey(team)
     found = system_users.get(team.instance, team.owner, team.server.id, team.deploy.id)
     assert found.state == accounts.REFUSED
 
 
-def test_without_openssl_the_password_is_refused_with_words(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_is_refused_in_words_where_openssl_is_missing(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(Refusal) as refused:
         account_passwords.hash_for_host(PASSWORD)

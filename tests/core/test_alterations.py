@@ -69,9 +69,9 @@ class World:
         with contextlib.suppress(Refusal):
             signed = documents.signed(instance, self.team.server.id)
             if signed is not None:
-                told = json.loads(signed.text)
+                document = json.loads(signed.text)
                 mine = parse(self.evil).canonical
-                ways += [name for name, lines in told["users"].items() if mine in [line["key"] for line in lines]]
+                ways += [name for name, lines in document["users"].items() if mine in [line["key"] for line in lines]]
         with contextlib.suppress(Refusal):
             found = who_can.find(instance, self.team.owner, server=str(self.team.server.id))
             ways += ["who can" for way in found.items if way.reason.public_key == parse(self.evil).canonical]
@@ -344,7 +344,7 @@ def altered(world: World, chance: random.Random) -> tuple[str, list[str], list[s
 
 @pytest.mark.timeout(3600 if os.environ.get("KEYRACK_LONG") else 300)
 @pytest.mark.parametrize("part", range(PARTS))
-def test_each_alteration_is_found_and_none_opens(world: World, part: int) -> None:
+def test_every_alteration_is_found_and_opens_nothing(world: World, part: int) -> None:
     assert world.gained(world.team.instance) == []
     assert damaged(world.team.instance, world.team.owner) == []
     seed = int(os.environ.get("KEYRACK_SEED", random.randrange(10**6)))
@@ -391,7 +391,7 @@ def test_a_row_that_is_put_right_counts_again_at_once(world: World) -> None:
         later.database.close()
 
 
-def test_what_was_taken_away_and_is_put_back_counts_for_nothing_and_is_named(world: World) -> None:
+def test_deleted_rows_that_are_put_back_count_for_nothing_and_are_named(world: World) -> None:
     """Each table as it was while mallory had a way in, one after another, and all of them together but the root."""
     instance = world.team.instance
 
@@ -431,8 +431,8 @@ def tokens_hold(world: World) -> bool:
     return False
 
 
-def test_people_hear_that_all_of_it_went_back(world: World) -> None:
-    """With the root, as one older state: a restore does the same, so it counts, and hosts know what they were told."""
+def test_putting_back_all_tables_raises_an_alarm(world: World) -> None:
+    """With the root, as one older state: a restore does the same, so it counts, and hosts know their documents."""
     instance = world.team.instance
     assert tokens_hold(world)
 
@@ -447,7 +447,7 @@ def test_people_hear_that_all_of_it_went_back(world: World) -> None:
     assert any("to an older state, all of it" in summary for summary in summaries)
 
 
-def test_what_others_delete_is_an_alarm_without_anybody_asking(world: World) -> None:
+def test_rows_deleted_in_the_database_raise_an_alarm_without_anybody_asking(world: World) -> None:
     """Of each table one row, of a place that several share one of them; the rows that a server counts as well."""
     instance = world.team.instance
     check_all_rows(instance)
@@ -492,7 +492,7 @@ STRANGE: tuple[Any, ...] = (None, "x", "", b"\x00\xff", NO_TEXT, 1.5, -1, 2**62,
 @pytest.mark.timeout(3600 if os.environ.get("KEYRACK_LONG") else 300)
 @pytest.mark.parametrize("team_template", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("part", range(PARTS))
-def test_whatever_type_stands_in_a_column_is_found_and_none_opens(world: World, part: int) -> None:
+def test_a_value_of_any_wrong_type_in_a_column_is_found_and_opens_nothing(world: World, part: int) -> None:
     """SQLite keeps any value in any column: one that no column of ours can hold costs that row alone."""
     instance = world.team.instance
     now = instance.database.read(rows_of)

@@ -173,12 +173,12 @@ def test_an_export_is_verified_without_the_database(log: Team) -> None:
     assert verify_export.verify(lines, lambda text, signature: False).problem != ""
 
 
-def test_whatever_is_done_to_an_export_is_named(log: Team) -> None:
+def test_any_change_to_an_export_is_named(log: Team) -> None:
     """Each line of an export is looked at, and of a line each field."""
     instance = log.instance
-    told = {"at": instance.now(), "action": "servers:write", "outcome": "done", "reason": "", "level": "info"}
+    common = {"at": instance.now(), "action": "servers:write", "outcome": "done", "reason": "", "level": "info"}
     entry = {"target_kind": "server", "target_id": 1, "server_id": 1, "summary": "Something", "details": {}}
-    instance.database.write(lambda connection: stored_events.add_many(connection, log.owner, told, [entry] * 500))
+    instance.database.write(lambda connection: stored_events.add_many(connection, log.owner, common, [entry] * 500))
     chained(instance)
     lines = list(export.lines(instance, OPERATOR))
     head, block = lines[0], verify_export.BLOCK
@@ -233,7 +233,7 @@ def test_whatever_is_done_to_an_export_is_named(log: Team) -> None:
     )
 
 
-def test_what_others_enter_is_no_event(log: Team) -> None:
+def test_an_event_entered_in_the_database_is_named_and_not_chained(log: Team) -> None:
     """It gets no place, people hear of it, it is named, and what comes after it is chained as ever."""
     instance = log.instance
     everything = rows(instance)
@@ -277,12 +277,12 @@ def test_a_database_set_back_to_before_seals_has_no_event_taken_as_it_stands(log
 SET_BACK = to_before("0235", at="0230")
 
 
-def test_what_stands_beside_the_places_is_looked_at_as_well(log: Team) -> None:
+def test_changed_checkpoints_and_hashes_of_parts_are_found_too(log: Team) -> None:
     """Checkpoints and hashes of parts, and the end of the log, which the running service remembers."""
     instance = log.instance
-    told = {"at": instance.now(), "action": "servers:write", "outcome": "done", "reason": "", "level": "info"}
+    common = {"at": instance.now(), "action": "servers:write", "outcome": "done", "reason": "", "level": "info"}
     entry = {"target_kind": "server", "target_id": 1, "server_id": 1, "summary": "Something", "details": {}}
-    instance.database.write(lambda connection: stored_events.add_many(connection, log.owner, told, [entry] * 300))
+    instance.database.write(lambda connection: stored_events.add_many(connection, log.owner, common, [entry] * 300))
     later = instance.now() + timedelta(hours=2)
     object.__setattr__(instance, "now", lambda: later)
     chained(instance)
@@ -339,12 +339,12 @@ def test_events_that_were_kept_long_enough_are_not_missed(log: Team) -> None:
         == found
     )
     # The event that says so cannot be made to say more.
-    (told,) = [row for row in rows(instance) if row["action"] == "instance:tidy"]
-    alter(instance, update(held).where(held.c.id == told["id"]).values(details={"events_until": 10**6}))
+    (tidied,) = [row for row in rows(instance) if row["action"] == "instance:tidy"]
+    alter(instance, update(held).where(held.c.id == tidied["id"]).values(details={"events_until": 10**6}))
     assert outcome(instance).problem != ""
 
 
-def test_what_was_signed_is_what_the_next_checkpoint_goes_on_from(log: Team) -> None:
+def test_no_checkpoint_is_signed_over_a_chain_that_others_rewrote(log: Team) -> None:
     """The service adds nothing to a chain that others rewrote, and says so."""
     instance = log.instance
     first = instance.database.read(audit_log.newest)
@@ -410,7 +410,7 @@ def includes(hashed: bytes, number: int, size: int, path: Sequence[bytes], root:
     return last == 0 and found == root
 
 
-def test_proofs_hold_for_whoever_checks_them_himself(log: Team) -> None:
+def test_proofs_hold_when_they_are_checked_independently(log: Team) -> None:
     instance = log.instance
     newest = chain.checkpoint(instance, log.owner)
     checkpoint = audit_tree.read(newest.text)
@@ -426,7 +426,7 @@ def test_proofs_hold_for_whoever_checks_them_himself(log: Team) -> None:
     assert audit_tree.extends(checkpoint.size, checkpoint.root, later.size, later.root, path)
 
 
-def test_a_checkpoint_that_cannot_be_read_is_named_to_who_asks_for_a_proof(log: Team) -> None:
+def test_a_damaged_checkpoint_is_named_when_a_proof_is_asked_for(log: Team) -> None:
     row = {"size": 10**6, "text": "nothing", "signature": "nothing", "at": log.instance.now()}
     log.instance.database.write(lambda connection: connection.execute(audit_checkpoints.insert().values(row)))
     event = events.find(log.instance, log.owner, limit=1).items[0]
@@ -454,7 +454,7 @@ def handed(log: Team, witness: Witness) -> Any:
     return chain.for_hosts(log.instance, {witness.size}).get(witness.size)
 
 
-def test_a_host_takes_what_goes_on_and_refuses_a_log_that_was_rewritten(
+def test_a_host_accepts_a_log_that_goes_on_and_refuses_one_that_was_rewritten(
     log: Team, witness: Witness, tmp_path: Path
 ) -> None:
     """By the service itself: the signing key is right, the history is another."""
@@ -477,6 +477,7 @@ def test_a_host_takes_what_goes_on_and_refuses_a_log_that_was_rewritten(
     again = Witness(witness._state, instance.key.public_line)
     assert again.size == size + 1
     # What the words say is enough.
+    assert not again.begin_anew()
     (tmp_path / "state" / "checkpoint.json").unlink()
     assert witness.take(handed(log, witness))
     assert (witness.problem, witness.size) == ("", len(rows(instance)))
@@ -484,14 +485,20 @@ def test_a_host_takes_what_goes_on_and_refuses_a_log_that_was_rewritten(
 
 def test_a_host_refuses_a_shorter_log_and_one_that_another_signed(log: Team, witness: Witness) -> None:
     instance = log.instance
-    told = handed(log, witness)
+    handed_over = handed(log, witness)
     last = rows(instance)[-1]["id"]
     rewrite(instance, delete(held).where(held.c.id == last))
     assert witness.take(handed(log, witness))
     assert "records and has" in witness.problem
-    assert witness.take({**told, "text": told["text"].replace("size", "Size")})
+    assert witness.take({**handed_over, "text": handed_over["text"].replace("size", "Size")})
     assert "signature" in witness.problem
-    for strange in ("x", {}, {"text": 1, "signature": 2}, {**told, "proof": ["zz"]}, {**told, "proof": 5}):
+    for strange in (
+        "x",
+        {},
+        {"text": 1, "signature": 2},
+        {**handed_over, "proof": ["zz"]},
+        {**handed_over, "proof": 5},
+    ):
         witness.take(strange)
         assert witness.problem
 
@@ -563,7 +570,7 @@ def test_a_database_that_went_back_while_nothing_served_is_an_alarm(log: Team, t
     assert serve_again() != []
 
 
-def test_a_kept_checkpoint_tells_a_log_that_was_rewritten_from_the_one_it_was(log: Team, tmp_path: Path) -> None:
+def test_a_kept_checkpoint_shows_that_a_log_was_rewritten(log: Team, tmp_path: Path) -> None:
     """By whoever holds the signing key: within itself the new log is whole, in the database and in an export."""
     instance, path = log.instance, tmp_path / "checkpoint"
     servers.create(instance, log.owner, name="later", address="192.0.2.9")

@@ -34,13 +34,13 @@ def moment(team: Team, before: timedelta = timedelta()) -> str:
 
 def use(team: Team, line: str, before: timedelta = timedelta(), **more: str) -> dict[str, str]:
     """A login as agents tell it."""
-    told = {
+    reported = {
         "fingerprint": parse(line).fingerprint,
         "at": moment(team, before),
         "address": "203.0.113.7",
         "user": "deploy",
     }
-    return {**told, **more}
+    return {**reported, **more}
 
 
 def glass(team: Team, kind: str) -> str:
@@ -58,7 +58,9 @@ def glass(team: Team, kind: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["credential", "grant"])
-def test_its_use_is_an_alarm_that_says_who_where_and_how_to_end_it(team: Team, kind: str) -> None:
+def test_a_use_of_a_break_glass_key_raises_an_alarm_that_says_who_where_and_how_to_end_it(
+    team: Team, kind: str
+) -> None:
     line = glass(team, kind)
     named = use(team, line)
     open_now = session("7-700", named["fingerprint"], started_at=named["at"])
@@ -69,7 +71,7 @@ def test_its_use_is_an_alarm_that_says_who_where_and_how_to_end_it(team: Team, k
         assert words in alarm.summary
     assert (alarm.details["session"], alarm.details["user"], alarm.reason) == (number, "alice", "break-glass")
     assert alarm.details["end"] == f"DELETE /api/keyrack/v1/servers/{team.server.id}/sessions/{number}"
-    # The same told again, and the session that goes on, are no news; the next login is.
+    # The same report again, and the session that goes on, raise no other alarm; the next login does.
     tell(team, last_used=[named], sessions=[open_now])
     assert len(alarms(team)) == 1
     tell(team, sessions=[])
@@ -78,7 +80,7 @@ def test_its_use_is_an_alarm_that_says_who_where_and_how_to_end_it(team: Team, k
     assert alarms(team)[-1].summary.endswith("the login is over already")
 
 
-def test_what_happened_while_the_service_was_away_is_told_when_the_host_is_back(team: Team) -> None:
+def test_a_use_while_the_service_was_away_raises_its_alarm_when_the_host_reports_again(team: Team) -> None:
     line = glass(team, "credential")
     long_ago = use(team, line, timedelta(hours=9))
     tell(team, last_used=[long_ago])
@@ -87,7 +89,7 @@ def test_what_happened_while_the_service_was_away_is_told_when_the_host_is_back(
     assert "over already" in alarm.summary
 
 
-def test_what_was_taken_away_before_the_host_told_raises_it_by_the_hosts_word(team: Team) -> None:
+def test_a_use_of_a_grant_taken_back_since_raises_the_alarm_by_the_hosts_report(team: Team) -> None:
     line = glass(team, "grant")
     named: dict[str, Any] = {**use(team, line, timedelta(minutes=5)), "break_glass": True}
     (grant,) = grants.page(team.instance, team.owner).items
@@ -106,7 +108,7 @@ def test_what_was_taken_away_before_the_host_told_raises_it_by_the_hosts_word(te
     assert gone in alarms(team)[-1].summary
 
 
-def test_a_host_that_never_stops_crying_is_heard_and_counted(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_alarms_of_a_host_without_end_are_bounded_and_counted(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(break_glass, "MAX_PER_HOUR", 3)
     for _ in range(3):
         tell(team, last_used=[{**use(team, fresh_line()), "break_glass": True} for _ in range(2)])
@@ -118,11 +120,11 @@ def test_a_host_that_never_stops_crying_is_heard_and_counted(team: Team, monkeyp
     assert len(alarms(team)) == 5
 
 
-def test_an_agent_that_tells_sessions_alone_or_no_account_raises_it_too(team: Team) -> None:
+def test_a_report_of_sessions_alone_or_without_an_account_raises_the_alarm_too(team: Team) -> None:
     line = glass(team, "credential")
-    told = use(team, line)
-    del told["user"]
-    tell(team, last_used=[told])
+    reported = use(team, line)
+    del reported["user"]
+    tell(team, last_used=[reported])
     other = fresh_line()
     terms: dict[str, Any] = {"label": "second", "username": "deploy", "public_key": other, "break_glass": True}
     credentials.add(team.instance, team.owner, team.server.id, **terms)
@@ -130,7 +132,7 @@ def test_an_agent_that_tells_sessions_alone_or_no_account_raises_it_too(team: Te
     assert [alarm.details["username"] for alarm in alarms(team)] == ["deploy", "deploy"]
 
 
-def test_other_keys_and_other_accounts_raise_none(team: Team) -> None:
+def test_other_keys_and_other_accounts_raise_no_alarm(team: Team) -> None:
     line = glass(team, "credential")
     usual = fresh_line()
     credentials.add(team.instance, team.owner, team.server.id, label="usual", username="deploy", public_key=usual)

@@ -47,7 +47,7 @@ def total(team: Team, instance: Instance, **asked: Any) -> int:
     return found[0]
 
 
-def test_of_a_servers_keys(team: Team) -> None:
+def test_the_count_of_a_servers_keys_is_right_after_each_change(team: Team) -> None:
     here, there = team.instance, app.open_instance(team.instance.settings)
     try:
         for instance in (here, there):
@@ -72,7 +72,7 @@ def test_of_a_servers_keys(team: Team) -> None:
         there.database.close()
 
 
-def test_of_keys_that_end(team: Team) -> None:
+def test_the_count_of_keys_is_right_once_one_ended(team: Team) -> None:
     """What ended counts no more from that moment on, though nothing was written then."""
     here = team.instance
     later = replace(here, now=lambda: here.now() + timedelta(hours=1))
@@ -83,7 +83,7 @@ def test_of_keys_that_end(team: Team) -> None:
     assert (total(team, here), total(team, later)) == (1, 1)
 
 
-def test_of_a_persons_keys(team: Team) -> None:
+def test_the_count_of_a_persons_keys_is_right_after_each_change(team: Team) -> None:
     here, there = team.instance, app.open_instance(team.instance.settings)
 
     def found(instance: Instance, **asked: Any) -> int:
@@ -109,7 +109,7 @@ def test_of_a_persons_keys(team: Team) -> None:
         there.database.close()
 
 
-def test_of_people(team: Team) -> None:
+def test_the_count_of_people_is_right_after_each_change(team: Team) -> None:
     def found() -> int:
         page = team.instance.database.read(
             lambda connection: users.page_of_users(

@@ -91,8 +91,8 @@ class Host:
             self.last = signed
             if report:
                 server = servers.get(instance, self.team.owner, server_id)
-                told = {"revision": self.revision, "lineage": self.lineage, "state": "applied"}
-                reports.ingest(instance, server, told)
+                fields = {"revision": self.revision, "lineage": self.lineage, "state": "applied"}
+                reports.ingest(instance, server, fields)
         assert self.contact() is HostRevision.CURRENT
 
     def tell(self, size: int = 500) -> None:
@@ -145,7 +145,9 @@ def opens_git(team: Team, line: str) -> bool:
 
 
 @pytest.mark.parametrize("changes_after", [0, 1, 2, 3, 100])
-def test_what_was_revoked_after_the_backup_stays_refused(team: Team, host: Host, changes_after: int) -> None:
+def test_a_key_revoked_after_the_backup_stays_refused_after_a_restore(
+    team: Team, host: Host, changes_after: int
+) -> None:
     """However many changes were made before the host came back: its number may be above, equal, or below."""
     kept, revoked = fresh_line(), fresh_line()
     add(team, "kept", kept)
@@ -169,9 +171,9 @@ def test_what_was_revoked_after_the_backup_stays_refused(team: Team, host: Host,
     assert host.lets_in(kept)
     assert not host.lets_in(late), "nothing opens that the database does not know"
     assert len(alarms(team)) == 1
-    told = resync.difference(team.instance, team.owner, team.server.id, limit=1000)
-    assert told.undecided
-    by_kind = {(row.kind, row.fingerprint) for row in told.held}
+    difference = resync.difference(team.instance, team.owner, team.server.id, limit=1000)
+    assert difference.undecided
+    by_kind = {(row.kind, row.fingerprint) for row in difference.held}
     assert {
         ("line", parse(revoked).fingerprint),
         ("revoked", parse(revoked).fingerprint),
@@ -188,7 +190,7 @@ def test_what_was_revoked_after_the_backup_stays_refused(team: Team, host: Host,
     assert len(alarms(team)) == 1
 
 
-def test_the_same_number_for_something_else_is_no_receipt(team: Team, host: Host) -> None:
+def test_the_same_revision_of_another_database_is_no_receipt(team: Team, host: Host) -> None:
     backup = Database(team)
     add(team, "lost", fresh_line())
     host.obey()
@@ -203,12 +205,12 @@ def test_the_same_number_for_something_else_is_no_receipt(team: Team, host: Host
     assert credentials.get(team.instance, team.owner, team.server.id, added).acknowledged
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_a_host_that_comes_back_after_many_changes_is_known(team: Team, host: Host, *, told: bool) -> None:
-    """Also where what it obeys was never heard: it went away, or nothing could be written, before it could report."""
+@pytest.mark.parametrize("is_reported", [True, False])
+def test_a_host_that_comes_back_after_many_changes_is_known(team: Team, host: Host, *, is_reported: bool) -> None:
+    """Also where what it obeys was never reported: it went away, or nothing could be written, before it could."""
     for number in range(3):
         add(team, f"before-{number}", fresh_line())
-        host.obey(report=told)
+        host.obey(report=is_reported)
     lines = [fresh_line() for _ in range(140)]
     for number, line in enumerate(lines):
         add(team, f"after-{number}", line)
@@ -228,7 +230,7 @@ def test_marks_of_many_servers_are_kept_too(team: Team, host: Host) -> None:
     assert host.contact() is HostRevision.NEWER
 
 
-def test_a_host_that_is_only_behind_is_not_astray(team: Team, host: Host) -> None:
+def test_a_host_that_is_only_behind_raises_no_alarm(team: Team, host: Host) -> None:
     for number in range(100):
         add(team, f"k-{number}", fresh_line())
     host.obey()
@@ -270,7 +272,7 @@ def test_a_key_revoked_everywhere_stays_refused_by_git(team: Team, host: Host) -
     assert opens_git(team, line)
 
 
-def test_what_was_narrowed_stays_narrow(team: Team, host: Host) -> None:
+def test_restrictions_tightened_after_the_backup_stay_after_a_restore(team: Team, host: Host) -> None:
     """A shorter end, a restriction, an account, enforcing, the offline policy, sshd's settings."""
     line = fresh_line()
     wide = add(team, "wide", line)
@@ -323,7 +325,7 @@ def test_accepting_the_database(team: Team, host: Host) -> None:
     assert resync.difference(team.instance, team.owner, team.server.id).held == ()
 
 
-def test_what_stays_refused_is_listed_no_more(team: Team, host: Host) -> None:
+def test_a_key_that_is_decided_to_stay_refused_is_listed_no_more(team: Team, host: Host) -> None:
     line, kept = fresh_line(), fresh_line()
     doomed = add(team, "doomed", line)
     add(team, "kept", kept)
@@ -344,7 +346,7 @@ def test_what_stays_refused_is_listed_no_more(team: Team, host: Host) -> None:
     assert host.lets_in(line), "entered again, it is a decision"
 
 
-def test_going_back_twice(team: Team, host: Host) -> None:
+def test_a_database_restored_twice_is_noticed_twice(team: Team, host: Host) -> None:
     line = fresh_line()
     doomed = add(team, "doomed", line)
     host.obey()
@@ -359,7 +361,7 @@ def test_going_back_twice(team: Team, host: Host) -> None:
 
 
 @pytest.mark.parametrize("changes_after", [0, 1, 5])
-def test_a_server_that_is_deleted_after_that_is_told_its_host(team: Team, changes_after: int) -> None:
+def test_the_host_of_a_server_deleted_after_a_restore_takes_its_last_document(team: Team, changes_after: int) -> None:
     """Its last document gets a number that the host takes, and nothing that the host did before is a receipt for it."""
     host = Host(team)
     token = servers.invite(team.instance, team.owner, team.server.id)
@@ -376,10 +378,10 @@ def test_a_server_that_is_deleted_after_that_is_told_its_host(team: Team, change
     servers.delete(team.instance, team.owner, team.server.id)
 
     def report() -> None:
-        told = {"revision": host.revision, "lineage": host.lineage, "state": "applied"}
+        fields = {"revision": host.revision, "lineage": host.lineage, "state": "applied"}
         (server,) = enrolment.authenticate_together(team.instance, [(secret, "192.0.2.1")])
         assert not isinstance(server, Exception)
-        reports.ingest(team.instance, server, told)
+        reports.ingest(team.instance, server, fields)
 
     report()
     (waiting,) = deleted_servers.find(team.instance, team.owner).items
@@ -404,26 +406,26 @@ def test_nothing_but_the_hosts_own_signed_document_is_taken(team: Team, host: Ho
     assert of_other is not None
     assert host.last is not None
     server = servers.get(team.instance, team.owner, team.server.id)
-    told = {"number": 0, "of": 1, "text": host.last.text, "signature": host.last.signature}
+    piece = {"number": 0, "of": 1, "text": host.last.text, "signature": host.last.signature}
     with pytest.raises(Refusal, match="Nobody asked"):
-        database_rollback.receive_piece(team.instance, server, told)
+        database_rollback.receive_piece(team.instance, server, piece)
     database_rollback.note_diverged(team.instance, team.server.id, 99)
     server = servers.get(team.instance, team.owner, team.server.id)
     wrong: list[dict[str, Any]] = [
-        {**told, "text": of_other.text, "signature": of_other.signature},
-        {**told, "text": host.last.text.replace("deploy", "root")},
-        {**told, "of": 2, "number": 1},
-        {**told, "number": -1},
-        {**told, "of": 10**6},
-        {**told, "number": True},
-        {**told, "text": None},
-        {**told, "text": "\ud800"},
+        {**piece, "text": of_other.text, "signature": of_other.signature},
+        {**piece, "text": host.last.text.replace("deploy", "root")},
+        {**piece, "of": 2, "number": 1},
+        {**piece, "number": -1},
+        {**piece, "of": 10**6},
+        {**piece, "number": True},
+        {**piece, "text": None},
+        {**piece, "text": "\ud800"},
         {},
     ]
     for fields in wrong:
         with pytest.raises(Refusal):
             database_rollback.receive_piece(team.instance, server, fields)
-    database_rollback.receive_piece(team.instance, server, told)
+    database_rollback.receive_piece(team.instance, server, piece)
     assert not resync.difference(team.instance, team.owner, team.server.id).undecided
 
 

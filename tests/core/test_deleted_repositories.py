@@ -57,7 +57,7 @@ def test_a_repository_that_comes_back_keeps_its_folder(team: Team, tmp_path: Pat
     assert not note.exists()
 
 
-def test_what_a_killed_process_left_half_made_goes(team: Team, tmp_path: Path) -> None:
+def test_a_half_made_folder_of_a_killed_process_is_removed(team: Team, tmp_path: Path) -> None:
     left, under_way = tmp_path / "ab" / ".new-killed", tmp_path / "ab" / ".new-working"
     for folder in (left, under_way):
         (folder / "objects").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A deleted server is gone at once, and its host is told until it says that it obeys; on both databases."""
+"""A deleted server is gone at once, and its host gets its last document until it obeys; on both databases."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def last(team: Team) -> dict[str, Any]:
     return found
 
 
-def report(team: Team, secret: str, **told: Any) -> None:
+def report(team: Team, secret: str, **reported: Any) -> None:
     """Report as the host with this secret."""
     (server,) = enrolment.authenticate_together(team.instance, [(secret, "192.0.2.1")])
     assert not isinstance(server, Exception)
-    reports.ingest(team.instance, server, told)
+    reports.ingest(team.instance, server, reported)
 
 
 def delete(team: Team) -> None:
@@ -86,7 +86,7 @@ def test_the_last_document_opens_nothing_and_refuses_every_key(team: Team) -> No
     servers.create(team.instance, team.owner, name=team.server.name, address="192.0.2.10")
 
 
-def test_it_is_told_until_it_says_that_it_obeys(team: Team) -> None:
+def test_a_deleted_servers_host_gets_its_last_document_until_it_acknowledges_it(team: Team) -> None:
     line = fresh_line()
     secret = enrol(team)
     credentials.add(team.instance, team.owner, team.server.id, label="a", username="deploy", public_key=line)
@@ -114,8 +114,8 @@ def test_it_is_told_until_it_says_that_it_obeys(team: Team) -> None:
     assert obeyed.acknowledged_at is not None
     assert receipts.of_event(team.instance, team.owner, event.id).done
     assert receipts.of_key(team.instance, team.owner, parse(line).fingerprint).done
-    told = [one.summary for one in events.find(team.instance, team.owner, limit=5).items]
-    assert sum("obeys" in summary for summary in told) == 1
+    summaries = [one.summary for one in events.find(team.instance, team.owner, limit=5).items]
+    assert sum("obeys" in summary for summary in summaries) == 1
     assert deleted_servers.find(team.instance, make_team(team.instance, "umbrella").owner).items == ()
 
 
@@ -126,7 +126,7 @@ def test_a_server_without_a_host_is_just_gone(team: Team) -> None:
     assert database_rollback.judge_revision(team.instance, team.server.id, 1, "") is database_rollback.HostRevision.GONE
 
 
-def test_what_is_noted_of_it_cannot_be_changed_in_the_database(team: Team) -> None:
+def test_a_deleted_servers_note_changed_in_the_database_is_refused(team: Team) -> None:
     enrol(team)
     delete(team)
     team.instance.database.write(
@@ -137,14 +137,14 @@ def test_what_is_noted_of_it_cannot_be_changed_in_the_database(team: Team) -> No
     assert refused.value.code == "seal-broken"
 
 
-def test_an_unknown_agent_is_told_nothing_but_that(team: Team) -> None:
+def test_an_unknown_agent_is_only_told_that_it_is_unknown(team: Team) -> None:
     (answer,) = enrolment.authenticate_together(team.instance, [("a secret of another database", "192.0.2.1")])
     assert isinstance(answer, Refusal)
     assert answer.kind is Kind.UNAUTHENTICATED
     assert undecided_keys.counts(team.instance, team.owner) == {}
 
 
-def test_its_host_does_not_fill_the_log(team: Team) -> None:
+def test_a_deleted_servers_host_does_not_fill_the_log(team: Team) -> None:
     secret = enrol(team)
     delete(team)
     revision = last(team)["revision"]

@@ -30,7 +30,7 @@ def _newest(summary: str) -> Any:
     ],
     ids=["none", "usual", "numbers-as-names", "deep", "floats-and-odd-text"],
 )
-def test_what_was_written_holds(team: Team, details: dict[Any, Any]) -> None:
+def test_the_seal_of_an_event_holds_after_it_was_written_and_read(team: Team, details: dict[Any, Any]) -> None:
     summary = "An event of a test"
 
     def write(connection: Connection) -> None:

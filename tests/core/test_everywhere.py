@@ -51,20 +51,20 @@ def document(team: Team, server_id: int) -> host_document.HostDocument:
 
 
 def lets_in(team: Team, server_id: int, line: str) -> bool:
-    """Whether a host is told to let a key in as deploy."""
+    """Whether a host's document lets a key in as deploy."""
     key = " ".join(line.split()[:2])
-    told = document(team, server_id)
-    inside = key in {one.public_key for one in told.users.get("deploy", ())}
-    assert not (inside and key in told.revoked)
+    sent_document = document(team, server_id)
+    inside = key in {one.public_key for one in sent_document.users.get("deploy", ())}
+    assert not (inside and key in sent_document.revoked)
     return inside
 
 
 def refuses(team: Team, server_id: int, line: str) -> bool:
-    """Whether a host is told to refuse a key."""
+    """Whether a host's document refuses a key."""
     return " ".join(line.split()[:2]) in document(team, server_id).revoked
 
 
-def test_one_call_adds_revokes_and_is_the_same_a_second_time(team: Team) -> None:
+def test_adding_or_revoking_on_many_servers_twice_changes_nothing_more(team: Team) -> None:
     ids = [team.server.id, *more_servers(team, 2)]
     line = fresh_line("bot@ci")
     assert add(team, line) == [(f"web-{number}", "added") for number in (1, 2, 3)]
@@ -86,7 +86,15 @@ def test_one_call_adds_revokes_and_is_the_same_a_second_time(team: Team) -> None
     assert all(lets_in(team, one, line) and not refuses(team, one, line) for one in ids)
 
 
-def test_what_stands_in_the_way_is_named_and_nothing_is_done(team: Team) -> None:
+def test_a_server_is_found_by_its_name_however_it_is_spelled(team: Team) -> None:
+    server = servers.create(team.instance, team.owner, name="zoë-1", address="192.0.2.9")
+    system_users.create(team.instance, team.owner, server.id, username="deploy")
+    line = fresh_line("bot@ci")
+    assert add(team, line, ["zoë-1"]) == [("zoë-1", "added")]
+    assert add(team, line, ["zoe\u0308-1"]) == [("zoë-1", "present")]
+
+
+def test_a_key_with_a_taken_label_on_one_server_is_added_to_none(team: Team) -> None:
     ids = [team.server.id, *more_servers(team, 2)]
     credentials.add(team.instance, team.owner, ids[1], label="bot", username="deploy", public_key=fresh_line("another"))
     line = fresh_line()
@@ -112,7 +120,7 @@ def test_what_stands_in_the_way_is_named_and_nothing_is_done(team: Team) -> None
     assert not any(lets_in(team, one, line) for one in ids)
 
 
-def test_other_terms_are_not_taken_for_the_same(team: Team) -> None:
+def test_the_same_key_with_other_terms_is_refused(team: Team) -> None:
     line = fresh_line()
     add(team, line)
     with pytest.raises(Refusal) as refused:
@@ -141,7 +149,7 @@ def test_a_key_is_replaced_under_its_labels(team: Team) -> None:
     assert refused.value.kind is Kind.MISSING
 
 
-def test_what_a_grant_still_opens_is_told_and_not_refused(team: Team) -> None:
+def test_removing_a_key_that_a_grant_still_lets_in_says_so_and_does_not_refuse_it(team: Team) -> None:
     more_servers(team, 2)
     line = fresh_line()
     user_keys.add(team.instance, team.member, title="mine", public_key=line)
@@ -168,7 +176,7 @@ def test_a_key_revoked_everywhere_is_put_nowhere(team: Team) -> None:
     assert refused.value.code == "key-revoked"
 
 
-def test_who_may_not_write_puts_nothing_anywhere(team: Team) -> None:
+def test_a_member_without_the_right_adds_a_key_nowhere(team: Team) -> None:
     with pytest.raises(Refusal) as refused:
         everywhere.add(team.instance, team.member, "all", label="bot", username="deploy", public_key=fresh_line())
     assert refused.value.kind is Kind.FORBIDDEN
@@ -176,11 +184,11 @@ def test_who_may_not_write_puts_nothing_anywhere(team: Team) -> None:
 
 def test_every_server_that_changed_is_announced_once(team: Team) -> None:
     ids = {team.server.id, *more_servers(team, 3)}
-    heard: list[frozenset[int]] = []
-    stop = team.instance.database.listen(heard.append)
+    announced: list[frozenset[int]] = []
+    stop = team.instance.database.listen(announced.append)
     add(team, fresh_line())
     stop()
-    assert frozenset(ids) in heard
+    assert frozenset(ids) in announced
 
 
 def _rotate(team: Team, line: str) -> None:

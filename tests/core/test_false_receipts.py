@@ -69,7 +69,9 @@ def named(team: Team) -> list[str]:
 
 
 @pytest.mark.parametrize("code", ["none", "of another host", "of another time"])
-def test_an_acknowledgement_that_was_entered_is_none_and_the_host_is_asked_again(team: Team, code: str) -> None:
+def test_an_acknowledgement_entered_in_the_database_does_not_count_and_the_host_is_asked_again(
+    team: Team, code: str
+) -> None:
     other = more_servers(team, 1)[0]
     enrol(team, team.server, other)
     first = revoked(team, team.server, other)
@@ -124,7 +126,7 @@ def test_a_host_does_not_obey_by_a_number_in_its_row(team: Team) -> None:
     assert standing(team).applied > now.revision
 
 
-def test_the_receipt_of_a_machine_before_counts_for_none_that_is_enrolled_in_its_place(team: Team) -> None:
+def test_a_receipt_of_an_earlier_machine_does_not_count_for_the_one_enrolled_in_its_place(team: Team) -> None:
     instance = team.instance
     enrol(team, team.server)
     obey(team, team.server)
@@ -214,7 +216,7 @@ def test_all_receipts_of_a_host_taken_away_at_once_are_named_and_the_host_is_ask
     assert [row.kind for row in damaged(instance, team.owner)] == ["server"]
 
 
-def test_no_receipt_is_missed_of_a_host_that_gave_none(team: Team) -> None:
+def test_a_host_that_gave_no_receipt_yet_is_not_reported_as_missing_one(team: Team) -> None:
     """A new host, one under another name, and one that is enrolled in the place of another, or after its server's."""
     instance = team.instance
     enrol(team, team.server)
@@ -256,7 +258,7 @@ def test_an_older_copy_that_is_put_back_misses_no_receipt(team: Team, first: boo
     assert named(team) == []
 
 
-def test_that_a_removal_was_obeyed_is_missed_where_it_was_taken_away(team: Team) -> None:
+def test_a_deleted_acknowledgement_of_a_removal_is_noticed(team: Team) -> None:
     enrol(team, team.server)
     number = leaver(team, team.server)
     obey(team, team.server)
@@ -276,7 +278,7 @@ def leaver(team: Team, *hosts: Server) -> int:
     return offboarding.offboard(team.instance, team.owner, team.member_user.name).id
 
 
-def test_an_offboarding_is_not_done_by_what_others_enter(team: Team) -> None:
+def test_an_offboarding_is_not_completed_by_rows_entered_in_the_database(team: Team) -> None:
     instance = team.instance
     other = more_servers(team, 1)[0]
     enrol(team, team.server, other)
@@ -287,18 +289,18 @@ def test_an_offboarding_is_not_done_by_what_others_enter(team: Team) -> None:
     obey(team, other)
     done = {one.server_id: one.done for one in offboarding.get(instance, team.owner, number).hosts}
     assert done == {team.server.id: False, other.id: True}
-    told = [event.summary for event in events.find(instance, team.owner, limit=100).items]
-    assert not any("Every host obeys" in one for one in told), "an event says what no host said"
+    summaries = [event.summary for event in events.find(instance, team.owner, limit=100).items]
+    assert not any("Every host obeys" in one for one in summaries), "an event says what no host said"
     check_all_rows(instance)
     assert any("host of an offboarding" in one for one in named(team))
     obey(team, team.server)
     assert all(one.done for one in offboarding.get(instance, team.owner, number).hosts)
-    told = [event.summary for event in events.find(instance, team.owner, limit=100).items]
-    assert any("Every host obeys" in one for one in told)
+    summaries = [event.summary for event in events.find(instance, team.owner, limit=100).items]
+    assert any("Every host obeys" in one for one in summaries)
 
 
 @pytest.mark.parametrize("values", [{"revision": 1}, {"name": "web-9"}, None], ids=["revision", "name", "deleted"])
-def test_whose_word_an_offboarding_waits_for_is_sealed(team: Team, values: dict[str, Any] | None) -> None:
+def test_the_hosts_that_an_offboarding_waits_for_are_sealed(team: Team, values: dict[str, Any] | None) -> None:
     enrol(team, team.server)
     number = leaver(team, team.server)
     mine = offboarding_hosts.c.offboarding_id == number
@@ -329,7 +331,7 @@ def test_a_git_endpoint_acknowledges_by_itself(team: Team) -> None:
     assert done()
 
 
-def test_the_receipt_of_a_deleted_servers_host_is_its_own(team: Team) -> None:
+def test_the_receipt_of_a_deleted_servers_host_counts_for_it_alone(team: Team) -> None:
     enrol(team, team.server)
     fingerprint = revoked(team, team.server)
     servers.delete(team.instance, team.owner, team.server.id)
@@ -368,7 +370,7 @@ def test_receipts_from_before_count_and_those_of_a_database_set_back_do_not(team
         later.database.close()
 
 
-def test_what_was_acknowledged_before_the_columns_had_one_name_still_counts(team: Team) -> None:
+def test_acknowledgements_from_before_the_columns_were_renamed_still_count(team: Team) -> None:
     instance = team.instance
     enrol(team, team.server)
     endpoint = instance.database.write(lambda connection: git_endpoints.begin(connection, "git-1", instance.now()))
@@ -376,7 +378,7 @@ def test_what_was_acknowledged_before_the_columns_had_one_name_still_counts(team
     number, at = leaver(team, team.server), instance.now()
     put(team, team.server, "stays", fresh_line())
     obey(team, team.server)
-    told_before = credentials.find(instance, team.owner, team.server.id).items
+    before = credentials.find(instance, team.owner, team.server.id).items
 
     def as_then(connection: Connection) -> None:
         git_endpoints.acknowledge(connection, number, endpoint, at, 1)
@@ -397,11 +399,11 @@ def test_what_was_acknowledged_before_the_columns_had_one_name_still_counts(team
     try:
         assert receipts.of_key(later, team.owner, fingerprint).done
         assert offboarding.get(later, team.owner, number).done
-        assert credentials.find(later, team.owner, team.server.id).items == told_before
+        assert credentials.find(later, team.owner, team.server.id).items == before
         assert damaged(later, team.owner) == []
         assert offboarding_undo.undo(later, team.owner, number).back["credentials"] == 1
-        came_back = credentials.find(later, team.owner, team.server.id).items
-        assert sorted(one.acknowledged for one in came_back) == [False, True]
+        put_back = credentials.find(later, team.owner, team.server.id).items
+        assert sorted(one.acknowledged for one in put_back) == [False, True]
     finally:
         later.database.close()
 
@@ -423,7 +425,7 @@ def uncount(instance: Instance) -> None:
     instance.database.write(change)
 
 
-def test_what_a_document_had_no_room_for_is_not_acknowledged_with_it(
+def test_a_revocation_that_a_document_had_no_room_for_is_not_acknowledged_with_it(
     team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The code of those that were acknowledged says nothing of the one that was not told yet."""

@@ -29,7 +29,7 @@ def test_token_and_password_stay_over_a_start(instance: Instance) -> None:
     assert opens(instance, second)
 
 
-def test_what_opens_no_more_is_made_anew(instance: Instance) -> None:
+def test_a_token_or_password_that_no_longer_works_is_made_anew(instance: Instance) -> None:
     first = first_start.ensure_admin(instance)
     actor = actors.system_actor(first.workspace.id)
     (bearer,) = tokens.of_user(instance, first.user.id, name=first_start.TOKEN_NAME)

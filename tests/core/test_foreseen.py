@@ -97,7 +97,9 @@ def revision(team: Team) -> int:
     return int(team.instance.database.read(lambda connection: connection.execute(asked).scalar_one()))
 
 
-def test_their_questions_are_waited_for_once(at_work: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_questions_of_keys_entered_together_are_waited_for_once(
+    at_work: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waited: list[object] = []
     read = _Pipeline.read
 
@@ -162,7 +164,7 @@ def test_marks_that_leave_a_servers_row_between_two_writes_are_kept(at_work: Tea
     assert held[since:] == kept[: len(held) - since]
 
 
-def test_others_who_change_the_server_in_between_see_it_as_it_is(at_work: Team) -> None:
+def test_other_changes_of_the_server_in_between_see_it_as_it_is(at_work: Team) -> None:
     """Those that look at nothing ahead, those whose label is taken, and those of another server."""
     other = core_servers.create(at_work.instance, at_work.owner, name="web-2", address="192.0.2.11").id
     system_users.create(at_work.instance, at_work.owner, other, username="deploy")
@@ -180,7 +182,7 @@ def test_others_who_change_the_server_in_between_see_it_as_it_is(at_work: Team) 
     assert is_whole(at_work)
 
 
-def test_who_was_asked_for_ahead_is_made_however_long_the_others_took(
+def test_a_command_whose_questions_were_asked_ahead_is_made_however_long_the_others_took(
     at_work: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the same questions are asked in each transaction anew, the more the slower the machine is."""
@@ -205,7 +207,7 @@ def test_who_was_asked_for_ahead_is_made_however_long_the_others_took(
     assert at_work.instance.database.read(transactions) == 1
 
 
-def test_of_two_with_one_label_one_is_refused(at_work: Team) -> None:
+def test_the_second_of_two_keys_with_one_label_is_refused(at_work: Team) -> None:
     found = concurrently(
         at_work, adding(at_work, "a"), adding(at_work, "b"), adding(at_work, "b"), adding(at_work, "c")
     )
@@ -214,7 +216,7 @@ def test_of_two_with_one_label_one_is_refused(at_work: Team) -> None:
     assert is_whole(at_work)
 
 
-def test_what_another_command_changed_meanwhile_is_seen(at_work: Team) -> None:
+def test_a_command_sees_what_another_one_changed_meanwhile(at_work: Team) -> None:
     """A key that is deleted is refused by its host from then on; entered again it must not be."""
     line = fresh_line()
     old = adding(at_work, "old", line)()
@@ -229,7 +231,7 @@ def test_what_another_command_changed_meanwhile_is_seen(at_work: Team) -> None:
     assert is_whole(at_work)
 
 
-def test_events_of_those_that_come_together_are_in_their_order_and_of_none_that_is_refused(at_work: Team) -> None:
+def test_commands_committed_together_leave_events_in_order_and_none_for_refused_ones(at_work: Team) -> None:
     before = events(at_work)
     found = concurrently(at_work, *[adding(at_work, label) for label in "abcdeafbg"])
     kept = [one for one in found if isinstance(one, Credential)]

@@ -56,7 +56,9 @@ def counted(team: Team) -> tuple[int, int]:
     return team.instance.database.read(ask)
 
 
-def test_their_questions_are_waited_for_once(at_work: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_questions_of_keys_entered_together_are_waited_for_once(
+    at_work: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waited: list[object] = []
     read = _Pipeline.read
 
@@ -73,7 +75,7 @@ def test_their_questions_are_waited_for_once(at_work: Team, monkeypatch: pytest.
     assert counted(at_work) == (8, 1)
 
 
-def test_of_two_with_one_key_one_is_refused(at_work: Team) -> None:
+def test_the_second_registration_of_one_key_is_refused(at_work: Team) -> None:
     line = fresh_line()
     theirs = entering(at_work, line, actor=at_work.owner)
     found = concurrently(at_work, entering(at_work), entering(at_work, line), entering(at_work, line), theirs)
@@ -91,7 +93,7 @@ def test_titles_are_free(at_work: Team) -> None:
 
 
 @pytest.mark.parametrize("most", [4, 18])
-def test_nobody_gets_more_keys_than_one_may_have(at_work: Team, most: int) -> None:
+def test_keys_entered_together_do_not_exceed_the_limit_of_a_user(at_work: Team, most: int) -> None:
     """As many as are made together could fill what is left, or no."""
     settings = replace(at_work.instance.settings, max_user_keys=most)
     team = replace(at_work, instance=replace(at_work.instance, settings=settings))
@@ -101,7 +103,7 @@ def test_nobody_gets_more_keys_than_one_may_have(at_work: Team, most: int) -> No
 
 
 @pytest.mark.parametrize("way", ["disabled", "deleted", "fewer rights"])
-def test_who_is_shut_out_meanwhile_enters_none(at_work: Team, way: str) -> None:
+def test_a_person_who_is_shut_out_meanwhile_registers_no_key(at_work: Team, way: str) -> None:
     def shut() -> Any:
         instance, owner, user_id = at_work.instance, at_work.owner, at_work.member_user.id
         if way == "deleted":
@@ -145,7 +147,7 @@ def test_a_key_that_is_deleted_meanwhile_may_be_entered_again(at_work: Team) -> 
 
 
 @pytest.mark.parametrize("way", ["by name", "by group", "by tag"])
-def test_a_server_that_the_user_may_enter_since_hears_of_the_key(at_work: Team, way: str) -> None:
+def test_a_server_granted_meanwhile_gets_the_key(at_work: Team, way: str) -> None:
     """It may no longer refuse it, and its revision tells of it."""
     line = fresh_line()
     old = adding(at_work, "old", line)()
@@ -172,7 +174,7 @@ def test_a_server_that_the_user_may_enter_since_hears_of_the_key(at_work: Team, 
     assert is_whole(at_work)
 
 
-def test_a_server_that_is_closed_meanwhile_hears_of_none(at_work: Team) -> None:
+def test_a_server_whose_grant_is_taken_back_meanwhile_gets_no_key(at_work: Team) -> None:
     given = giving(at_work)()
 
     def withdrawing() -> Any:
@@ -208,7 +210,7 @@ def test_a_server_that_keys_of_both_kinds_change_is_seen_by_each_as_it_is(at_wor
 
 
 @pytest.mark.parametrize("first", ["credential", "user key"])
-def test_one_key_of_both_kinds_is_refused_by_no_server(at_work: Team, first: str) -> None:
+def test_a_key_entered_for_a_user_and_for_a_server_is_refused_by_no_server(at_work: Team, first: str) -> None:
     giving(at_work)()
     line = fresh_line()
     old = adding(at_work, "old", line)()

@@ -14,7 +14,7 @@ from tests.core.conftest import Team
 THREADS = 6
 
 
-def test_who_comes_second_changes_nothing_and_leaves_no_event(team: Team) -> None:
+def test_of_several_who_set_a_group_to_the_same_only_the_first_leaves_an_event(team: Team) -> None:
     """As two sign-ins of one person by a provider do, which follow its groups."""
     assert groups.ensure(team.instance, team.owner, name="ops", user_ids=())
     together = Barrier(THREADS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +22,7 @@ from keyrack.store.keys import uses
 from keyrack.store.keys.uses import Use
 from tests.core.conftest import Team, make_team
 from tests.core.keys_for_tests import fresh_line
+from tests.core.test_unmanaged_keys import entry
 
 
 def last_uses(team: Team, fingerprint: str) -> tuple[Use, ...]:
@@ -41,9 +43,9 @@ def session(name: str, fingerprint: str = "", **more: str) -> dict[str, str]:
     }
 
 
-def tell(team: Team, **told: Any) -> None:
+def tell(team: Team, **fields: Any) -> None:
     """A report of the team's server."""
-    reports.ingest(team.instance, team.server, told)
+    reports.ingest(team.instance, team.server, fields)
 
 
 def kept(team: Team) -> dict[str, Mapping[str, Any]]:
@@ -53,7 +55,7 @@ def kept(team: Team) -> dict[str, Mapping[str, Any]]:
     return {row.host_session: dict(row._mapping) for row in rows}
 
 
-def test_a_list_replaces_the_one_before(team: Team) -> None:
+def test_a_report_of_sessions_replaces_the_one_before(team: Team) -> None:
     tell(team, sessions=[session("1-100"), session("2-200")])
     first = kept(team)
     tell(team, sessions=[session("2-200"), session("3-300", parse(fresh_line()).fingerprint)])
@@ -66,12 +68,48 @@ def test_a_list_replaces_the_one_before(team: Team) -> None:
     assert not kept(team)
 
 
-def test_what_is_no_list_changes_nothing(team: Team) -> None:
+def test_a_report_whose_sessions_are_no_list_changes_nothing(team: Team) -> None:
     tell(team, sessions=[session("1-100")])
     with pytest.raises(Refusal) as refused:
         tell(team, sessions="many")
     assert refused.value.kind is Kind.INVALID
     assert kept(team).keys() == {"1-100"}
+
+
+@pytest.mark.parametrize("wrong", [True, -1, 1.5, 10**400, "x", [], [1], {"": [1]}])
+def test_a_field_of_another_type_is_no_fault(team: Team, wrong: object) -> None:
+    """Each of the fields of a report, with all others as they should be: taken or refused, and a refusal says so."""
+    line = fresh_line()
+    used = {"fingerprint": parse(line).fingerprint, "at": "2026-01-02T03:04:05Z", "address": "203.0.113.7", "user": "a"}
+    facts = {
+        "sshd": {"UseDNS": "no"},
+        "accounts": {"deploy": {"exists": True, "refused": "x", "deployment_key": line}},
+        "logins": {"deploy": {"why": "x", "keys": {used["fingerprint"]: "y"}}},
+        "plan": {"revision": 1, "sections": {"a": ["b"]}},
+        "writers": ["w"],
+        "ssh_port": 22,
+        "enforcement": "enforce",
+    }
+    report = {
+        "revision": 0,
+        "lineage": "",
+        "state": "applied",
+        "problems": ["p"],
+        "machine": {"kernel": "x", "load": 0.1},
+        "facts": facts,
+        "keys_found": [entry(line)],
+        "keys_cut": [{"username": "deploy", "path": "/x", "why": "y"}],
+        "host_keys": {"port": 22, "keys": [line]},
+        "sessions": [{**session("1-100"), "break_glass": True}],
+        "last_used": [used],
+        "logins": {"batch": "0123456789abcdef", "entries": [used], "more": 1, "anybodys": True},
+    }
+    for name in report:
+        with suppress(Refusal):
+            tell(team, **{**report, name: wrong})
+    for name in facts:
+        with suppress(Refusal):
+            tell(team, **{**report, "facts": {**facts, name: wrong}})
 
 
 @pytest.mark.parametrize(
@@ -99,22 +137,22 @@ def test_an_entry_that_cannot_be_costs_the_others_and_the_receipt_nothing(team: 
     server = team.instance.database.read(lambda connection: servers.by_id(connection, team.server.id))
     assert server is not None
     assert server.applied_revision == revision
-    # A session that is known is not over because something else of it was told wrong.
+    # A session that is known is not over because something else of it was reported wrong.
     tell(team, sessions=[session("1-100", address="UNKNOWN")])
     assert kept(team).keys() == {"1-100"}
 
 
 @pytest.mark.parametrize(
-    ("told", "shown"),
+    ("reported", "shown"),
     [("jürgen", "jürgen"), ("CORP\\анна", "CORP\\анна"), ("a\x1b[1m", "a\\x1b[1m"), ("é" * 70, "é" * 63 + "…")],
 )
-def test_an_account_may_have_a_name_in_any_script(team: Team, told: str, shown: str) -> None:
-    tell(team, sessions=[session("1-100", user=told), session("2-200")])
+def test_an_account_may_have_a_name_in_any_script(team: Team, reported: str, shown: str) -> None:
+    tell(team, sessions=[session("1-100", user=reported), session("2-200")])
     assert {name: row["username"] for name, row in kept(team).items()} == {"1-100": shown, "2-200": "deploy"}
 
 
 @pytest.mark.parametrize("state", ["applied", "refused"])
-def test_a_report_that_says_nothing_of_problems_ends_none(team: Team, state: str) -> None:
+def test_a_report_without_problems_listed_ends_none(team: Team, state: str) -> None:
     tell(team, revision=0, state="applied", problems=["the disk is full"])
     for nothing in ({}, {"problems": 5}):
         tell(team, revision=0, state=state, **nothing)
@@ -164,7 +202,7 @@ def test_last_use_only_moves_forward_and_only_for_known_keys(team: Team) -> None
         assert not last_uses(team, fingerprint)
 
 
-def test_hosts_heard_of_are_noted_together(team: Team) -> None:
+def test_when_hosts_were_last_seen_is_written_together(team: Team) -> None:
     now = [100.0]
     last_seen = LastSeen(clock=lambda: now[0])
     server = team.instance.database.read(lambda connection: servers.by_id(connection, team.server.id))

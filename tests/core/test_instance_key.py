@@ -26,7 +26,7 @@ def test_a_seed_gives_the_keys_that_it_always_gave() -> None:
 
 
 @pytest.mark.parametrize(("mode", "said"), [(0o600, False), (0o400, False), (0o640, True), (0o644, True)])
-def test_a_file_that_others_can_read_is_said(tmp_path: Path, mode: int, said: bool) -> None:
+def test_a_key_file_that_others_can_read_is_logged(tmp_path: Path, mode: int, said: bool) -> None:
     path = tmp_path / "instance.key"
     made = InstanceKey.load(path)
     path.chmod(mode)

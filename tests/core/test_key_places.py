@@ -1,20 +1,22 @@
-"""Where one key stands is told whole, in pages, and to nobody who may not see it."""
+"""Where one key stands is listed whole, in pages, and for nobody who may not see it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from keyrack.core.git import deploy_keys, repositories
 from keyrack.core.hosts import reports, servers
-from keyrack.core.keys import credentials, freezes, grants, key_places, revocation, user_keys
+from keyrack.core.keys import credentials, findings, freezes, grants, key_places, revocation, user_keys
 from keyrack.core.keys.key_places import KeyPlace
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Role
 from keyrack.ssh.public_key import parse
-from tests.core.conftest import Team, actor
+from keyrack.store.hosts import host_reports
+from keyrack.store.keys.uses import GIT
+from tests.core.conftest import Team, actor, make_team
 from tests.core.keys_for_tests import fresh_line
 from tests.core.test_unmanaged_keys import entry
 
@@ -42,7 +44,7 @@ def everywhere(team: Team, line: str) -> None:
     reports.ingest(team.instance, servers.get(team.instance, team.owner, team.server.id), {"keys_found": found})
 
 
-def test_each_place_is_told_on_pages_of_any_size(team: Team) -> None:
+def test_each_place_of_a_key_is_listed_on_pages_of_any_size(team: Team) -> None:
     line = fresh_line()
     own = user_keys.add(team.instance, team.member, title="laptop", public_key=line)
     grants.give(team.instance, team.owner, user_id=team.member_user.id, system_user="deploy", tag="web")
@@ -64,7 +66,7 @@ def test_each_place_is_told_on_pages_of_any_size(team: Team) -> None:
         assert places(team, line, limit=limit) == whole
 
 
-def test_what_a_host_obeys_is_delivered_and_what_is_frozen_says_so(team: Team) -> None:
+def test_a_place_says_whether_its_key_is_delivered_or_frozen(team: Team) -> None:
     line = fresh_line()
     everywhere(team, line)
     server = servers.get(team.instance, team.owner, team.server.id)
@@ -74,7 +76,7 @@ def test_what_a_host_obeys_is_delivered_and_what_is_frozen_says_so(team: Team) -
     assert [one.frozen for one in places(team, line)][:2] == [True, True]
 
 
-def test_a_deploy_key_is_told_with_its_repositories(team: Team) -> None:
+def test_a_deploy_key_is_listed_with_its_repositories(team: Team) -> None:
     line = fresh_line()
     for path in ("acme/site", "acme/shop"):
         repositories.ensure(team.instance, team.owner, path=path, members={})
@@ -87,7 +89,7 @@ def test_a_deploy_key_is_told_with_its_repositories(team: Team) -> None:
     assert places(team, line, limit=1) == whole
 
 
-def test_nobody_is_told_more_than_their_lists_tell(team: Team) -> None:
+def test_nobody_sees_more_places_of_a_key_than_their_lists_show(team: Team) -> None:
     line, other = fresh_line(), fresh_line()
     user_keys.add(team.instance, team.member, title="laptop", public_key=line)
     everywhere(team, line)
@@ -106,12 +108,12 @@ def test_nobody_is_told_more_than_their_lists_tell(team: Team) -> None:
     stranger = replace(team.owner, workspace_id=team.owner.workspace_id + 1, user_id=None)
     assert {one.kind for one in places(team, line, hosts)} == {"credential", "unmanaged key"}
     for who, kind in ((nobody, Kind.FORBIDDEN), (bob, Kind.MISSING), (stranger, Kind.MISSING)):
-        with pytest.raises(Refusal) as told:
+        with pytest.raises(Refusal) as refused:
             places(team, line, who)
-        assert told.value.kind is kind
-    with pytest.raises(Refusal) as told:
+        assert refused.value.kind is kind
+    with pytest.raises(Refusal) as refused:
         places(team, other)
-    assert told.value.kind is Kind.MISSING
+    assert refused.value.kind is Kind.MISSING
 
 
 def test_a_key_that_was_revoked_everywhere_says_so(team: Team) -> None:
@@ -119,15 +121,33 @@ def test_a_key_that_was_revoked_everywhere_says_so(team: Team) -> None:
     fingerprint = parse(line).fingerprint
     credentials.add(team.instance, team.owner, team.server.id, label="a", username="deploy", public_key=line)
     revocation.revoke_everywhere(team.instance, team.owner, fingerprint)
-    told = key_places.of_key(team.instance, team.owner, fingerprint)
-    assert (told.items, told.next, told.ended_at) == ((), None, None)
-    assert told.revoked_at is not None
+    places = key_places.of_key(team.instance, team.owner, fingerprint)
+    assert (places.items, places.next, places.ended_at) == ((), None, None)
+    assert places.revoked_at is not None
 
 
 @pytest.mark.parametrize("cursor", ["x", "WzUsIiJd", "Wy0xLCIiXQ", "WzIsIngiXQ", "WzIsIld6UXhNalF4TWpReE1qUmQiXQ"])
-def test_what_is_no_cursor_is_refused(team: Team, cursor: str) -> None:
+def test_an_invalid_cursor_is_refused(team: Team, cursor: str) -> None:
     line = fresh_line()
     everywhere(team, line)
-    with pytest.raises(Refusal) as told:
+    with pytest.raises(Refusal) as refused:
         key_places.of_key(team.instance, team.owner, parse(line).fingerprint, cursor=cursor)
-    assert told.value.code == "cursor-unknown"
+    assert refused.value.code == "cursor-unknown"
+
+
+def test_a_use_in_another_workspace_is_not_told(team: Team) -> None:
+    line = fresh_line()
+    fingerprint, now = parse(line).fingerprint, team.instance.now()
+    user_keys.add(team.instance, team.member, title="laptop", public_key=line)
+    other = make_team(team.instance, "other")
+
+    def used(server_id: int, at: datetime) -> datetime | None:
+        uses = [(fingerprint, at, "203.0.113.7")]
+        team.instance.database.write(lambda connection: host_reports.note_uses(connection, server_id, uses))
+        found = findings.find(team.instance, team.owner, kinds=["old"], old_days=0)
+        (key,) = [one.key for one in found.items]
+        return key.used_at
+
+    assert used(other.server.id, now) is None
+    assert used(team.server.id, now - timedelta(days=2)) == now - timedelta(days=2)
+    assert used(GIT, now - timedelta(days=1)) == now - timedelta(days=1)

@@ -100,21 +100,21 @@ NO_TIMES = {
 
 
 @pytest.mark.parametrize(("text", "seconds"), SPANS.items(), ids=SPANS)
-def test_spans(text: str, seconds: int) -> None:
+def test_lengths_of_time_are_read(text: str, seconds: int) -> None:
     read = lifetimes.read(text)
     assert (read.span, read.at) == (timedelta(seconds=seconds), None)
     assert lifetimes.span(lifetimes.written(timedelta(seconds=seconds))) == read.span
 
 
 @pytest.mark.parametrize(("text", "words"), REFUSED.items(), ids=range(len(REFUSED)))
-def test_what_is_refused_says_what_to_write(text: str, words: str) -> None:
+def test_a_refused_length_of_time_says_what_to_write(text: str, words: str) -> None:
     with pytest.raises(LifetimeError) as refused:
         lifetimes.read(text)
     assert words in str(refused.value)
 
 
 @pytest.mark.parametrize(("text", "words"), NO_TIMES.items(), ids=range(len(NO_TIMES)))
-def test_no_time_that_is_taken_for_another_one(text: str, words: str) -> None:
+def test_an_ambiguous_time_is_refused(text: str, words: str) -> None:
     with pytest.raises(LifetimeError) as refused:
         lifetimes.read(text)
     assert words in str(refused.value)
@@ -123,7 +123,7 @@ def test_no_time_that_is_taken_for_another_one(text: str, words: str) -> None:
             reads(text)
 
 
-def test_days_and_clocks() -> None:
+def test_days_and_times_of_day_are_read() -> None:
     day = datetime(2026, 12, 24, tzinfo=UTC)
     assert lifetimes.moment_or_day("2026-12-24") == day == lifetimes.moment_or_utc("2026-12-24")
     assert lifetimes.moment_or_day("2026-12-24", end=True) == day + timedelta(days=1)
@@ -146,7 +146,7 @@ def test_ends_are_instants() -> None:
         lifetimes.read("36500d").end(datetime.max.replace(tzinfo=UTC))
 
 
-def test_nothing_else_reads_a_time_that_somebody_wrote() -> None:
+def test_only_lifetimes_parses_times_that_people_write() -> None:
     """Python's own reader takes all of ISO 8601, and each version another part of it."""
     source = Path(keyrack.__file__).parent
     found = {

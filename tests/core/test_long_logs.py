@@ -20,7 +20,7 @@ from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 
 
-def test_a_search_goes_on_where_it_stopped_and_finds_what_is_old(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_goes_on_where_it_stopped_and_finds_old_events(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     servers.create(team.instance, team.owner, name="needle", address="10.1.0.1")
     for number in range(9):
         servers.create(team.instance, team.owner, name=f"straw-{number}", address=f"10.1.1.{number}")
@@ -49,7 +49,7 @@ def test_a_search_goes_on_where_it_stopped_and_finds_what_is_old(team: Team, mon
     assert straws == sorted(set(straws), reverse=True)
 
 
-def test_what_concerned_a_host_is_found_whether_it_names_it_or_its_tag(team: Team) -> None:
+def test_the_events_of_a_host_include_those_of_its_tags(team: Team) -> None:
     instance, owner = team.instance, team.owner
     user_keys.add(instance, owner, title="laptop", public_key=fresh_line(), user_id=team.member_user.id)
     # A host whose number begins with the other's, and has another tag.

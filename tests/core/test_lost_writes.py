@@ -63,7 +63,7 @@ def test_a_delete_that_did_not_happen_is_not_acknowledged(team: Team) -> None:
     assert labels(team) == ["laptop"]
 
 
-def test_what_is_deleted_by_a_condition_and_stays_is_not_acknowledged(team: Team) -> None:
+def test_a_deletion_of_several_rows_that_a_trigger_prevents_is_an_error(team: Team) -> None:
     """As membership of a group, or all sessions of somebody who signs out everywhere."""
     group = {"name": "ops", "user_ids": [team.member_user.id]}
     groups.ensure(team.instance, team.owner, **group)  # type: ignore[arg-type]
@@ -74,7 +74,7 @@ def test_what_is_deleted_by_a_condition_and_stays_is_not_acknowledged(team: Team
         team.instance.database.write(lambda connection: sealed.remove(connection, users, users.c.name == "alice"))
 
 
-def test_what_others_enter_while_rows_are_deleted_by_a_condition_goes_too(team: Team) -> None:
+def test_rows_entered_while_others_are_deleted_are_deleted_too(team: Team) -> None:
     instance = team.instance
     if instance.database.dialect == "sqlite":
         pytest.skip("on SQLite nobody else writes meanwhile")
@@ -88,7 +88,7 @@ def test_what_others_enter_while_rows_are_deleted_by_a_condition_goes_too(team: 
             instance.database.write(lambda other: sealed.insert_rows(other, server_tags, [late]))
 
     def command(connection: Connection) -> None:
-        event.listen(connection, "after_cursor_execute", enter)  # between the deletion and the look
+        event.listen(connection, "after_cursor_execute", enter)  # between the deletion and the check
         sealed.remove(connection, server_tags, of_team)
 
     instance.database.write(command)
@@ -96,7 +96,7 @@ def test_what_others_enter_while_rows_are_deleted_by_a_condition_goes_too(team: 
     assert not instance.database.read(lambda connection: connection.execute(select(server_tags).where(of_team)).all())
 
 
-def test_a_login_that_is_not_asked_to_end_is_not_said_to_be(team: Team) -> None:
+def test_a_login_whose_end_was_not_stored_is_not_reported_as_ending(team: Team) -> None:
     at = team.instance.now()
 
     def command(connection: Connection) -> int:
@@ -128,7 +128,7 @@ def swallow_one_of_many(team: Team, action: str, row: str, server_id: int) -> No
 
 
 @pytest.mark.parametrize(("action", "row"), [("INSERT", "NEW"), ("UPDATE", "OLD"), ("DELETE", "OLD")])
-def test_one_write_of_many_that_did_not_happen_has_all_refused(team: Team, action: str, row: str) -> None:
+def test_one_missing_write_of_many_refuses_all(team: Team, action: str, row: str) -> None:
     first, *_, last = [team.server.id, *more_servers(team, 3)]
     line = fresh_line()
     if action != "INSERT":
@@ -165,7 +165,7 @@ def test_changes_are_taken_again_when_the_trigger_is_gone(team: Team) -> None:
     assert labels(team) == ["laptop"]
 
 
-def test_ids_that_are_given_again_are_said_and_keep_nothing(team: Team) -> None:
+def test_reused_ids_are_reported_and_keep_nothing(team: Team) -> None:
     """As where sequences were set back, or a copy was made without them."""
     instance = team.instance
     add(team, "one")

@@ -20,10 +20,10 @@ from tests.core.test_receipts import enrol
 OTHERS = "0123456789abcdef0123456789abcdef"
 
 
-def tell(team: Team, **told: Any) -> None:
+def tell(team: Team, **fields: Any) -> None:
     """What the host reports, as an agent does."""
     server = servers.get(team.instance, team.owner, team.server.id)
-    reports.ingest(team.instance, server, {"state": "applied", **told})
+    reports.ingest(team.instance, server, {"state": "applied", **fields})
 
 
 @pytest.fixture
@@ -50,18 +50,20 @@ LIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_revision_that_it_does_not_hold_is_no_receipt(team: Team, behind: tuple[Host, str], lie: str) -> None:
+def test_a_reported_revision_that_the_host_does_not_have_is_no_receipt(
+    team: Team, behind: tuple[Host, str], lie: str
+) -> None:
     host, fingerprint = behind
-    told = dict(LIES[lie])
+    fields = dict(LIES[lie])
     now = servers.get(team.instance, team.owner, team.server.id).revision
-    if "ahead" in told:
-        told["revision"] = now + told.pop("ahead")
+    if "ahead" in fields:
+        fields["revision"] = now + fields.pop("ahead")
     before = servers.get(team.instance, team.owner, team.server.id)
-    tell(team, **{"lineage": host.lineage, **told})
+    tell(team, **{"lineage": host.lineage, **fields})
     server = servers.get(team.instance, team.owner, team.server.id)
     assert (server.applied_revision, server.applied_lineage) == (before.applied_revision, before.applied_lineage)
     assert not receipts.of_key(team.instance, team.owner, fingerprint).done
-    assert judge_revision(team.instance, server.id, told["revision"], told.get("lineage", host.lineage)) in (
+    assert judge_revision(team.instance, server.id, fields["revision"], fields.get("lineage", host.lineage)) in (
         HostRevision.DIVERGED,
         HostRevision.NEWER,
     )
@@ -79,15 +81,15 @@ NONSENSE: tuple[Any, ...] = (-1, 2**31, 2**63, 2**70, 1.0, True, "3", None, [], 
 MARKS: tuple[Any, ...] = ("x" * 10_000, "\x00", "\ud800", 7, ["0"], {"0": 1}, "é", "0123\n", True)
 
 
-@pytest.mark.parametrize("told", [{"lineage": ""}, {"lineage": None}, {}])
-def test_who_told_marks_gives_no_receipt_without_one(
-    team: Team, behind: tuple[Host, str], told: dict[str, Any]
+@pytest.mark.parametrize("fields", [{"lineage": ""}, {"lineage": None}, {}])
+def test_a_host_that_has_reported_marks_gives_no_receipt_without_one(
+    team: Team, behind: tuple[Host, str], fields: dict[str, Any]
 ) -> None:
     """A number alone can be guessed; the mark is in the document."""
     host, fingerprint = behind
     before = servers.get(team.instance, team.owner, team.server.id)
     assert before.applied_lineage
-    tell(team, revision=before.revision, **told)
+    tell(team, revision=before.revision, **fields)
     assert servers.get(team.instance, team.owner, team.server.id).applied_revision == before.applied_revision
     assert not receipts.of_key(team.instance, team.owner, fingerprint).done
     host.obey()
@@ -95,7 +97,7 @@ def test_who_told_marks_gives_no_receipt_without_one(
 
 
 @pytest.mark.parametrize("field", ["revision", "lineage"])
-def test_what_is_no_revision_is_refused_or_no_receipt(team: Team, behind: tuple[Host, str], field: str) -> None:
+def test_a_malformed_revision_is_refused_or_no_receipt(team: Team, behind: tuple[Host, str], field: str) -> None:
     host, fingerprint = behind
     now = servers.get(team.instance, team.owner, team.server.id)
     for value in NONSENSE if field == "revision" else MARKS:

@@ -43,14 +43,14 @@ def names(team: Team) -> list[str]:
     return found
 
 
-def test_each_goes_by_its_name_as_it_is_removed(team: Team, names: list[str]) -> None:
+def test_each_damaged_row_is_removed_by_its_name(team: Team, names: list[str]) -> None:
     for name in names:
         damaged_rows.remove(team.instance, team.owner, name)
         assert name not in [row.name for row in damaged(team.instance, team.owner)]
     assert damaged(team.instance, team.owner) == []
 
 
-def test_each_goes_by_its_name_as_it_is_sealed_again(team: Team, names: list[str]) -> None:
+def test_each_damaged_row_is_sealed_again_by_its_name(team: Team, names: list[str]) -> None:
     for name in names:
         damaged_rows.reseal(team.instance, actors.system_actor(team.owner.workspace_id), [name])
         assert name not in [row.name for row in damaged(team.instance, team.owner)]

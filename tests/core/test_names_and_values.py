@@ -22,7 +22,7 @@ def expand(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("record", NAMES, ids=lambda record: record["name"])
-def test_names(record: dict[str, Any]) -> None:
+def test_published_names_are_accepted_or_refused_as_listed(record: dict[str, Any]) -> None:
     value = expand(record["value"])
     accept = validation.username if record["field"] == "username" else partial(validation.text, field=record["field"])
     if record["must_be"] == "accepted":

@@ -33,7 +33,7 @@ def refused(guess: Callable[[], object]) -> tuple[str, ...]:
     return tuple(asked)
 
 
-def test_the_same_is_asked_about_names_that_nobody_has(team: Team) -> None:
+def test_unknown_names_cost_the_same_statements_as_known_ones(team: Team) -> None:
     def guess(**who: str) -> tuple[str, ...]:
         claim = SignIn(password="a guess", **who)
         return refused(lambda: tokens.sign_in(team.instance, claim, Scope(), address="203.0.113.5"))
@@ -45,7 +45,7 @@ def test_the_same_is_asked_about_names_that_nobody_has(team: Team) -> None:
     assert guess(user_uid=team.member_user.uid) == guess(user_uid="0" * 32)
 
 
-def test_the_same_is_asked_about_access_keys_that_nobody_has(team: Team) -> None:
+def test_unknown_access_keys_cost_the_same_statements_as_known_ones(team: Team) -> None:
     key = access_keys.create(team.instance, team.owner)
 
     def guess(key_id: str) -> tuple[str, ...]:

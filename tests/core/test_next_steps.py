@@ -8,7 +8,7 @@ from keyrack.core.next_steps import commands, sentence, with_commands
 
 
 @pytest.mark.parametrize("end", ["", "."])
-def test_a_sentence_is_told_apart_from_its_commands(end: str) -> None:
+def test_a_sentence_is_split_from_its_commands(end: str) -> None:
     words = with_commands("Say so, or paste the line.", "hosts enrol 5", "hosts copy-gone 5") + end
     assert words.startswith("Say so, or paste the line. On the command line: `keyrack hosts enrol 5` or `keyrack ")
     assert sentence(words) == "Say so, or paste the line"

@@ -37,7 +37,7 @@ def kinds(deleted: Deleted) -> list[tuple[str, str]]:
     return [(one.kind, one.name) for one in deleted.still_opened_by]
 
 
-def test_nothing_else_is_nothing(team: Team) -> None:
+def test_deleting_a_key_that_opens_nothing_else_says_nothing_more(team: Team) -> None:
     assert kinds(delete(team, put(team, "alone", fresh_line()))) == []
     assert "still opened" not in said(team, "Deleted SSH key alone")
 
@@ -58,15 +58,15 @@ def test_a_file_on_the_host_counts_while_sshd_takes_it(team: Team) -> None:
         ("/home/deploy/old", True, "gone", False),
     ):
         line = fresh_line()
-        told: dict[str, Any] = {**entry(line), "username": "*" if expected else "deploy", "path": path}
-        tell(team, {**told, "in_force": in_force})
+        found: dict[str, Any] = {**entry(line), "username": "*" if expected else "deploy", "path": path}
+        tell(team, {**found, "in_force": in_force})
         change = tables.unmanaged_keys.update().where(tables.unmanaged_keys.c.path == path).values(state=state)
         team.instance.database.write(lambda connection, change=change: connection.execute(change))  # type: ignore[misc]
         still = kinds(delete(team, put(team, "l", line)))
         assert still == ([("file", path)] if expected else [])
 
 
-def test_ones_own_key_is_told_with_the_accounts_that_it_still_opens(team: Team) -> None:
+def test_deleting_an_own_key_names_the_accounts_that_it_still_opens(team: Team) -> None:
     line = fresh_line()
     own = user_keys.add(team.instance, team.owner, title="laptop", public_key=line)
     put(team, "too", line)
@@ -75,7 +75,7 @@ def test_ones_own_key_is_told_with_the_accounts_that_it_still_opens(team: Team) 
     assert said(team, words) == f"{words}; still opened by: SSH key too (deploy on web-1)"
 
 
-def test_taking_back_a_grant_tells_what_lets_its_keys_in_all_the_same(team: Team) -> None:
+def test_taking_back_a_grant_names_what_still_lets_its_keys_in(team: Team) -> None:
     line, other = fresh_line(), fresh_line()
     for title, key in (("laptop", line), ("phone", other)):
         user_keys.add(team.instance, team.member, title=title, public_key=key)

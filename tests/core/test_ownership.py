@@ -135,7 +135,7 @@ def _give_alice_a_key(instance: Instance) -> None:
     user_keys.add(instance, actor, title="laptop", public_key=KEY)
 
 
-def test_of_many_that_begin_at_once_with_keys_of_their_own_one_stays(bare_url: str, tmp_path: Path) -> None:
+def test_one_of_many_that_start_at_once_with_keys_of_their_own_gets_the_database(bare_url: str, tmp_path: Path) -> None:
     def open_it(number: int) -> bool:
         try:
             app.open_instance(settings_for(tmp_path / f"{number}", bare_url)).database.close()

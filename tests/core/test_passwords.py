@@ -16,7 +16,7 @@ print(passwords.NOBODYS_HASH)
 """
 
 
-def test_a_guess_costs_what_owasp_recommends_and_as_much_for_a_name_that_nobody_has() -> None:
+def test_checking_a_password_costs_what_owasp_recommends_also_for_unknown_names() -> None:
     printed = subprocess.run([sys.executable, "-c", ASK], check=True, capture_output=True, text=True, timeout=60)
     kept, nobodys = (extract_parameters(line) for line in printed.stdout.split())
     assert kept == nobodys

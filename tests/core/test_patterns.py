@@ -39,7 +39,7 @@ def test_the_worst_pattern_is_answered_at_once(pattern: str) -> None:
 
 @UNTIMED
 @given(st.lists(st.text("ab*", min_size=1, max_size=6), max_size=5), st.text("ab", max_size=8))
-def test_what_is_kept_means_the_same(values: list[str], action: str) -> None:
+def test_shortened_patterns_match_the_same_actions(values: list[str], action: str) -> None:
     kept = policy.patterns(values, field="policies")
     assert all("**" not in pattern for pattern in kept)
     before = any(policy.matches(value, action) for value in values)
@@ -57,7 +57,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("values", BAD.values(), ids=BAD)
-def test_what_is_too_much_is_refused_wherever_it_comes_from(team: Team, values: list[str]) -> None:
+def test_too_many_or_too_long_patterns_are_refused_by_every_way_in(team: Team, values: list[str]) -> None:
     instance, owner = team.instance, team.owner
     with pytest.raises(Refusal):
         users.create_user(instance, owner, name="x", role=Role.MEMBER, policies=values)
@@ -73,7 +73,7 @@ def test_what_is_too_much_is_refused_wherever_it_comes_from(team: Team, values: 
     assert [user.name for user in users.find(instance, owner)] == ["olga", "alice"]
 
 
-def test_what_fits_no_action_is_refused_with_the_nearest(team: Team) -> None:
+def test_a_pattern_that_matches_no_action_is_refused_with_the_nearest_one(team: Team) -> None:
     """A misspelt policy or scope gives nothing, and whoever wrote it believes that it does."""
     instance, owner, alice = team.instance, team.owner, team.member_user
     text = '[workspace]\nname = "acme"\n[[users]]\nname = "%s"\n%s\n'
@@ -102,7 +102,7 @@ def test_what_fits_no_action_is_refused_with_the_nearest(team: Team) -> None:
         users.change_rights(instance, owner, alice.id, role=Role.MEMBER, policies=["codeartsrepo::createUserSSHKey"])
 
 
-def test_what_was_kept_before_it_was_looked_at_keeps_nobody_from_a_change(team: Team) -> None:
+def test_a_stored_pattern_that_matches_nothing_prevents_no_change_of_its_user(team: Team) -> None:
     instance, owner, alice = team.instance, team.owner, team.member_user
     instance.database.write(lambda c: user_rows.change_user(c, alice.id, {"policies": ["nonsense"]}))
     made = users.change_rights(instance, owner, alice.id, role=Role.AUDITOR, policies=["nonsense", "git:fetch"])

@@ -35,7 +35,7 @@ def enrol(team: Team, *found: Server) -> None:
 
 
 def obey(team: Team, server: Server) -> None:
-    """The host says that it obeys what it was told last."""
+    """The host reports that it obeys its newest document."""
     signed = documents.signed(team.instance, server.id)
     assert signed is not None
     reports.ingest(team.instance, server, {"revision": signed.revision, "state": "applied"})
@@ -109,7 +109,7 @@ def test_receipts_tell_from_which_servers_a_key_is_gone(team: Team) -> None:
     for server in everywhere:
         put(team, server, "b", fresh_line())
         obey(team, server)
-    # An event's time is that of the newest revision, and is told as the latest that it can be.
+    # An event's time is that of the newest revision, and is shown as the latest that it can be.
     assert all(receipt.at_latest for receipt in receipts.of_event(team.instance, team.owner, event.id).of)
     later = receipts.of_key(team.instance, team.owner, fingerprint)
     assert later.done
@@ -119,7 +119,7 @@ def test_receipts_tell_from_which_servers_a_key_is_gone(team: Team) -> None:
     assert {receipt.server_id: receipt.acknowledged_at for receipt in later.of}[team.server.id] == at[team.server.id]
 
 
-def test_an_event_that_concerns_no_host_is_told_from_one_that_is_not_there(team: Team) -> None:
+def test_an_event_without_hosts_is_not_reported_as_missing(team: Team) -> None:
     groups.put(team.instance, team.owner, "ops", [])
     event = events.find(team.instance, team.owner, EventFilter(), limit=1).items[0]
     with pytest.raises(Refusal, match="This event changed nothing that a host obeys"):

@@ -13,7 +13,7 @@ from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 
 
-def test_what_hosts_would_refuse_is_not_written_to_be_undone(team: Team) -> None:
+def test_a_rehearsal_writes_no_revocations_that_it_would_have_to_undo(team: Team) -> None:
     instance, owner = team.instance, team.owner
     user_keys.add(instance, team.member, title="laptop", public_key=fresh_line())
     given = grants.give(instance, owner, user_id=team.member_user.id, server_id=team.server.id, system_user="deploy")
@@ -29,7 +29,7 @@ def test_what_hosts_would_refuse_is_not_written_to_be_undone(team: Team) -> None
     assert written == [0, 1], "what is done in earnest is refused"
 
 
-def test_every_host_of_a_change_is_looked_at_and_nothing_stays(team: Team) -> None:
+def test_a_rehearsal_asks_every_host_and_changes_nothing(team: Team) -> None:
     instance, owner = team.instance, team.owner
     user_keys.add(instance, team.member, title="laptop", public_key=fresh_line())
     for name in ("shop-1", "shop-2", "shop-3"):

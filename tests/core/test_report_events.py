@@ -44,7 +44,7 @@ def many(count: int, first: int = 0) -> list[dict[str, Any]]:
     return [{**one, "path": f"/srv/{number}/keys"} for number in range(first, first + count)]
 
 
-def test_the_same_refusal_is_one_event_and_its_count(team: Team) -> None:
+def test_a_repeated_refusal_is_one_event_with_a_count(team: Team) -> None:
     before = len(log(team))
     for _ in range(50):
         refuse(team, "the disk is full", "x" * 500)
@@ -62,7 +62,7 @@ def test_the_same_refusal_is_one_event_and_its_count(team: Team) -> None:
     assert all(len(summary) <= report_events.LONGEST for summary in log(team))
 
 
-def test_a_document_that_is_refused_whole_is_an_alarm_with_words_what_to_do(team: Team) -> None:
+def test_a_refused_document_is_an_alarm_that_says_what_to_do(team: Team) -> None:
     def alarms_raised() -> list[str]:
         page = events.find(team.instance, team.owner, EventFilter(server_id=team.server.id, kind=events.ALARM))
         return [one.summary for one in page.items]
@@ -89,7 +89,7 @@ def test_a_document_that_is_refused_whole_is_an_alarm_with_words_what_to_do(team
     assert not any("refuses its document" in words for words in status.of(team.instance, here(team)).problems)
 
 
-def test_a_document_that_cannot_be_applied_is_an_alarm_and_its_end_is_told(team: Team) -> None:
+def test_a_document_that_cannot_be_applied_is_an_alarm_until_it_is_applied(team: Team) -> None:
     """A full disk keeps revocations from coming into force, as a refusal does."""
 
     def shown() -> str:
@@ -130,13 +130,13 @@ def test_refusals_that_are_new_each_time_have_a_bound(team: Team, monkeypatch: A
     assert len(log(team)) == before + 6
 
 
-def test_what_one_host_adds_to_the_log_in_an_hour_has_a_bound(team: Team, monkeypatch: Any) -> None:
+def test_the_events_of_one_host_in_an_hour_are_bounded(team: Team, monkeypatch: Any) -> None:
     monkeypatch.setattr(report_events, "MAX_PER_HOUR", 20)
     for number in range(report_events.MAX_PER_HOUR + 50):
         report = {"revision": 1, "state": "applied", "problems": [f"reason {number}"]}
         reports.ingest(team.instance, here(team), report)
-    told = [summary for summary in log(team) if "web-1 says: reason" in summary]
-    assert len(told) == report_events.MAX_PER_HOUR - 1
+    summaries = [summary for summary in log(team) if "web-1 says: reason" in summary]
+    assert len(summaries) == report_events.MAX_PER_HOUR - 1
     assert "the rest is left out" in log(team)[0]
     # A receipt counts all the same.
     tell(team)
@@ -154,7 +154,7 @@ def test_alarms_that_are_new_each_time_have_a_bound_too(team: Team, monkeypatch:
     assert len(host_keys.find(team.instance, team.owner, "web-1")) == 2
 
 
-def test_what_comes_and_goes_does_not_fill_the_log(team: Team) -> None:
+def test_a_state_that_comes_and_goes_does_not_fill_the_log(team: Team) -> None:
     before = len(log(team))
     for number in range(60):
         enforcement = ("unproven", "enforce")[number % 2]
@@ -163,7 +163,7 @@ def test_what_comes_and_goes_does_not_fill_the_log(team: Team) -> None:
         reports.ingest(team.instance, here(team), {"facts": facts, "problems": [scan] if scan else []})
     assert len(log(team)) == before + 4 * report_events.MAX_ALIKE
     assert sum("left out" in summary for summary in log(team)) == 4
-    # What is new is told all the same.
+    # What is new is logged all the same.
     reports.ingest(team.instance, here(team), {"facts": {"enforcement": "observe"}})
     assert "no longer enforces" in log(team)[0]
     earlier = tables.events.update().values(at=team.instance.now() - timedelta(hours=2))
@@ -177,13 +177,13 @@ def test_keys_that_are_new_in_each_report_do_not_pile_up(team: Team, monkeypatch
     for number in range(4):
         tell(team, *many(60, number * 60))
     assert (rows(team), rows(team, GONE)) == (160, 100)
-    # What is there now is what was told last.
+    # What is there now is what was reported last.
     assert {one.path for one in known(team)} <= {one["path"] for one in many(60, 180)}
 
 
-def test_a_list_that_was_told_before_is_not_taken_in_again(team: Team) -> None:
-    told = many(50)
-    tell(team, *told)
+def test_an_unchanged_list_of_keys_is_not_stored_again(team: Team) -> None:
+    found = many(50)
+    tell(team, *found)
     statements: list[str] = []
 
     def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
@@ -191,10 +191,10 @@ def test_a_list_that_was_told_before_is_not_taken_in_again(team: Team) -> None:
 
     event.listen(Engine, "before_cursor_execute", note)
     try:
-        tell(team, *told)
+        tell(team, *found)
         assert not [statement for statement in statements if "unmanaged_keys" in statement]
         # One key more: the others are not written again.
-        tell(team, *told, *many(1, 90))
+        tell(team, *found, *many(1, 90))
         written = [
             statement for statement in statements if statement.startswith(("INSERT INTO unmanaged", "UPDATE unmanaged"))
         ]
@@ -204,7 +204,7 @@ def test_a_list_that_was_told_before_is_not_taken_in_again(team: Team) -> None:
     assert rows(team) == 51
 
 
-def test_more_than_a_host_may_have_is_said_and_left_out(team: Team, monkeypatch: Any) -> None:
+def test_keys_beyond_the_limit_of_a_host_are_left_out_and_reported(team: Team, monkeypatch: Any) -> None:
     monkeypatch.setattr(unmanaged_keys, "MAX_PER_SERVER", 10)
     tell(team, *many(14))
     assert rows(team) == 10
@@ -226,7 +226,7 @@ def test_a_report_of_sessions_ends_no_problem(team: Team) -> None:
     tell(team, problems=["the disk is full"])
     reports.ingest(team.instance, here(team), {"sessions": [], "machine": {"cores": 4, "load": -1, "kernel": 5}})
     assert here(team).facts["problems"] == ["the disk is full"]
-    told = here(team).facts["machine"]
-    assert (told["cores"], told["load"], told["kernel"]) == (4, None, None)
+    machine = here(team).facts["machine"]
+    assert (machine["cores"], machine["load"], machine["kernel"]) == (4, None, None)
     tell(team, problems=[])
     assert here(team).facts["problems"] == []

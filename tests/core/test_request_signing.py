@@ -39,14 +39,14 @@ SIGNATURE = "7be6668032f70418fcc22abc52071e57aff61b84a1d2381bb430d6870f4f6ebe"
 CLAIM = SignatureClaim("QTWAOYTTINDUT2QVKYUC", HEADERS, SIGNATURE)
 
 
-def test_the_published_vector() -> None:
+def test_the_published_signature_is_reproduced() -> None:
     canonical = canonical_request(REQUEST, HEADERS, hashlib.sha256(b"").hexdigest())
     assert hashlib.sha256(canonical).hexdigest() == HASH
     assert sign(canonical, DATE, SECRET) == SIGNATURE
     check(REQUEST, CLAIM, SECRET, NOW)
 
 
-def test_what_differs_on_the_wire_but_means_the_same() -> None:
+def test_a_request_written_otherwise_but_meaning_the_same_keeps_its_signature() -> None:
     query = b"marker=13551d6b%2D755d-4757-b956-536f674975c0&limit=2&"
     headers = (*REQUEST.headers[:1], ("host", b"  service.region.example.com "), *REQUEST.headers[2:], ("x-more", b"1"))
     for same in (
@@ -59,7 +59,7 @@ def test_what_differs_on_the_wire_but_means_the_same() -> None:
         check(same, CLAIM, SECRET, NOW)
 
 
-def test_the_word_for_an_unsigned_body() -> None:
+def test_the_word_for_an_unsigned_body_is_refused() -> None:
     unsigned = ("x-sdk-content-sha256", b"UNSIGNED-PAYLOAD")
     request = replace(REQUEST, headers=(*REQUEST.headers, unsigned), body=b"whatever")
     canonical = canonical_request(request, HEADERS, "UNSIGNED-PAYLOAD")
@@ -98,7 +98,7 @@ FORGED = {
 
 
 @pytest.mark.parametrize("request_", FORGED.values(), ids=FORGED)
-def test_any_change_is_noticed(request_: SignedRequest) -> None:
+def test_any_change_of_a_signed_request_is_noticed(request_: SignedRequest) -> None:
     with pytest.raises(BadSignature):
         check(request_, CLAIM, SECRET, NOW)
 
@@ -111,7 +111,7 @@ def test_another_secret_or_signature() -> None:
 
 
 @pytest.mark.parametrize("minutes", [-15, 15])
-def test_a_quarter_of_an_hour_either_way(minutes: int) -> None:
+def test_a_signature_is_valid_for_a_quarter_of_an_hour_either_way(minutes: int) -> None:
     check(REQUEST, CLAIM, SECRET, NOW + timedelta(minutes=minutes))
     late = NOW + timedelta(minutes=minutes, seconds=1 if minutes > 0 else -1)
     with pytest.raises(BadSignature, match="15 minutes"):
@@ -145,6 +145,6 @@ def test_blanks_between_the_parts_do_not_matter(blank: str) -> None:
         f"SDK-HMAC-SHA256 Access=A\n, SignedHeaders=x-sdk-date, Signature={SIGNATURE}é",
     ],
 )
-def test_what_is_no_claim(authorization: str) -> None:
+def test_a_malformed_authorization_header_is_refused(authorization: str) -> None:
     with pytest.raises(BadSignature):
         read_claim(authorization)

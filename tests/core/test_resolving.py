@@ -31,7 +31,7 @@ def said(tmp_path: Path, program: str, options: str = "timeout:30 attempts:5") -
     return ended.stdout.splitlines()
 
 
-def test_an_address_of_others_is_given_up_while_its_name_is_looked_for(tmp_path: Path) -> None:
+def test_a_request_to_an_address_whose_name_does_not_resolve_is_given_up(tmp_path: Path) -> None:
     program = (
         "from keyrack.settings import Settings; from keyrack.web.outgoing import Outgoing\n"
         "from keyrack.core.keys.key_sync import NoHttpAnswer\n"
@@ -42,7 +42,7 @@ def test_an_address_of_others_is_given_up_while_its_name_is_looked_for(tmp_path:
 
 
 @pytest.mark.parametrize("scheme", ["udp", "tcp"])
-def test_a_syslog_server_is_given_up_while_its_name_is_looked_for(tmp_path: Path, scheme: str) -> None:
+def test_a_syslog_server_whose_name_does_not_resolve_is_given_up(tmp_path: Path, scheme: str) -> None:
     program = (
         "from keyrack.core.audit import sinks\n"
         f"try: sinks._send('{scheme}://log.example', [b'x'])\n"
@@ -51,7 +51,7 @@ def test_a_syslog_server_is_given_up_while_its_name_is_looked_for(tmp_path: Path
     assert said(tmp_path, BOUNDED + program) == ["TimeoutError"]
 
 
-def test_as_many_hang_as_may_and_addresses_are_found_again(tmp_path: Path) -> None:
+def test_hanging_lookups_are_bounded_and_later_ones_succeed(tmp_path: Path) -> None:
     program = (
         "import threading\n"
         "resolving.SECONDS = 0.02\n"

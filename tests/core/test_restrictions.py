@@ -139,7 +139,7 @@ def test_a_grant_for_security_keys_lets_in_no_other_key(team: Team) -> None:
     assert [(line["key"], line["options"]) for line in lines(team)] == [(SECURITY_KEY, ["verify-required"])]
 
 
-def test_a_line_without_options_and_end_makes_the_others_pointless(team: Team) -> None:
+def test_a_line_without_options_and_end_replaces_the_others(team: Team) -> None:
     line = fresh_line()
     add(team, "narrow", line, restrictions={"command": "uptime"})
     add(team, "short", line, restrictions={"restrict": True}, expires_at=team.instance.now() + timedelta(hours=1))
@@ -150,7 +150,7 @@ def test_a_line_without_options_and_end_makes_the_others_pointless(team: Team) -
     assert len(lines(team)) == 2
 
 
-def test_what_outlasts_the_free_line_stays_behind_it(team: Team) -> None:
+def test_a_restricted_line_that_lasts_longer_stays_below_the_free_one(team: Team) -> None:
     line = fresh_line()
     add(team, "narrow", line, restrictions={"command": "uptime"})
     add(team, "free", line, expires_at=team.instance.now() + timedelta(hours=1))
@@ -181,7 +181,7 @@ def test_lines_stand_from_wide_to_narrow(team: Team) -> None:
     assert {entry["key"] for entry in lines(team)} == {parse(line).canonical}
 
 
-def test_the_log_says_to_what_a_key_is_restricted_and_to_what_it_was(team: Team) -> None:
+def test_the_event_of_a_changed_restriction_has_the_new_and_the_old_one(team: Team) -> None:
     made = add(team, "bot", fresh_line(), restrictions={"sources": ["192.0.2.0/24"], "command": "/bin/backup"})
     restricting.credential(team.instance, team.owner, made.id, {"sources": ["192.0.2.0/25"]})
     changed, added = events.find(team.instance, team.owner, limit=2).items
@@ -192,11 +192,11 @@ def test_the_log_says_to_what_a_key_is_restricted_and_to_what_it_was(team: Team)
 
 
 @pytest.mark.parametrize("place", [{"permitopen": ["db:5432"]}, {"permitlisten": ["8080"]}])
-def test_whoever_names_places_and_nothing_else_is_given_them(place: dict[str, Any]) -> None:
+def test_naming_ports_to_forward_allows_forwarding_to_them(place: dict[str, Any]) -> None:
     nothing = {"restrict": True, **place}
     assert restricting.with_named_places(nothing) == {**nothing, "port_forwarding": True}
     with pytest.raises(Refusal):  # what programs send is taken as sshd reads it
         validation.restrictions(nothing)
     assert validation.restrictions(restricting.with_named_places(nothing))["port_forwarding"] is True
-    for told in ({**nothing, "port_forwarding": False}, place, {"restrict": True}):
-        assert restricting.with_named_places(told) == told
+    for restrictions in ({**nothing, "port_forwarding": False}, place, {"restrict": True}):
+        assert restricting.with_named_places(restrictions) == restrictions

@@ -52,7 +52,7 @@ def report_found(team: Team, *found: dict[str, Any]) -> None:
     reports.ingest(team.instance, team.server, {"keys_found": list(found)})
 
 
-def test_nobody_registers_it_again(team: Team) -> None:
+def test_nobody_registers_a_revoked_key_again(team: Team) -> None:
     line = fresh_line()
     fingerprint = parse(line).fingerprint
     place = repository(team)
@@ -111,7 +111,7 @@ def test_a_key_that_only_a_hosts_own_file_has_is_revoked_there(team: Team) -> No
     assert f'"revoked":["{parse(line).canonical}"]' in text_of(team.instance, team.server)
 
 
-def test_a_host_that_finds_it_later_is_told_to_refuse_it(team: Team) -> None:
+def test_a_host_that_finds_a_revoked_key_later_is_made_to_refuse_it(team: Team) -> None:
     line = fresh_line()
     put(team, line)
     revocation.revoke_everywhere(team.instance, team.owner, parse(line).fingerprint)

@@ -39,7 +39,7 @@ def test_a_trigger_is_an_alarm_and_has_verifying_fail(team: Team) -> None:
     assert labels(team) == ["laptop"]
 
 
-def test_a_trigger_that_an_operator_names_is_none(team: Team) -> None:
+def test_a_trigger_that_an_operator_allows_raises_no_alarm(team: Team) -> None:
     swallow(team.instance, "DELETE", "tokens")
     settings = replace(team.instance.settings, known_triggers="mine, evil")
     known = replace(team.instance, settings=settings)
@@ -59,7 +59,7 @@ NAMED = {
 
 
 @pytest.mark.parametrize("what", NAMED)
-def test_what_may_change_what_is_written_is_named(team: Team, what: str) -> None:
+def test_a_trigger_rule_or_view_that_may_change_writes_is_named(team: Team, what: str) -> None:
     if team.instance.database.dialect == "sqlite" and not what.startswith("view"):
         pytest.skip("SQLite knows no such thing")
 
@@ -92,7 +92,7 @@ def test_a_key_of_a_table_that_is_missing_is_named(team: Team, what: str) -> Non
     assert any(what in one for one in alarms_of(team))
 
 
-def test_what_an_operator_may_add_is_no_alarm(team: Team) -> None:
+def test_tables_views_and_indexes_that_an_operator_may_add_raise_no_alarm(team: Team) -> None:
     run(
         team.instance,
         "CREATE TABLE notes (id INTEGER PRIMARY KEY, said TEXT)",

@@ -156,7 +156,7 @@ def of_mallory(world: World, **values: Any) -> Any:
     return update(tables.users).where(tables.users.c.id == world.mallory.id).values(**values)
 
 
-def test_nobody_makes_himself_more_in_the_database(world: World) -> None:
+def test_rights_changed_in_the_database_do_not_count(world: World) -> None:
     assert world.role(world.token) is Role.MEMBER
     for values in ({"role": "owner"}, {"policies": ["*"]}, {"name": "olga2"}):
         world.alter(of_mallory(world, **values))
@@ -260,7 +260,7 @@ def entered(world: World, kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["member", "grant", "grant's group", "system user", "user key"])
-def test_what_is_entered_past_keyrack_opens_no_account(world: World, kind: str) -> None:
+def test_a_row_entered_in_the_database_opens_no_account(world: World, kind: str) -> None:
     if kind == "system user":
         credentials.add(
             world.team.instance, world.team.owner, 1, label="laptop", username="deploy", public_key=world.key
@@ -295,7 +295,7 @@ def test_a_tag_entered_past_keyrack_opens_no_server(world: World) -> None:
         assert servers.get(team.instance, team.owner, number).tags == tags
 
 
-def test_an_enrolment_token_entered_past_keyrack_enrols_nobody(world: World) -> None:
+def test_an_enrolment_token_entered_in_the_database_enrols_no_host(world: World) -> None:
     at = world.mallory.created_at
     secret_hash = world.team.instance.key.hash_token("mallory's")
     values = {"server_id": 1, "secret_hash": secret_hash, "created_at": at, "expires_at": at + timedelta(days=1000)}

@@ -15,9 +15,9 @@ from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 
 
-def tell(team: Team, **told: Any) -> Server:
+def tell(team: Team, **fields: Any) -> Server:
     """What the host reports; the server after it."""
-    reports.ingest(team.instance, servers.get(team.instance, team.owner, team.server.id), told)
+    reports.ingest(team.instance, servers.get(team.instance, team.owner, team.server.id), fields)
     return servers.get(team.instance, team.owner, team.server.id)
 
 
@@ -28,12 +28,12 @@ def configured(team: Team) -> int:
     return host_keys.reachable(team.instance, team.member)[0].port
 
 
-def test_nothing_is_named_where_nobody_said_it(team: Team) -> None:
+def test_no_port_is_named_that_was_never_reported(team: Team) -> None:
     assert ssh_lines.line(team.server, "deploy") == "ssh deploy@192.0.2.10"
     assert ssh_lines.line(tell(team, facts={"ssh_port": 22}), "deploy") == "ssh deploy@192.0.2.10"
 
 
-def test_what_the_host_says_stands_in_the_line_and_in_the_configuration(team: Team) -> None:
+def test_the_ssh_line_and_configuration_have_the_port_that_the_host_reports(team: Team) -> None:
     server = tell(team, facts={"ssh_port": 2222})
     assert ssh_lines.line(server, "deploy") == "ssh -p 2222 deploy@192.0.2.10"
     assert configured(team) == 2222
@@ -42,7 +42,7 @@ def test_what_the_host_says_stands_in_the_line_and_in_the_configuration(team: Te
     assert ssh_lines.port(tell(team, facts={"ssh_port": 22})) == 22
 
 
-def test_an_older_agent_says_it_with_the_host_keys_alone(team: Team) -> None:
+def test_an_older_agent_reports_the_port_with_its_host_keys_alone(team: Team) -> None:
     server = tell(team, host_keys={"port": 2200, "keys": [fresh_line()]})
     assert ssh_lines.line(server, "deploy") == "ssh -p 2200 deploy@192.0.2.10"
     # A newer one's own word counts, in which order ever it asked its sshd.
@@ -58,7 +58,7 @@ def test_host_keys_that_an_admin_names_name_the_port_until_the_host_does(team: T
 
 
 @pytest.mark.parametrize("said", [0, -1, 65_536, "2222; reboot", True, 22.5, None, [2222]])
-def test_what_is_no_port_is_not_believed(team: Team, said: Any) -> None:
+def test_a_reported_port_that_is_none_is_ignored(team: Team, said: Any) -> None:
     assert ssh_lines.port(tell(team, facts={"ssh_port": said})) is None
     # Nor where others wrote it into the row.
     assert ssh_lines.line(replace(team.server, facts={"ssh_port": said}), "deploy") == "ssh deploy@192.0.2.10"

@@ -44,7 +44,7 @@ def test_only_what_was_asked_is_in_the_document(team: Team) -> None:
     assert wanted(team) == {"PasswordAuthentication": "no", "PermitRootLogin": "yes", "UseDNS": "no"}
 
 
-def test_a_change_is_pending_until_the_host_obeys_and_the_same_again_is_none(team: Team) -> None:
+def test_a_change_is_pending_until_the_host_obeys_and_repeating_it_changes_nothing(team: Team) -> None:
     def state() -> str:
         return sshd_settings.get(team.instance, team.owner, team.server.id).state
 
@@ -96,7 +96,7 @@ def test_a_key_is_delivered_once_and_for_the_time_it_came(team: Team) -> None:
     assert not credentials.get(team.instance, team.owner, team.server.id, third).acknowledged
 
 
-def test_each_setting_that_people_may_ask_for_is_one_that_agents_set_and_that_is_shown() -> None:
+def test_every_sshd_setting_is_set_by_agents_and_shown() -> None:
     shown = {field.name for field in fields(sshd_settings.SshSettings)}
     for name, known in sshd_settings.KEYWORDS.items():
         assert known.keyword in drop_in.SETTINGS, f"name {known.keyword} in SETTINGS of agent/sshd/drop_in.py"

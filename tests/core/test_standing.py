@@ -91,7 +91,7 @@ def test_an_alarm_is_counted_neither_as_a_refusal_nor_as_a_change(team: Team) ->
     assert today()[0] >= done
 
 
-def test_what_a_host_says_is_over_once_it_says_no_more(team: Team) -> None:
+def test_an_alarm_about_a_report_ends_when_the_host_no_longer_reports_it(team: Team) -> None:
     enrol(team)
     refuse(team, "its signature is another's", state="refused")
     assert codes(team) == ["document-refused"]
@@ -107,7 +107,7 @@ def test_what_a_host_says_is_over_once_it_says_no_more(team: Team) -> None:
     assert server_list.find(team.instance, team.owner, state=server_list.PROBLEMS).total == 0
 
 
-def test_broken_glass_waits_for_somebody_who_settles_it(team: Team) -> None:
+def test_a_break_glass_alarm_stands_until_somebody_settles_it(team: Team) -> None:
     line = glass(team, "credential")
     tell(team, last_used=[use(team, line)])
     (alarm,) = standing.find(team.instance, team.owner).standing
@@ -129,7 +129,7 @@ def test_broken_glass_waits_for_somebody_who_settles_it(team: Team) -> None:
     assert codes(later(team, 1)) == ["break-glass"]
 
 
-def test_what_tells_its_end_by_itself_is_settled_by_nobodys_word(team: Team) -> None:
+def test_an_alarm_that_ends_by_itself_cannot_be_settled_by_hand(team: Team) -> None:
     database_rollback.note_diverged(team.instance, team.server.id, 99)
     (alarm,) = standing.find(team.instance, team.owner).standing
     assert alarm.event_id is not None

@@ -60,7 +60,7 @@ CALLS: dict[str, tuple[Callable[[Team], Any], int]] = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_it_takes_few_statements(busy: Team, name: str) -> None:
+def test_frequent_calls_take_few_statements(busy: Team, name: str) -> None:
     call, most = CALLS[name]
     if "add" not in name:
         call(busy)  # on PostgreSQL it shows the first time whether a question is one statement
@@ -82,7 +82,7 @@ WAITS = {
 
 @pytest.mark.parametrize("name", WAITS)
 def test_postgresql_is_seldom_waited_for(busy: Team, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is told and not asked goes with the next question, and the end of what only read with the next use."""
+    """What needs no answer goes with the next question, and the end of what only read with the next use."""
     if busy.instance.database.dialect != "postgresql":
         pytest.skip("SQLite is not waited for")
     call, most = CALLS[name][0], WAITS[name]
@@ -120,7 +120,7 @@ def test_a_row_that_was_read_before_is_checked_again_where_it_was_changed(busy: 
         authenticate(busy)
 
 
-def test_of_a_row_the_last_state_alone_is_kept(busy: Team) -> None:
+def test_only_the_last_state_of_a_row_is_kept_in_memory(busy: Team) -> None:
     """What was read of a host's row changes with each key and each report: in memory nothing must grow by that."""
     seals = busy.instance.database.seals
     for number in range(5):

@@ -54,13 +54,13 @@ def put(team: Team, line: str, label: str) -> int:
 
 
 def obey(team: Team) -> None:
-    """The host says that it obeys what it was told last."""
+    """The host reports that it obeys its newest document."""
     signed = documents.signed(team.instance, team.server.id)
     assert signed is not None
     reports.ingest(team.instance, team.server, {"revision": signed.revision, "state": "applied"})
 
 
-def test_the_log_goes_back_as_far_as_is_set_and_says_what_went(team: Team) -> None:
+def test_the_log_is_kept_as_long_as_is_set_and_says_what_was_deleted(team: Team) -> None:
     count = events.find(team.instance, team.owner, limit=1).total
     assert count > 3
     assert clear(later(team.instance, 1095 * DAY)) == {}
@@ -93,7 +93,7 @@ def test_events_of_a_clock_that_ran_ahead_stay_and_keep_no_others(team: Team, mo
     assert "is missing" in outcome(old).problem
 
 
-def test_a_revocation_that_somebody_entered_as_acknowledged_long_ago_stays(team: Team) -> None:
+def test_a_revocation_marked_in_the_database_as_acknowledged_long_ago_stays(team: Team) -> None:
     """Nor one of long ago: a host that was off all the time would let the key in."""
     line = fresh_line()
     credentials.delete(team.instance, team.owner, team.server.id, put(team, line, "laptop"))
@@ -153,24 +153,26 @@ def fill(team: Team, count: int, acknowledged: datetime | None) -> set[str]:
     return lines
 
 
-def test_a_document_stays_in_bounds_and_every_revocation_is_told(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_document_stays_in_bounds_and_every_revocation_is_delivered(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module in (access, reports):
         monkeypatch.setattr(module, "MAX_UNACKNOWLEDGED", 30)
     fill(team, 150, team.instance.now())
     unacknowledged = fill(team, 70, None)
     bounded = replace(team.instance, settings=replace(team.instance.settings, max_revoked_keys=100))
-    told: set[str] = set()
+    delivered: set[str] = set()
     for _ in range(4):
         signed = documents.signed(bounded, team.server.id)
         assert signed is not None
         revoked = host_document.decode(signed.text).revoked
         assert len(revoked) <= 130
-        told |= set(revoked)
+        delivered |= set(revoked)
         before = waiting(team)
         reports.ingest(bounded, team.server, {"revision": signed.revision, "state": "applied"})
         assert before - waiting(team) <= 30
     assert waiting(team) == 0
-    assert unacknowledged <= told
+    assert unacknowledged <= delivered
 
 
 def waiting(team: Team) -> int:
@@ -234,7 +236,7 @@ def test_last_uses_go_with_the_key_and_invitations_and_deleted_servers_by_age(te
     assert rows(team.instance, tables.deleted_server_keys) == 0
 
 
-def test_what_was_decided_long_ago_goes_with_the_log_and_what_is_open_stays(team: Team) -> None:
+def test_requests_decided_long_ago_are_deleted_and_open_ones_stay(team: Team) -> None:
     wanted = {"server": "web-1", "system_user": "deploy", "duration": "1h"}
     settled, granted, _ = (requests.ask(team.instance, team.member, **wanted, reason=f"look {n}") for n in range(3))
     requests.cancel(team.instance, team.member, settled.id)
@@ -281,7 +283,7 @@ def test_a_transaction_deletes_a_little_and_a_service_goes_on_calmly(
 
 
 @pytest.mark.parametrize("began", [True, False])
-def test_by_a_clock_that_leapt_years_ahead_nothing_is_old_for_a_day(team: Team, began: bool) -> None:
+def test_a_clock_that_leapt_years_ahead_deletes_nothing_for_a_day(team: Team, began: bool) -> None:
     clock = [0.0]
     timer = retention.TidyTimer(lambda: clock[0])
     if began:  # the clock leaps while the service runs, else before it starts

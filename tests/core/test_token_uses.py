@@ -25,7 +25,7 @@ def test_a_use_that_was_noted_in_the_future_is_noted_anew(team: Team) -> None:
     assert used <= team.instance.now()
 
 
-def test_who_calls_for_the_first_time_waits_for_nobody_who_changes_something(team: Team) -> None:
+def test_the_first_use_of_a_token_does_not_wait_for_a_change_under_way(team: Team) -> None:
     """As many as may change something at once wait for a workspace's lock; the use is noted at the next call."""
     if team.instance.database.dialect == "sqlite":
         return  # there are no turns, as commands run one after another

@@ -24,7 +24,7 @@ def enrol(team: Team) -> None:
     enrolment.enrol(team.instance, token, {"mode": "enforce"}, address="192.0.2.1")
 
 
-def test_an_uninstalled_host_does_not_look_as_if_it_enforced(team: Team) -> None:
+def test_an_uninstalled_host_is_not_shown_as_enforcing(team: Team) -> None:
     enrol(team)
     modes.set_mode(team.instance, team.owner, team.server.id, "enforce")
     signed = {"revision": here(team).revision, "state": "applied", "problems": ["a key opens nothing"]}

@@ -54,7 +54,7 @@ def test_a_session_in_use_goes_on_and_an_idle_one_ends(team: Team) -> None:
 
 
 @pytest.mark.parametrize("column", ["used_at", "seen_at", "both", "neither", "put back"])
-def test_nobody_keeps_an_idle_session_by_the_database(team: Team, column: str) -> None:
+def test_an_idle_session_is_not_prolonged_by_changing_the_database(team: Team, column: str) -> None:
     secret = signed_in(team)
     idle = timedelta(minutes=team.instance.settings.session_idle_minutes)
     row = team.instance.database.read(lambda connection: dict(connection.execute(select(HELD)).mappings().one()))

@@ -47,7 +47,7 @@ def deleted_host(team: Team, lines: int = 2) -> tuple[str, list[str]]:
 
 
 def refused_there(instance: Instance, team: Team) -> list[str] | None:
-    """The keys that the deleted server's host is told to refuse; None where it is told nothing."""
+    """The keys that the deleted server's last document refuses; None where there is no document."""
     try:
         signed = documents.signed(instance, team.server.id)
     except Refusal:
@@ -76,7 +76,9 @@ CHANGES: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_what_is_changed_of_a_deleted_server_is_named_and_its_host_told_nothing(team: Team, what: str) -> None:
+def test_a_deleted_servers_row_changed_in_the_database_is_named_and_its_host_is_sent_nothing(
+    team: Team, what: str
+) -> None:
     _, keys = deleted_host(team)
     assert refused_there(team.instance, team) == sorted(keys)
     assert damaged(team.instance, team.owner) == []
@@ -101,8 +103,11 @@ def test_a_deleted_server_that_is_deleted_by_others_is_an_alarm(team: Team) -> N
     (answer,) = enrolment.authenticate_together(team.instance, [(secret, "192.0.2.1")])
     assert isinstance(answer, Refusal)
     check_all_rows(team.instance)
-    told = " ".join(alarms(team))
-    assert f"The deleted server {team.server.id}, or one that is counted with it, was deleted in the database" in told
+    alarm_words = " ".join(alarms(team))
+    assert (
+        f"The deleted server {team.server.id}, or one that is counted with it, was deleted in the database"
+        in alarm_words
+    )
     assert f"deleted-server:{team.server.id}" in [row.name for row in damaged(team.instance, team.owner)]
 
 
@@ -189,9 +194,9 @@ def set_back(connection: Connection) -> None:
 def former_seal(instance: Instance, keys: list[str]) -> Any:
     """The statement that gives the deleted server the seal that it had before."""
     row = instance.database.read(lambda connection: connection.execute(select(GONE)).mappings().one())
-    told = json.dumps([sorted(keys), row["remove_keys"]])
+    columns = json.dumps([sorted(keys), row["remove_keys"]])
     return update(GONE).values(
-        seal=instance.key.seal("deleted server", row["server_id"], row["host"], row["revision"], told)
+        seal=instance.key.seal("deleted server", row["server_id"], row["host"], row["revision"], columns)
     )
 
 
@@ -210,7 +215,7 @@ def as_before(team: Team, keys: list[str]) -> None:
     instance.database.close()
 
 
-def test_what_was_noted_before_is_sealed_once_and_a_former_path_never(team: Team) -> None:
+def test_deleted_servers_from_before_are_sealed_once_and_former_paths_never(team: Team) -> None:
     _, keys = deleted_host(team)
     former(team.instance, team)
     as_before(team, keys)
@@ -241,7 +246,7 @@ def test_a_database_set_back_to_before_has_nothing_taken_as_it_stands(team: Team
         later.database.close()
 
 
-def test_what_never_had_a_seal_gets_none(team: Team) -> None:
+def test_a_deleted_server_entered_before_the_upgrade_gets_no_seal(team: Team) -> None:
     """A deleted server that somebody entered before the upgrade."""
     _, keys = deleted_host(team)
     team.instance.database.write(lambda connection: connection.execute(update(GONE).values(host="h_another")))
@@ -254,7 +259,7 @@ def test_what_never_had_a_seal_gets_none(team: Team) -> None:
         later.database.close()
 
 
-def test_no_seal_is_not_the_right_one_where_none_can_be_made(team: Team) -> None:
+def test_a_missing_seal_is_damage_where_none_can_be_computed(team: Team) -> None:
     deleted_host(team)
     instance = team.instance
     if instance.database.read(lambda connection: connection.dialect.name) != "postgresql":

@@ -72,7 +72,7 @@ def bearer(instance: Instance, secret: str) -> Actor | None:
         return None
 
 
-def test_twice_changes_nothing(instance: Instance) -> None:
+def test_applying_a_file_twice_changes_nothing(instance: Instance) -> None:
     said: list[str] = []
     first = workspace_apply.apply(instance, FILE, SECRETS, said.append)
     assert first == said
@@ -86,7 +86,7 @@ def test_twice_changes_nothing(instance: Instance) -> None:
     assert alice.policies == ("codeartsrepo::*",)
 
 
-def test_what_changed_is_changed(instance: Instance) -> None:
+def test_applying_a_changed_file_changes_what_differs(instance: Instance) -> None:
     workspace_apply.apply(instance, FILE, SECRETS)
     changed = FILE.replace('tags = ["web"]', 'tags = ["web", "db"]').replace('role = "member"', 'role = "admin"')
     changed = changed.replace("192.0.2.10", "192.0.2.11").replace('scopes = ["*"]', 'scopes = ["servers:*"]')
@@ -164,7 +164,7 @@ REMOVALS = {
 
 
 @pytest.mark.parametrize("name", REMOVALS)
-def test_what_the_file_leaves_out_is_named_and_taken_with_prune_alone(instance: Instance, name: str) -> None:
+def test_what_the_file_leaves_out_is_named_and_removed_only_with_prune(instance: Instance, name: str) -> None:
     text, old, new, words = REMOVALS[name]
     assert old in text
     workspace_apply.apply(instance, text, SECRETS)
@@ -219,12 +219,12 @@ def test_a_rotated_token_ends_the_old_one(instance: Instance) -> None:
     ]
     assert bearer(instance, "a-token-of-alice") is None
     assert bearer(instance, "another-token-of-alice") is not None
-    # An ended token is never good again, and the file that holds it is told so.
+    # An ended token is never good again, and applying the file that holds it says so.
     with pytest.raises(Refusal, match=r"\[\[users\]\] number 1 \(alice\), line 7: the token 'ci' ended at"):
         workspace_apply.apply(instance, FILE, SECRETS)
 
 
-def test_what_a_file_says_of_a_token_holds(instance: Instance) -> None:
+def test_a_token_has_the_end_and_name_that_the_file_gives(instance: Instance) -> None:
     """Its end and its name too, not its scopes alone."""
     workspace_apply.apply(instance, FILE, SECRETS)
     year = instance.now().year + 1
@@ -282,7 +282,7 @@ def test_a_dry_run_refuses_what_would_be_refused(instance: Instance, old: str, n
     assert instance.database.read(everything) == before
 
 
-def test_each_fault_is_named(instance: Instance) -> None:
+def test_every_error_of_a_file_is_named(instance: Instance) -> None:
     wrong = FILE.replace('role = "member"', 'role = "king"').replace('"192.0.2.10"', "7").replace('"ops"', '""')
     with pytest.raises(Refusal) as refused:
         workspace_apply.apply(instance, wrong, SECRETS)
@@ -303,9 +303,9 @@ def test_a_renamed_server_stays_the_same_one(instance: Instance) -> None:
     renamed = FILE.replace('"web-1"', '"web-2"')
     with pytest.raises(Refusal, match='was = "web-1"'):
         workspace_apply.apply(instance, renamed, SECRETS)
-    told = renamed.replace('name = "web-2"', 'name = "web-2"\nwas = "web-1"')
-    assert workspace_apply.apply(instance, told, SECRETS) == ["change server web-2: rename it from web-1"]
-    assert workspace_apply.apply(instance, told, SECRETS) == []
+    with_former_name = renamed.replace('name = "web-2"', 'name = "web-2"\nwas = "web-1"')
+    assert workspace_apply.apply(instance, with_former_name, SECRETS) == ["change server web-2: rename it from web-1"]
+    assert workspace_apply.apply(instance, with_former_name, SECRETS) == []
     assert workspace_apply.apply(instance, renamed, SECRETS) == []
     by_id = renamed.replace('name = "web-2"', 'name = "web-3"\nid = 1').replace('"web-2"', '"web-3"')
     assert workspace_apply.apply(instance, by_id, SECRETS) == ["change server web-3: rename it from web-2"]
@@ -345,7 +345,7 @@ def test_the_end_and_the_limits_of_a_grant(instance: Instance) -> None:
     ]
 
 
-def test_all_or_nothing(instance: Instance) -> None:
+def test_a_file_that_fails_at_its_last_change_changes_nothing(instance: Instance) -> None:
     """What only the last change finds out undoes the first ones."""
     workspace_apply.apply(instance, FILE, SECRETS)
     more = FILE.replace("[[groups]]", '[[users]]\nname = "zoe"\n[[users]]\nname = "eva"\nrole = "owner"\n[[groups]]')
@@ -401,13 +401,13 @@ def test_all_or_nothing(instance: Instance) -> None:
         ('server = "web-1"\n', 'server = "web-1"\nrestrictions = "pty"\n', "restrictions takes an object"),
     ],
 )
-def test_what_is_wrong_is_said(instance: Instance, old: str, new: str, words: str) -> None:
+def test_an_error_in_the_file_is_named(instance: Instance, old: str, new: str, words: str) -> None:
     with pytest.raises(Refusal, match=words):
         workspace_apply.apply(instance, FILE.replace(old, new, 1), SECRETS)
     assert instance.database.read(workspaces.workspaces_by_name) == ()
 
 
-def test_the_schema_knows_each_file_that_is_taken(instance: Instance) -> None:
+def test_the_schema_accepts_every_valid_file(instance: Instance) -> None:
     schema = workspace_schema.json_schema()
     Draft202012Validator.check_schema(schema)
     judge = Draft202012Validator(schema)
@@ -452,7 +452,7 @@ def test_repository_paths_are_strict() -> None:
             repositories.path_of(bad)
 
 
-def test_the_workspace_stays_as_it_was_named(instance: Instance) -> None:
+def test_the_workspace_keeps_its_name(instance: Instance) -> None:
     workspace_apply.apply(instance, FILE, SECRETS)
     found = instance.database.read(lambda connection: workspaces.workspace_by_name(connection, "acme"))
     assert found is not None
@@ -590,13 +590,13 @@ def test_a_file_that_is_looser_and_stricter_is_obeyed_in_two_steps(instance: Ins
         (("bits = 3072",), "unknown name 'bits' in .key_policy."),
     ],
 )
-def test_a_policy_of_keys_that_is_none_is_refused(instance: Instance, values: tuple[str, ...], words: str) -> None:
+def test_an_invalid_key_policy_is_refused(instance: Instance, values: tuple[str, ...], words: str) -> None:
     with pytest.raises(Refusal, match=words):
         workspace_apply.apply(instance, with_policy(*values), SECRETS)
     assert instance.database.read(workspaces.workspaces_by_name) == ()
 
 
-def test_a_file_without_a_workspace_is_told_what_to_write(instance: Instance) -> None:
+def test_a_file_without_a_workspace_is_refused_with_what_to_write(instance: Instance) -> None:
     words = r'^Nothing was applied\. The file lacks \[workspace\]; write it with the name of yours: name = "acme"\.$'
     with pytest.raises(Refusal, match=words):
         workspace_apply.apply(instance, "", {})

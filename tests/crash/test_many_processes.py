@@ -64,13 +64,15 @@ def kill_at_random(many: ManyProcesses, newest: AcknowledgedWrites, rounds: int)
             print(newest.progress(many), flush=True)
 
 
-def test_on_one_sqlite_file(tmp_path: Path) -> None:
+def test_processes_on_one_sqlite_file_lose_no_acknowledged_change(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path / 'keyrack.db'}"
     with under_way(tmp_path, database, services=1) as (many, newest):
         kill_at_random(many, newest, ROUNDS or (1000 if LONG else 30))
 
 
-def test_on_postgresql_which_is_killed_too(durable_cluster: Cluster, tmp_path: Path) -> None:
+def test_processes_on_postgresql_that_is_killed_too_lose_no_acknowledged_change(
+    durable_cluster: Cluster, tmp_path: Path
+) -> None:
     with under_way(tmp_path, durable_cluster.create_database(), services=2) as (many, newest):
         for _ in range((ROUNDS or (200 if LONG else 30)) // DATABASE_KILLED_EVERY):
             kill_at_random(many, newest, DATABASE_KILLED_EVERY)
@@ -99,7 +101,7 @@ def under_way(folder: Path, database: str, services: int) -> Iterator[tuple[Many
         print(f"Nothing was lost: {newest.progress(many)}")
 
 
-def test_nothing_of_a_git_host_stays_when_they_are_stopped(tmp_path: Path) -> None:
+def test_a_stopped_service_leaves_nothing_of_its_git_host_running(tmp_path: Path) -> None:
     many = begin(tmp_path, f"sqlite:///{tmp_path / 'keyrack.db'}", services=0)
 
     try:
@@ -139,9 +141,9 @@ def check(many: ManyProcesses, database: str, folder: Path) -> None:
         assert {label: there.get(label) for label in expected} == expected
         gone = {label for label, line in known.added.items() if parse(line).fingerprint in known.revoked}
         assert not gone & there.keys()
-        told = {str(event.details["label"]) for event in log if "label" in event.details}
-        assert known.added.keys() <= told
-        assert there.keys() <= told
+        labels = {str(event.details["label"]) for event in log if "label" in event.details}
+        assert known.added.keys() <= labels
+        assert there.keys() <= labels
         revoked = {one.fingerprint for one in all_revoked(instance)}
         assert known.revoked <= revoked <= known.tried_to_revoke
         assert revoked == {

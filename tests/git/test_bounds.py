@@ -71,7 +71,7 @@ def push_tree(person: Person, folder: Path, made: str, branch: str = "evil") -> 
 
 
 @pytest.mark.parametrize("make", [git_folder, hfs_folder, module_options, module_outside])
-def test_what_harms_whoever_clones_it_is_not_taken_in(site: Site, make: Callable[[Path], str]) -> None:
+def test_a_push_that_would_harm_those_who_clone_it_is_refused(site: Site, make: Callable[[Path], str]) -> None:
     repository = site.repository("acme/site", alice="developer")
     alice = site.person("alice", token=ALICE)
     assert push(alice, "acme/site").code == 0

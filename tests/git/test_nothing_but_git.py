@@ -37,7 +37,7 @@ def test_a_greeting_and_no_shell(alice: Person) -> None:
     assert "uid=" not in ended.said
 
 
-def test_strangers_hear_nothing(site: Site, alice: Person) -> None:
+def test_a_stranger_is_told_nothing(site: Site, alice: Person) -> None:
     stranger = site.person("stranger")
     ended = stranger.ssh()
     assert ended.code == 255
@@ -119,7 +119,7 @@ def git_of(site: Site) -> int | None:
     return None
 
 
-def test_an_offered_key_that_does_not_sign_lends_nothing(site: Site, alice: Person) -> None:
+def test_an_offered_key_that_does_not_sign_gives_no_access(site: Site, alice: Person) -> None:
     """Bob offers alice's public key, which the server knows and would accept, and signs with his own."""
     bob = site.person("bob", token=BOB)
     borrowed = bob.folder / "borrowed"
@@ -230,7 +230,7 @@ def test_crafted_commands_are_not_served(site: Site, alice: Person, tmp_path: Pa
 
 @pytest.mark.parametrize("path", ["'{}'", "{}", '"{}"', "'/{}'", "/{}", "'{}/'", "/{}/", "'/{}/'"])
 @pytest.mark.parametrize("verb", ["git-upload-pack", "git upload-pack"])
-def test_the_spellings_of_other_clients_are_taken(verb: str, path: str) -> None:
+def test_repository_paths_as_other_clients_write_them_are_accepted(verb: str, path: str) -> None:
     for name in ("acme/site.git", "acme/site"):
         assert access.read_command(f"{verb} {path.format(name)}".encode()) == ("fetch", "acme/site")
 
@@ -280,7 +280,7 @@ def test_a_frozen_key_opens_nothing_new_over_a_connection_that_it_opened_before(
     assert frozen == [session, "Refused: alice tried to fetch from acme/site (key-frozen)", session]
 
 
-def test_one_address_that_says_nothing_keeps_nobody_else_out(site: Site, alice: Person) -> None:
+def test_silent_connections_from_one_address_keep_nobody_else_out(site: Site, alice: Person) -> None:
     held: list[socket.socket] = []
     turned_away = 0
     try:

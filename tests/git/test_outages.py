@@ -100,7 +100,7 @@ def cloned_while_it_stops(site: Site, person: Person, cluster: Cluster) -> Ended
         return under_way.result()
 
 
-def test_no_answer_is_used_beyond_its_bound(stopped_cluster: Cluster, tmp_path: Path) -> None:
+def test_a_remembered_answer_is_not_used_beyond_its_time(stopped_cluster: Cluster, tmp_path: Path) -> None:
     with site_on(stopped_cluster, tmp_path, stale_seconds=2) as site:
         site.repository("acme/site", alice="developer")
         alice = site.person("alice", token=ALICE)
@@ -153,7 +153,25 @@ class Process:
         assert self.process.wait(60) == 0, self.printed.read_text("utf-8")
 
 
-def test_a_transfer_outlives_a_crash_of_the_desk_and_can_still_be_cut(team: Service, tmp_path: Path) -> None:
+def test_a_second_git_host_on_a_folder_is_refused_and_the_first_goes_on(team: Service, tmp_path: Path) -> None:
+    """It wrote its own settings for sshd over the first's and ended its sshd, which then never came back."""
+    port = free_port()
+    first = Process(team, tmp_path, port)
+    try:
+        for again in (port, free_port()):
+            words = [sys.executable, "-m", "keyrack.cli.main", "git-host", "--git-listen", f"127.0.0.1:{again}"]
+            data = str(team.instance.settings.data)
+            second = subprocess.run([*words, "--data", data], capture_output=True, text=True, timeout=60, check=False)
+            assert (second.returncode, "Another Git host runs from " in second.stderr) == (1, True), second.stderr
+        with socket.create_connection(("127.0.0.1", port), 30) as greeted:
+            assert greeted.recv(4) == b"SSH-"
+        assert "has ended" not in first.printed.read_text("utf-8")
+    finally:
+        first.stop()
+    Process(team, tmp_path, port).stop()  # what held it is gone with its process
+
+
+def test_a_transfer_outlives_a_crash_of_the_authorizer_and_can_still_be_stopped(team: Service, tmp_path: Path) -> None:
     (tmp_path / "people").mkdir()
     port = free_port()
     first = Process(team, tmp_path, port)
@@ -180,7 +198,7 @@ def test_a_transfer_outlives_a_crash_of_the_desk_and_can_still_be_cut(team: Serv
             site.host.stop()
 
 
-def test_a_transfer_with_a_key_that_was_frozen_meanwhile_goes_on_from_one_desk_to_the_next(site: Site) -> None:
+def test_a_transfer_with_a_key_frozen_meanwhile_goes_on_with_the_next_authorizer(site: Site) -> None:
     site.repository("acme/site", alice="developer")
     alice = site.person("alice", token=ALICE)
     assert [asked(site, kind, alice) for kind in ("open", "again")] == ["serve", "go"]
@@ -228,7 +246,7 @@ def sessions(site: Site) -> list[int]:
     return found
 
 
-def test_a_desk_that_is_away_refuses_with_words(team: Service, tmp_path: Path) -> None:
+def test_git_is_refused_in_words_while_the_authorizer_is_away(team: Service, tmp_path: Path) -> None:
     (tmp_path / "people").mkdir()
     with strict_folder() as folder:
         host = start_host(team, folder)
@@ -245,7 +263,7 @@ def test_a_desk_that_is_away_refuses_with_words(team: Service, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("with_its_folder", [False, True])
-def test_a_desk_whose_socket_was_removed_answers_again(site: Site, with_its_folder: bool) -> None:
+def test_an_authorizer_whose_socket_was_removed_answers_again(site: Site, with_its_folder: bool) -> None:
     site.repository("acme/site", alice="developer")
     alice = site.person("alice", token=ALICE)
     socket_path = site.host.directory / "authorizer" / "s"

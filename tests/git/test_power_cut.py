@@ -1,4 +1,4 @@
-"""The power fails after pushes that were told as done: the repositories have what they were told to have."""
+"""The power fails after pushes that were acknowledged: the repositories have what was pushed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def site(disk: Disk, tmp_path: Path) -> Iterator[Site]:
 
 @pytest.mark.parametrize("synced", [False, True])
 @pytest.mark.parametrize("branch", ["main", "team/topic"])
-def test_what_was_told_as_pushed_is_there(site: Site, disk: Disk, branch: str, synced: bool) -> None:
+def test_an_acknowledged_push_is_there_after_a_power_cut(site: Site, disk: Disk, branch: str, synced: bool) -> None:
     """synced: what stands in folders went to the disk meanwhile, and what stands in files did not."""
     site.repository("acme/site", alice="developer")
     alice = site.person("alice", token=ALICE)

@@ -66,14 +66,18 @@ def run(program: list[str], path: Path) -> subprocess.CompletedProcess[bytes]:
 
 
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
-def test_what_is_no_answer_opens_nothing(programs: dict[str, list[str]], tmp_path: Path, answer: bytes) -> None:
+def test_a_malformed_answer_of_the_service_gives_sshd_no_key(
+    programs: dict[str, list[str]], tmp_path: Path, answer: bytes
+) -> None:
     with answering(tmp_path / "s", answer):
         looked_up = run(programs["lookup"], tmp_path / "s")
     assert (looked_up.returncode, looked_up.stdout, looked_up.stderr) == (1, b"", b"")
 
 
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
-def test_what_is_no_answer_starts_no_git(programs: dict[str, list[str]], tmp_path: Path, answer: bytes) -> None:
+def test_a_malformed_answer_of_the_service_starts_no_git(
+    programs: dict[str, list[str]], tmp_path: Path, answer: bytes
+) -> None:
     with answering(tmp_path / "s", answer):
         served = run(programs["session"], tmp_path / "s")
     assert served.returncode == 75
@@ -100,4 +104,4 @@ def test_git_is_stopped_where_the_service_stands_still(programs: dict[str, list[
                 said = session.communicate(timeout=120)[1]
     assert session.returncode == 77
     assert b"your rights cannot be confirmed at the moment" in said
-    assert time.monotonic() - began > 25, "what it heard counts, and is no end"
+    assert time.monotonic() - began > 25, "what it received counts, and is no end"

@@ -29,7 +29,7 @@ def head_of(person: Person, folder: Path, name: str) -> str:
     return person.git("rev-parse", name, where=folder).out.decode().strip()
 
 
-def test_the_first_branch_of_who_may_not_push_to_it_does_not_take_its_place(site: Site) -> None:
+def test_a_first_branch_by_somebody_who_may_not_push_it_does_not_become_the_default(site: Site) -> None:
     place = site.repository("acme/site", alice="developer", bob="admin")
     change(site, place, protect_default=True)
     alice, bob = site.person("alice", token=ALICE), site.person("bob", token=BOB)
@@ -40,7 +40,7 @@ def test_the_first_branch_of_who_may_not_push_to_it_does_not_take_its_place(site
     assert list(clone(alice, "acme/site")[1].glob("file-*"))
 
 
-def test_the_first_branch_of_who_leads_is_the_default_and_protected(site: Site) -> None:
+def test_a_first_branch_by_a_lead_becomes_the_protected_default(site: Site) -> None:
     place = site.repository("acme/site", alice="developer", bob="admin")
     change(site, place, protect_default=True)
     alice, bob = site.person("alice", token=ALICE), site.person("bob", token=BOB)
@@ -59,7 +59,7 @@ def demote(site: Site, place: Repository) -> None:
 
 
 @pytest.mark.parametrize(("role", "lose"), [("developer", protect), ("admin", demote)])
-def test_a_push_under_way_is_held_to_what_is_decided_meanwhile(
+def test_a_push_under_way_obeys_a_branch_protected_meanwhile(
     site: Site, role: str, lose: Callable[[Site, Repository], None]
 ) -> None:
     place = site.repository("acme/site", alice=role)
@@ -79,7 +79,7 @@ def test_a_push_under_way_is_held_to_what_is_decided_meanwhile(
     refused(alice.git("push", "-q", "origin", "HEAD:main", where=folder), "this branch is protected")
 
 
-def test_what_was_pushed_to_replace_an_object_keeps_nobody_from_pushing(site: Site) -> None:
+def test_a_pushed_replace_reference_prevents_no_push(site: Site) -> None:
     site.repository("acme/site", alice="developer", bob="developer")
     alice, bob = site.person("alice", token=ALICE), site.person("bob", token=BOB)
     assert push(bob, "acme/site").code == 0
@@ -95,7 +95,7 @@ def test_what_was_pushed_to_replace_an_object_keeps_nobody_from_pushing(site: Si
 
 
 @pytest.mark.parametrize("compiler", [None, ""])
-def test_nobody_else_makes_a_tag_that_is_fetched_in_place_of_it(
+def test_only_a_lead_pushes_a_tag_that_is_fetched_in_place_of_the_protected_branch(
     team: Service, tmp_path: Path, compiler: str | None
 ) -> None:
     with strict_folder() as folder:
@@ -129,7 +129,7 @@ def _no_tag_in_place_of_a_protected_branch(site: Site) -> None:
 
 
 @pytest.mark.parametrize("compiler", [None, ""])
-def test_nobody_else_makes_a_reference_that_is_fetched_in_place_of_it(
+def test_only_a_lead_pushes_a_reference_that_is_fetched_in_place_of_the_protected_branch(
     team: Service, tmp_path: Path, compiler: str | None
 ) -> None:
     with strict_folder() as folder:

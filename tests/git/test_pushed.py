@@ -34,7 +34,7 @@ def alice(site: Site) -> Person:
     return site.person("alice", token=ALICE)
 
 
-def test_the_references_that_changed_are_named(site: Site, alice: Person) -> None:
+def test_the_log_names_the_references_that_a_push_changed(site: Site, alice: Person) -> None:
     _, folder = clone(alice, "acme/site")
     first = commit(alice, folder, "one")
     assert alice.git("push", "-q", "origin", "HEAD:main", "HEAD:refs/tags/v1", where=folder).code == 0
@@ -56,7 +56,7 @@ def test_the_references_that_changed_are_named(site: Site, alice: Person) -> Non
     assert "and 2 more" in said(site, 8)[-1][1]
 
 
-def test_no_two_references_are_named_alike(site: Site, alice: Person) -> None:
+def test_the_log_names_each_reference_differently(site: Site, alice: Person) -> None:
     _, folder = clone(alice, "acme/site")
     first = commit(alice, folder, "one")
     others = ("refs/heads/refs/main", "refs/heads/tags/v1", "refs/other/main")
@@ -67,7 +67,7 @@ def test_no_two_references_are_named_alike(site: Site, alice: Person) -> None:
         assert f" {name} new at {first}" in pushed, pushed
 
 
-def test_what_was_refused_is_said_to_be(site: Site, alice: Person) -> None:
+def test_a_refused_reference_is_logged_as_refused(site: Site, alice: Person) -> None:
     repository = site.repository("acme/site", alice="developer")
     _, folder = clone(alice, "acme/site")
     made = commit(alice, folder, "one")
@@ -122,7 +122,7 @@ def test_the_first_branch_is_what_a_clone_checks_out(site: Site, alice: Person) 
         (("alpha", "zeta"), "alpha"),
     ],
 )
-def test_of_branches_that_come_at_once_a_usual_name_is_the_default(
+def test_a_usual_name_among_branches_pushed_at_once_becomes_the_default(
     site: Site, alice: Person, refs: tuple[str, ...], default: str
 ) -> None:
     """As who moves a repository here sends them: in the order of their names."""

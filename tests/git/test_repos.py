@@ -36,7 +36,7 @@ def test_create_use_and_list(site: Site) -> None:
     assert (Path(folder) / "HEAD").exists()
 
 
-def test_what_cannot_be_is_said(site: Site) -> None:
+def test_an_impossible_command_is_refused_in_words(site: Site) -> None:
     for words, said in (
         (("create", "acme/shop"), "--workspace"),
         (("create", "../shop", "--workspace", "acme"), "GROUP/NAME"),

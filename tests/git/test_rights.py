@@ -86,7 +86,7 @@ def test_clone_commit_push_and_the_log(site: Site) -> None:
     assert use.server_id is None
 
 
-def test_both_address_forms(site: Site) -> None:
+def test_both_forms_of_a_repository_address_work(site: Site) -> None:
     site.repository("acme/site", alice="viewer")
     alice = site.person("alice", token=ALICE)
     assert alice.git("ls-remote", alice.url("acme/site")).code == 0
@@ -126,7 +126,7 @@ def _offboarded(instance: Instance, number: int) -> None:
 
 
 @pytest.mark.parametrize("loss", [_disabled, _removed, _offboarded])
-def test_who_is_no_member_any_more_is_refused(site: Site, loss: Callable[[Instance, int], None]) -> None:
+def test_a_former_member_can_no_longer_clone(site: Site, loss: Callable[[Instance, int], None]) -> None:
     site.repository("acme/site", alice="developer")
     alice = site.person("alice", token=ALICE)
     assert clone(alice, "acme/site")[0].code == 0
@@ -155,7 +155,7 @@ def test_deploy_keys_open_their_one_repository(site: Site) -> None:
             refused(clone(machine, path)[0], f"{NO_SUCH} You are here with a deploy key, which opens only")
 
 
-def test_a_deploy_key_of_two_workspaces_tells_neither_of_the_other(site: Site) -> None:
+def test_a_deploy_key_of_two_workspaces_shows_neither_the_other(site: Site) -> None:
     instance, machine = site.service.instance, site.person("machine")
 
     def give(workspace: int, path: str) -> None:

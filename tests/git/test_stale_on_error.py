@@ -33,7 +33,7 @@ def away() -> Answer:
     raise DatabaseUnavailable("gone")
 
 
-def test_an_answer_is_given_again_while_it_is_fresh_and_its_memory_let_go_of_after(cache: StaleOnErrorCache) -> None:
+def test_an_answer_is_reused_while_it_is_fresh_and_freed_after(cache: StaleOnErrorCache) -> None:
     async def asked() -> list[weakref.ref[Answer]]:
         kept = [weakref.ref(await cache.ask(number, Answer)) for number in range(3)]
         assert await cache.ask(1, away) is kept[1]()

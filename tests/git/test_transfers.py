@@ -200,7 +200,7 @@ def python_site(team: Service, tmp_path: Path) -> Iterator[Site]:
             host.stop()
 
 
-def test_without_a_compiler(python_site: Site) -> None:
+def test_git_works_with_the_python_programs_where_there_is_no_compiler(python_site: Site) -> None:
     site = python_site
     repository = site.repository("acme/site", alice="developer")
     alice, stranger = site.person("alice", token=ALICE), site.person("stranger")

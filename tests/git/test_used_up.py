@@ -190,7 +190,7 @@ def impatient_site(team: Service, tmp_path: Path) -> Iterator[Site]:
 
 @pytest.mark.parametrize("verb", ["upload", "receive"])
 @pytest.mark.parametrize("sent", [b"", b"0014command=ls-refs\n"])
-def test_a_client_that_says_nothing_more_is_let_go(impatient_site: Site, verb: str, sent: bytes) -> None:
+def test_an_idle_client_is_disconnected(impatient_site: Site, verb: str, sent: bytes) -> None:
     site = impatient_site
     if "ChannelTimeout" not in site.host.server.config.read_text():
         pytest.skip("this sshd does not know when a client is idle")
@@ -349,7 +349,7 @@ def test_filters_that_walk_for_ever_are_not_offered(site: Site, alice: Person, f
         assert ended.code == 0, ended.said
 
 
-def test_what_a_killed_push_left_is_removed(site: Site, alice: Person) -> None:
+def test_the_files_of_a_killed_push_are_removed(site: Site, alice: Person) -> None:
     repository = bare(site, site.repository("acme/site", alice="developer"))
     folder = cloned(alice)
     alice.commit(folder, "large", os.urandom(LONG))

@@ -79,7 +79,7 @@ def serving(host: AdoptedHost, entry: AuthorizedKey) -> Iterator[None]:
         (["127.0.0.1"], "Match Address *,!127.0.0.9\n  MaxSessions 0\nMatch all"),
     ],
 )
-def test_from_where_a_key_may_come_is_held_against_from_where_somebody_can(
+def test_the_addresses_that_a_key_allows_are_compared_with_those_that_can_connect(
     host: AdoptedHost, had: Callable[[str], None], sources: list[str], settings: str
 ) -> None:
     """sshd listens on loopback alone: what names other places alone opens nothing."""
@@ -96,7 +96,7 @@ def test_from_where_a_key_may_come_is_held_against_from_where_somebody_can(
     assert logins["127.0.0.1"] == login_verdict.opens_for_long([from_here], 600, HERE)
 
 
-def test_a_security_key_that_must_check_its_user_is_no_way_in_before_it_did(
+def test_a_security_key_that_must_verify_its_user_counts_only_after_a_login(
     host: AdoptedHost, had: Callable[[str], None]
 ) -> None:
     """Nothing in a public key says that its owner is ever asked for a PIN; a login with it does."""

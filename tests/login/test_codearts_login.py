@@ -36,7 +36,7 @@ def add(sdk: Any, key: Key) -> Any:
     return sdk.add_ssh_key(AddSshKeyRequest(body=DeployKeyParamsDto(title="laptop", key=key.public)))
 
 
-def test_the_sdks_key_opens_and_its_deletion_shuts(team_folder: Path, tmp_path: Path) -> None:
+def test_a_key_added_by_the_sdk_opens_a_login_until_it_is_deleted(team_folder: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(team_folder, data)
     alices, bobs = Key.make(tmp_path / "alice"), Key.make(tmp_path / "bob")

@@ -159,11 +159,11 @@ def test_failing_logins_do_not_undo_enforcing(team: Service, tmp_path: Path) -> 
         assert not greets(scene.host.client.port)
 
 
-def test_a_hosts_life(scene: Scene) -> None:
+def test_a_host_is_enrolled_enforced_and_uninstalled(scene: Scene) -> None:
     host, client = scene.host, scene.host.client
     before = scene.prepare()
     scene.paste()
-    look_first(scene)
+    observes(scene)
     enforce(scene)
     who_is_in_is_known_and_ended(scene)
     the_agent_comes_back(scene)
@@ -178,7 +178,7 @@ def test_a_hosts_life(scene: Scene) -> None:
     assert client.lets_in(scene.by_hand, "deploy")
 
 
-def look_first(scene: Scene) -> None:
+def observes(scene: Scene) -> None:
     """It runs under systemd, from boot on, and says what it found; nobody's way in has changed."""
     host = scene.host
     assert host.run("systemctl is-active keyrack-agent; systemctl is-enabled keyrack-agent") == "active\nenabled\n"
@@ -210,6 +210,7 @@ def enforce(scene: Scene) -> None:
     modes.set_mode(scene.service.instance, KEYRACK, SERVER, "enforce")
     host.client.wait_until_open(key, "deploy")
     host.client.wait_until_closed(scene.by_hand, "deploy")
+    assert "AuthorizedKeysCommand" not in host.run("journalctl -q -t sshd -t sshd-session")
     wait_until(scene.enforces, "the end of the trial")
     assert "this host enforces" in scene.agent("status")
     assert "sshd obeys the document for every account" in scene.agent("doctor")

@@ -18,7 +18,7 @@ def obeyed(hosts: Fleet) -> dict[str, bool]:
     return {one.name: one.acknowledged_at is not None for one in found}
 
 
-def test_its_keys_open_nothing_any_more(team: Service, tmp_path: Path) -> None:
+def test_the_keys_of_a_deleted_server_open_nothing_any_more(team: Service, tmp_path: Path) -> None:
     key = Key.make(tmp_path / "key")
     with strict_folder() as folder, fleet(team, folder, 2) as hosts:
         hosts.add(key, "key")

@@ -135,7 +135,7 @@ def test_a_key_ends_at_its_second_in_the_zone_of_the_running_sshd(zone: str, tmp
 
 
 @pytest.mark.parametrize("when", ["after", "before"])
-def test_an_end_in_an_hour_that_means_two_is_never_later(tmp_path: Path, when: str) -> None:
+def test_an_end_in_a_repeated_hour_of_the_clock_is_never_later(tmp_path: Path, when: str) -> None:
     """A country that changed its zone for good: no word of summer tells the two hours apart, so the earlier counts."""
     zone = own_zone(tmp_path, f"Zone Own 2:00 - A {{{when}}}\n 1:00 - B\n")
     tmp_path.chmod(0o755)
@@ -165,20 +165,20 @@ def test_another_zone_has_the_lines_written_again(tmp_path: Path) -> None:
         assert old.client.lets_in(key)
 
 
-def test_the_form_follows_the_program_that_runs(tmp_path: Path) -> None:
+def test_the_form_of_an_end_follows_the_running_sshd(tmp_path: Path) -> None:
     """Not the client's version, nor that of a program that lies beside it."""
     key = Key.make(tmp_path / "key")
     with host("9.1", "UTC0") as newer:
         assert newer.put({key: soon(60)}).form is EndForm.UTC
     with host("7.7", "UTC0") as old:
         assert old.put({key: soon(60)}).form is EndForm.LOCAL
-        assert openssh_version(str(old.server.config)) == "OpenSSH_7.7"  # what the service is told
+        assert openssh_version(str(old.server.config)) == "OpenSSH_7.7"  # what the agent reports
     with host("7.6", "UTC0", ("expiry-time",)) as older:
         assert older.put({key: soon(60)}).form is EndForm.ABSENT
         assert older.client.lets_in(key)
 
 
-def test_what_the_agent_takes_away_is_gone_before_its_end(tmp_path: Path) -> None:
+def test_a_line_that_the_agent_removes_is_gone_before_its_end(tmp_path: Path) -> None:
     """A second before, as it wakes and writes a moment late on a busy host."""
     key, lasting = Key.make(tmp_path / "key"), Key.make(tmp_path / "lasting")
     with host("7.6", "UTC0", ("expiry-time",)) as old:
@@ -187,7 +187,7 @@ def test_what_the_agent_takes_away_is_gone_before_its_end(tmp_path: Path) -> Non
         assert old.client.lets_in(lasting)
 
 
-def test_what_was_found_is_judged_as_the_running_sshd_does(tmp_path: Path) -> None:
+def test_the_end_of_a_found_key_is_judged_as_the_running_sshd_does(tmp_path: Path) -> None:
     key = Key.make(tmp_path / "key")
     end = soon(1800)
     lines = (f'expiry-time="{end:%Y%m%d%H%M%S}Z" ', f'expiry-time="{end:%Y%m%d%H%M%S}" ', "")
@@ -202,7 +202,7 @@ def test_what_was_found_is_judged_as_the_running_sshd_does(tmp_path: Path) -> No
     assert seen == {"9.1": [True, False, True], "8.9": [False, False, True], "7.6": [False, False, True]}
 
 
-def test_where_sshd_reads_no_ends_the_agent_sees_to_them(tmp_path: Path) -> None:
+def test_the_agent_ends_keys_itself_where_sshd_knows_no_ends(tmp_path: Path) -> None:
     """And says what it means while it does not run."""
     short, later, lasting = (Key.make(tmp_path / name) for name in ("short", "later", "lasting"))
     with host("7.6", "UTC0", ("expiry-time",)) as old, small_service() as service:

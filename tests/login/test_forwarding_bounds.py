@@ -56,7 +56,7 @@ class Forwards:
         return subprocess.run(given, input=b"", capture_output=True, check=False, timeout=60)
 
 
-def test_a_line_that_is_accepted_forwards_what_it_did_and_nothing_else_is_shown(tmp_path: Path) -> None:
+def test_an_accepted_key_forwards_what_it_did_before_and_shows_that_alone(tmp_path: Path) -> None:
     with strict_folder() as folder, private_sshd(folder) as (sshd, client):
         forwards = Forwards(sshd, client, Key.make(tmp_path / "key"))
         for text in LINES:

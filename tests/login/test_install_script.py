@@ -157,7 +157,9 @@ def it_starts_from_what_was_compiled_here(pasted: Pasted) -> None:
         ("x", ("--only-accounts", "a b;c"), "cannot be the name of an account"),
     ],
 )
-def test_what_goes_wrong_is_said(pasted: Pasted, token: str, more: tuple[str, ...], words: str) -> None:
+def test_an_install_that_fails_says_why_and_leaves_no_enrolment(
+    pasted: Pasted, token: str, more: tuple[str, ...], words: str
+) -> None:
     ended = pasted.paste(token, *more)
     assert ended.returncode != 0
     assert words in ended.stderr
@@ -171,14 +173,14 @@ def test_a_proxys_password_stands_in_no_arguments(pasted: Pasted) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
-        def look() -> None:
+        def watch() -> None:
             connection, _ = listener.accept()
             with connection:
                 for path in Path("/proc").glob("[0-9]*/cmdline"):
                     with suppress(OSError):
                         seen.append(path.read_bytes())
 
-        thread = threading.Thread(target=look)
+        thread = threading.Thread(target=watch)
         thread.start()
         # curl goes without it, so that the agent is whom the proxy meets.
         named = f"http://host:s3cret-of-a-proxy@127.0.0.1:{port}"

@@ -184,7 +184,7 @@ def test_everything_is_found_and_nothing_is_changed(scene: Scene) -> None:
     assert any("Found by hand on web-1" in summary for summary in scene.events())
 
 
-def test_the_plan_is_what_enforcing_does(scene: Scene) -> None:
+def test_enforcing_does_what_the_plan_said(scene: Scene) -> None:
     host = scene.host
     host.enrol(scene.service, SERVER)
     host.start_agent()
@@ -203,12 +203,14 @@ def test_the_plan_is_what_enforcing_does(scene: Scene) -> None:
     assert host.snapshot() == files, "the plan changed something"
     # The service has all of it but the keys, which stand in the report already.
     now = servers.get(scene.service.instance, owner(), SERVER).revision
-    wait_until(lambda: (told := scene.plan()) is not None and told.revision == now, "the plan of what is decided now")
-    told = scene.plan()
-    assert told is not None
-    assert "What sshd would do otherwise" in told.sections
-    assert any(line.startswith("+AuthorizedKeysFile") for line in told.sections["Files"])
-    for heading, lines in told.sections.items():
+    wait_until(
+        lambda: (seen_plan := scene.plan()) is not None and seen_plan.revision == now, "the plan of what is decided now"
+    )
+    seen_plan = scene.plan()
+    assert seen_plan is not None
+    assert "What sshd would do otherwise" in seen_plan.sections
+    assert any(line.startswith("+AuthorizedKeysFile") for line in seen_plan.sections["Files"])
+    for heading, lines in seen_plan.sections.items():
         assert f"\n{heading}:\n" in plan.stdout
         for line in lines:
             assert f"\n  {line}\n" in plan.stdout
@@ -263,7 +265,7 @@ def test_losing_the_service_within_the_trial_undoes_enforcing(scene: Scene) -> N
     assert host.agent("status").returncode == 1
 
 
-def test_a_killed_agent_undoes_an_unfinished_trial_and_the_service_hears_of_it(scene: Scene) -> None:
+def test_a_killed_agent_undoes_an_unfinished_trial_and_reports_it(scene: Scene) -> None:
     host = scene.host
     host.enrol(scene.service, SERVER, trial=600)
     host.start_agent()
@@ -386,7 +388,7 @@ def test_accounts_of_any_name_that_hosts_have_are_accepted_and_not_locked_out(sc
             assert f"no key opens the account {name}: sshd takes the \\ in its name" in host.agent("doctor").stdout
 
 
-def test_what_is_put_into_keyracks_own_files_is_taken_out_and_told(scene: Scene, tmp_path: Path) -> None:
+def test_a_key_added_to_keyracks_own_file_is_removed_and_reported(scene: Scene, tmp_path: Path) -> None:
     host = scene.host
     host.enrol(scene.service, SERVER)
     host.start_agent()
@@ -403,6 +405,38 @@ def test_what_is_put_into_keyracks_own_files_is_taken_out_and_told(scene: Scene,
     found = next(one for one in scene.found() if one.comment == "by-hand")
     unmanaged_keys.accept(scene.service.instance, owner(), SERVER, found.id, label="by-hand after all")
     host.client.wait_until_open(hand, "krone")
+
+
+def test_no_program_names_keys_and_sshds_log_says_nothing_of_it(scene: Scene) -> None:
+    """Neither one that the host has, nor one that it is given while the agent cannot see to it."""
+    host = scene.host
+    host.enrol(scene.service, SERVER)
+    host.start_agent()
+    scene.wait_for(8)
+    scene.accept(*ACCOUNTS)
+    wait_until(lambda: all((host.etc / "keyrack" / "keys" / name).exists() for name in ACCOUNTS), "key files")
+    assert "/true" not in host.agent("plan").stdout.split("What sshd would do otherwise:")[1].split("\n\n")[0]
+    scene.enforce()
+    wait_until(lambda: not [one for one in scene.found() if one.kind == "command" and one.in_force], "no program")
+    host.stop_agent()
+    said = host.folder / "sshd.log"
+    with said.open("a", encoding="utf-8") as log:
+        log.write("from here on\n")
+    for name in ACCOUNTS:
+        assert not host.client.lets_in(host.keys["helper"], name), name
+    # sshd counts the first Match that has a keyword, and a keyword for everybody before the first Match.
+    command = f"AuthorizedKeysCommand {host.etc}/helper krfive\nAuthorizedKeysCommandUser root\n"
+    text = host.config.read_text("ascii")
+    host.config.write_text(
+        text.replace("Match User krthree\n", f"{command}Match all\n{command}Match User krthree\n"), "ascii"
+    )
+    host.tell_sshd()
+    for name in ACCOUNTS:
+        assert not host.client.lets_in(host.keys["helper"], name), name
+        assert host.client.lets_in(host.keys[name], name), name
+    lines = said.read_text("utf-8").split("from here on\n")[1]
+    assert lines.count("Failed publickey for") == 2 * len(ACCOUNTS), lines
+    assert "Command" not in lines, lines
 
 
 def test_a_changed_drop_in_is_put_back(scene: Scene) -> None:
@@ -425,7 +459,7 @@ def test_a_changed_drop_in_is_put_back(scene: Scene) -> None:
     ("then", "lasting_stays", "temporary_stays"),
     [("keep", True, True), ("drop-temporary", True, False), ("drop-all", False, False)],
 )
-def test_what_silence_does_to_keys(
+def test_the_offline_policy_drops_keys_after_the_services_silence(
     scene: Scene, tmp_path: Path, then: str, lasting_stays: bool, temporary_stays: bool
 ) -> None:
     host = scene.host
@@ -544,8 +578,8 @@ def test_agents_that_write_keys_are_known_and_named_when_a_key_is_there_again(sc
     key = Key.make(tmp_path / "key").public
     line |= {"type": "ssh-ed25519", "key": key, "fingerprint": fingerprint_of(key), "in_force": True}
     for found in ([line], [], [line]):
-        told = {"facts": {"writers": ["Google guest agent"]}, "keys_found": found}
-        reports.ingest(scene.service.instance, server, {"revision": 0, "state": "applied", **told})
+        reported = {"facts": {"writers": ["Google guest agent"]}, "keys_found": found}
+        reports.ingest(scene.service.instance, server, {"revision": 0, "state": "applied", **reported})
         server = servers.get(scene.service.instance, owner(), SERVER)
     assert any("is in /home/krone/.ssh/authorized_keys on " in words and "again" in words for words in scene.events())
     scene.wait_for_event("writes keys again and again: Google guest agent")

@@ -128,7 +128,7 @@ def no_pid_file(text: str) -> str:
     return "\n".join("PidFile none" if line.startswith("PidFile") else line for line in text.split("\n"))
 
 
-def test_an_sshd_without_pid_file_is_told_by_its_socket_and_shows_it(scene: Scene) -> None:
+def test_an_sshd_without_pid_file_is_found_by_its_socket_and_shown_to_obey(scene: Scene) -> None:
     scene.start(no_pid_file)
     scene.enforced()
     assert scene.host.client.lets_in(scene.key, "krone")
@@ -136,7 +136,7 @@ def test_an_sshd_without_pid_file_is_told_by_its_socket_and_shows_it(scene: Scen
     assert not any("not shown" in words for words in scene.server.facts.get("problems", []))
 
 
-def test_an_sshd_that_lets_people_come_from_one_address_alone_shows_it_there(scene: Scene) -> None:
+def test_an_sshd_that_accepts_one_address_alone_is_shown_to_obey_from_there(scene: Scene) -> None:
     scene.start(add("AllowUsers krone@127.0.0.1 krtwo root@192.0.2.1"))
     scene.enforced()
     assert scene.host.client.lets_in(scene.key, "krone")
@@ -144,13 +144,13 @@ def test_an_sshd_that_lets_people_come_from_one_address_alone_shows_it_there(sce
     assert not any("not shown" in words for words in scene.server.facts.get("problems", []))
 
 
-def test_a_key_for_whom_nobody_can_come_is_no_way_in(scene: Scene) -> None:
+def test_a_key_that_nobody_can_use_from_any_address_does_not_count(scene: Scene) -> None:
     scene.start(add("AllowUsers krone@10.0.0.0/8 krtwo"))  # it listens on loopback alone
     assert "AllowUsers krone@10.0.0.0/8 krtwo: only others" in scene.refused()
     assert scene.hand_key_works()
 
 
-def test_an_sshd_of_another_name_is_told_too(scene: Scene) -> None:
+def test_an_sshd_of_another_program_name_is_reloaded_too(scene: Scene) -> None:
     program = scene.host.folder / "doorkeeper"
     shutil.copy(sshd_path(), program)
     scene.host.program = program
@@ -161,7 +161,7 @@ def test_an_sshd_of_another_name_is_told_too(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("left", ["", "#!/bin/sh\necho no library >&2\nexit 127\n"])
-def test_an_sshd_that_could_not_start_anew_is_not_told_to(scene: Scene, left: str) -> None:
+def test_an_sshd_that_could_not_start_again_is_not_reloaded(scene: Scene, left: str) -> None:
     """It would, at a SIGHUP, by its program's name: an upgrade that broke off, a store that was cleared."""
     program = scene.host.folder / "doorkeeper"
     shutil.copy(sshd_path(), program)
@@ -185,7 +185,7 @@ def test_an_sshd_that_could_not_start_anew_is_not_told_to(scene: Scene, left: st
     scene.host.client.wait_until_open(scene.host.keys[HAND[0]], HAND[1])
 
 
-def test_what_sshd_was_started_with_counts_as_it_does_there(scene: Scene) -> None:
+def test_the_command_line_of_sshd_counts_as_sshd_itself_counts_it(scene: Scene) -> None:
     """What stands below a Match counts more than a command line; what no file changes keeps enforcing away."""
     by_hand = ["-o", "AuthorizedKeysFile .ssh/authorized_keys .ssh/authorized_keys2"]
     scene.host.arguments = [*by_hand, "-oAllowUsers=krone", "-oPubkeyAuthentication=no"]
@@ -236,7 +236,7 @@ def test_an_sshd_that_cannot_read_its_own_settings_keeps_the_files_that_it_reads
 
 
 @pytest.mark.parametrize("mode", ["observe", "enforce"])
-def test_what_an_agent_left_whose_folder_is_gone_is_this_ones(scene: Scene, mode: str) -> None:
+def test_settings_of_an_agent_whose_folder_is_gone_are_taken_over(scene: Scene, mode: str) -> None:
     """As in an image that was made of a host that enforced: the agent's folder goes before, sshd's settings stay."""
     host = scene.host
     scene.start()
@@ -258,7 +258,7 @@ def test_what_an_agent_left_whose_folder_is_gone_is_this_ones(scene: Scene, mode
     host.client.wait_until_open(host.keys[HAND[0]], HAND[1])
 
 
-def test_what_sshd_could_not_be_asked_is_asked_again(bound: Bound, scene: Scene) -> None:
+def test_a_question_that_sshd_could_not_be_asked_is_asked_again(bound: Bound, scene: Scene) -> None:
     """Where all processes that there may be are used up, no answer says anything of sshd or its settings."""
     host = scene.host
     scene.start()
@@ -440,7 +440,7 @@ def test_a_full_file_system_puts_everything_back(scene: Scene) -> None:
     assert scene.hand_key_works()
 
 
-def test_a_host_that_makes_no_key_pair_says_why(scene: Scene) -> None:
+def test_a_host_that_makes_no_key_pair_reports_why(scene: Scene) -> None:
     """Its administrator does not let the service change accounts: what was asked is refused, with the reason."""
     scene.start()
     instance = scene.service.instance

@@ -50,7 +50,7 @@ def account_of(host: Machine, name: str) -> str:
     return host.run(f"getent passwd {name}", check=False).strip()
 
 
-def test_a_servers_life(team: Service, host: Machine, tmp_path: Path) -> None:
+def test_a_server_is_created_installed_used_and_deleted(team: Service, host: Machine, tmp_path: Path) -> None:
     caller = Caller(team)
     key = Key.make(tmp_path / "key")
     early = caller.here("POST", "/ssh/credentials", {"label": "early", "username": "root", "publicKey": key.public})

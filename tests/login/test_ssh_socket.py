@@ -30,7 +30,7 @@ def scene(request: pytest.FixtureRequest, team: Service, tmp_path: Path) -> Iter
         yield made
 
 
-def test_before_the_first_connection_and_after_enforcing(scene: Scene) -> None:
+def test_an_sshd_started_by_its_socket_is_reported_before_the_first_connection_and_enforces(scene: Scene) -> None:
     host = scene.host
     scene.prepare()
     assert "sshd: " not in host.run("ps -eo args")

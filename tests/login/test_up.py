@@ -74,7 +74,7 @@ def up(folder: Path, web: int, ssh: int, git: int = 0, *, through: tuple[str, ..
     assert "Traceback" not in printed.read_text("utf-8")
 
 
-def test_paste_curl_paste_ssh(tmp_path: Path) -> None:
+def test_two_pasted_lines_lead_to_a_login(tmp_path: Path) -> None:
     sshd_path()
     web, ssh = free_port(), free_port()
     with up(tmp_path, web, ssh) as demo:
@@ -122,7 +122,7 @@ def test_paste_curl_paste_ssh(tmp_path: Path) -> None:
         wait_until(lambda: demo.log_in().stdout == "in\n", "a login")
 
 
-def test_after_a_kill_it_goes_on_at_the_same_ports_and_two_do_not_share_a_folder(tmp_path: Path) -> None:
+def test_up_goes_on_at_the_same_ports_after_a_kill_and_two_do_not_share_a_folder(tmp_path: Path) -> None:
     """What a killed run leaves are two sshd at the ports that are asked for again."""
     sshd_path()
     data = tmp_path / "data"
@@ -156,7 +156,7 @@ def test_a_taken_port_is_named_with_its_option(option: str, tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="it hides programs by mounts")
-def test_without_openssh_there_is_a_service_to_be_tried(tmp_path: Path) -> None:
+def test_up_starts_the_service_where_openssh_is_missing(tmp_path: Path) -> None:
     """Who may install nothing sees what is missing, and may go on."""
     hide = f'for one in {sshd_path()} "$(command -v ssh-keygen)"; do mount --bind /dev/null "$one" || exit 9; done'
     hide += '; exec "$@"'
@@ -168,7 +168,7 @@ def test_without_openssh_there_is_a_service_to_be_tried(tmp_path: Path) -> None:
         assert added["label"] == "my-laptop"
 
 
-def test_one_port_for_two_is_named(tmp_path: Path) -> None:
+def test_one_port_given_for_two_services_is_named(tmp_path: Path) -> None:
     port = str(free_port())
     again = [sys.executable, "-m", "keyrack.cli.main", "up", "--data", str(tmp_path / "other")]
     again += ["--listen", f"127.0.0.1:{free_port()}", "--sshd-port", port, "--git-port", port]

@@ -123,7 +123,7 @@ def serve(stack: ExitStack, case: Case, host: str, folder: Path) -> SshClient:
     return client
 
 
-def test_what_is_answered_is_what_opens_in_every_cell(team: Service, tmp_path: Path) -> None:
+def test_every_cell_of_the_access_map_agrees_with_a_real_login(team: Service, tmp_path: Path) -> None:
     with accounts(ACCOUNTS), strict_folder() as folder, ExitStack() as stack:
         case = Case(team.instance, tmp_path)
         case.fill()

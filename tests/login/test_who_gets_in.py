@@ -147,7 +147,7 @@ def test_sshd_and_the_agent_agree(
 
 
 @pytest.mark.parametrize("settings", ["ForceCommand internal-sftp", "ForceCommand id", "ChrootDirectory /", ""])
-def test_an_account_for_files_alone_is_nobodys_way_in(
+def test_an_account_for_file_transfer_alone_does_not_count_as_a_login(
     host: AdoptedHost, account: Callable[..., None], had: Callable[[str], None], settings: str
 ) -> None:
     """Its key opens it, and nothing of this host can be mended by that."""
@@ -157,7 +157,7 @@ def test_an_account_for_files_alone_is_nobodys_way_in(
     assert judged(host) == ("", False)
 
 
-def test_a_list_of_revoked_keys_of_the_hosts_own_counts(host: AdoptedHost, had: Callable[[str], None]) -> None:
+def test_a_revoked_keys_file_of_the_hosts_own_counts(host: AdoptedHost, had: Callable[[str], None]) -> None:
     """What is in it is refused, and where sshd cannot read it, it takes no key at all."""
     file = host.etc / "revoked-by-hand"
     file.write_text(f"# lost\n{host.keys[NAME].public} lost\n", "ascii")
@@ -228,9 +228,7 @@ def test_lines_of_revoked_keys_are_read_as_sshd_reads_them(
     assert gets_in(host) == (not why), why
 
 
-def test_a_list_of_ssh_keygens_own_kind_counts(
-    host: AdoptedHost, had: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_krl_counts(host: AdoptedHost, had: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """A KRL is judged by ssh-keygen; without that program it is not guessed, and broken it lets nobody in."""
     file = host.etc / "revoked.krl"
     mine, others = (host.keys[name].path.with_suffix(".pub") for name in (NAME, "rogue"))
@@ -325,7 +323,9 @@ def test_an_sshd_on_several_addresses_is_judged_by_each(host: AdoptedHost, liste
         "DenyUsers krtwo@127.0.0.1\nMatch Address *,!127.0.0.1\n  PermitTTY no\n  PubkeyAuthentication no\nMatch all",
     ],
 )
-def test_whoever_can_really_come_counts(host: AdoptedHost, had: Callable[[str], None], settings: str) -> None:
+def test_only_addresses_from_which_somebody_can_connect_count(
+    host: AdoptedHost, had: Callable[[str], None], settings: str
+) -> None:
     """An sshd on loopback alone is reached from there alone, whatever its rules say of other places."""
     had(settings)
     key = host.keys[NAME]
@@ -407,11 +407,11 @@ def test_a_file_that_sshd_reads_for_some_places_alone_is_read(host: AdoptedHost)
         host.start_sshd()
         assert host.client.login(host.keys[NAME], NAME).returncode != 0
         assert host.client.login(host.keys[NAME], NAME, extra=["-b", "127.0.0.2"]).returncode == 0
-        told = refused_logins.as_reported(LoginCheck(sshd), sshd, document, str(keys))
-        assert told[NAME] == {}
+        reported = refused_logins.as_reported(LoginCheck(sshd), sshd, document, str(keys))
+        assert reported[NAME] == {}
         host.config.write_text(f"AuthorizedKeysFile none\n{text}", "ascii")
-        told = refused_logins.as_reported(LoginCheck(sshd), sshd, document, str(keys))
-        assert "sshd does not read Keyrack's file" in told[NAME]["why"]
+        reported = refused_logins.as_reported(LoginCheck(sshd), sshd, document, str(keys))
+        assert "sshd does not read Keyrack's file" in reported[NAME]["why"]
     finally:
         host.stop_sshd()
         host.config.write_text(text, "ascii")

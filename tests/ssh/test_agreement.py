@@ -81,7 +81,7 @@ def test_older_and_newer_releases_agree_too(release: str) -> None:
         subprocess.run(["rm", "-r", folder], check=True)
 
 
-def test_every_name_that_ssh_knows_is_known() -> None:
+def test_every_key_type_that_ssh_knows_is_known() -> None:
     """A name of a signature is a type to sshd: a line that begins with one lets in."""
     known = set(NAMES)
     for kind in ("key", "key-sig"):
@@ -110,7 +110,9 @@ def test_a_name_of_a_signature_is_a_type(sshd: Judge, name: str) -> None:
         ("RequiredRSASize 3072\n", HERE._replace(smallest_rsa=3072)),
     ],
 )
-def test_what_an_sshd_accepts_counts(tmp_path: Path, settings: str, rules: SshdRules) -> None:
+def test_the_types_that_an_sshd_accepts_decide_which_lines_let_in(
+    tmp_path: Path, settings: str, rules: SshdRules
+) -> None:
     if "ssh-dss" in settings and not KNOWS_DSA:
         pytest.skip("OpenSSH from 10.0 on has no DSA")
     with judge(tmp_path, settings=settings) as sshd:

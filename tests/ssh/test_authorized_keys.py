@@ -51,7 +51,7 @@ def test_a_file_is_a_header_and_lines() -> None:
     ["", " ", f" {GOOD}", f"{GOOD} ", f"# {GOOD}", f"{GOOD}\n{GOOD}", f"{GOOD}\r", f"{GOOD}\0", f"{GOOD} a\x85b",
      f"{GOOD} a\u2028b", f"{GOOD}\x0b", f"a\tb {GOOD}", f"{GOOD} \ud800"],
 )  # fmt: skip
-def test_the_last_gate_lets_nothing_through_that_is_not_one_line(line: str) -> None:
+def test_rendering_refuses_a_key_that_is_not_one_line(line: str) -> None:
     with pytest.raises(ValueError, match="a key line"):
         render([GOOD, line])
 
@@ -118,7 +118,7 @@ LINES = [
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_agrees_with_sshd_about_who_comes_in(line: str, sshd: Sshd, pair: tuple[Path, str]) -> None:
+def test_agrees_with_sshd_about_who_gets_in(line: str, sshd: Sshd, pair: tuple[Path, str]) -> None:
     path, public = pair
     data = line.replace("PUBLIC", public).encode() + b"\n"
     sshd.authorized.write_bytes(data)

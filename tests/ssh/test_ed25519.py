@@ -48,7 +48,7 @@ RFC_8032 = [
 
 
 @pytest.mark.parametrize(("private", "message", "signature"), RFC_8032)
-def test_the_vectors_of_the_rfc(private: str, message: str, signature: str) -> None:
+def test_signatures_of_the_rfc_are_verified(private: str, message: str, signature: str) -> None:
     public = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(private)).public_key().public_bytes_raw()
     signed = bytes.fromhex(signature)
     assert ed25519.verify(public, bytes.fromhex(message), signed)
@@ -58,7 +58,7 @@ def test_the_vectors_of_the_rfc(private: str, message: str, signature: str) -> N
         assert not ed25519.verify(public, bytes.fromhex(message), bytes(other))
 
 
-def test_the_vectors_of_wycheproof() -> None:
+def test_signatures_of_wycheproof_are_judged_as_published() -> None:
     """What is acceptable there is so for keys of low or mixed order, which are no keys here (ed25519_problem)."""
     vectors = [json.loads(line) for line in DATA.read_text("ascii").splitlines()]
     assert len(vectors) == 210
@@ -105,7 +105,7 @@ def test_ssh_keygen_agrees(tmp_path: Path) -> None:
     assert agreed == MANY // 4
 
 
-def test_one_signature_for_a_text_where_ssh_keygen_takes_several(tmp_path: Path) -> None:
+def test_a_signature_with_another_form_of_s_is_refused(tmp_path: Path) -> None:
     """S and S + L mean the same; RFC 8032 wants S below L, which OpenSSH 9.2 does not ask."""
     key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
     public = key.public_key().public_bytes_raw()

@@ -11,7 +11,7 @@ from keyrack.ssh import fingerprint
 from keyrack.ssh.public_key import parse
 
 
-def test_is_what_ssh_keygen_prints(tmp_path: Path) -> None:
+def test_prints_the_same_as_ssh_keygen(tmp_path: Path) -> None:
     path = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True, timeout=30)
     asked = subprocess.run(["ssh-keygen", "-lf", path], check=True, capture_output=True, text=True, timeout=30)
@@ -33,12 +33,12 @@ def test_is_what_ssh_keygen_prints(tmp_path: Path) -> None:
         "ssh-ed25519 ключ",
     ],
 )
-def test_a_line_that_is_no_type_and_key_has_none(line: str) -> None:
+def test_a_line_that_is_no_public_key_has_no_fingerprint(line: str) -> None:
     assert fingerprint.of_public_key(line) is None
 
 
 @pytest.mark.parametrize(
     "value", [None, 7, b"SHA256:" + b"A" * 43, "SHA256:" + "A" * 42, "SHA256:" + "A" * 44, "SHA256:" + "A" * 43 + "\n"]
 )
-def test_what_only_looks_like_one_is_none(value: object) -> None:
+def test_text_that_only_looks_like_a_fingerprint_is_none(value: object) -> None:
     assert not fingerprint.is_fingerprint(value)

@@ -41,7 +41,7 @@ def test_the_text_is_the_documented_one() -> None:
     )
 
 
-def test_it_is_read_back_the_same() -> None:
+def test_a_document_is_read_back_the_same() -> None:
     assert host_document.decode(host_document.encode(FULL)) == FULL
 
 
@@ -51,7 +51,7 @@ def test_it_is_read_back_the_same() -> None:
     revision=st.integers(0, 2**63 - 1),
 )
 @settings(deadline=None)
-def test_any_time_and_any_title_come_back(moment: datetime, name: str, revision: int) -> None:
+def test_any_time_and_any_title_are_read_back_the_same(moment: datetime, name: str, revision: int) -> None:
     document = FULL._replace(revision=revision, users={"a": (AuthorizedKey(KEY, moment, (), name),)})
     if moment.astimezone(UTC).year < 1 or any("\ud800" <= character <= "\udfff" for character in name):
         return
@@ -62,7 +62,7 @@ def test_any_time_and_any_title_come_back(moment: datetime, name: str, revision:
     assert read.expires_at == moment.replace(microsecond=0)
 
 
-def test_what_stood_in_the_last_document_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_that_the_last_document_had_are_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     last = host_document.decode(host_document.encode(FULL))
     more = (*FULL.users["deploy"], AuthorizedKey(OTHER, None, (), "new"))
     changed = (FULL.users["deploy"][0]._replace(expires_at=NOW),)
@@ -90,7 +90,7 @@ def test_what_stood_in_the_last_document_is_not_read_again(monkeypatch: pytest.M
         {"not_before": "2026-11-22T16:00:00Z"},
     ],
 )
-def test_what_stood_in_the_last_document_is_refused_where_it_does_not_stand_so(changed: dict[str, Any]) -> None:
+def test_a_malformed_change_to_a_part_of_the_last_document_is_refused(changed: dict[str, Any]) -> None:
     last = host_document.decode(host_document.encode(FULL))
     fields = json.loads(host_document.encode(FULL))
     fields["users"]["deploy"][0] |= changed
@@ -179,7 +179,7 @@ FINGERPRINT = "SHA256:" + "a" * 43
         [{"path": "/x", "fingerprint": "MD5:aa"}],
     ],
 )
-def test_what_to_take_away_is_absent_or_right(value: Any) -> None:
+def test_a_malformed_list_of_keys_to_remove_is_refused(value: Any) -> None:
     fields = json.loads(host_document.encode(FULL))
     assert "take_away" not in fields
     with pytest.raises(DocumentError, match="take_away"):
@@ -213,7 +213,7 @@ def test_a_wrong_key_refuses_the_whole(name: str) -> None:
             host_document.decode(json.dumps(fields))
 
 
-def test_the_same_line_twice_is_refused_but_one_key_may_have_two() -> None:
+def test_a_repeated_line_is_refused_but_one_key_may_have_two_lines() -> None:
     twice = FULL._replace(users={"a": (AuthorizedKey(KEY), AuthorizedKey(KEY, NOW))})
     with pytest.raises(DocumentError, match="twice"):
         host_document.decode(host_document.encode(twice))
@@ -224,6 +224,6 @@ def test_the_same_line_twice_is_refused_but_one_key_may_have_two() -> None:
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "null", "NaN", '{"format": NaN}', "[" * 100_000, '{"format":1,"format":1}', "\x00"]
 )
-def test_what_is_no_document_is_refused(text: str) -> None:
+def test_text_that_is_no_document_is_refused(text: str) -> None:
     with pytest.raises(DocumentError):
         host_document.decode(text)

@@ -106,7 +106,7 @@ def test_an_instance_s_own_list_in_badkeys_format(tmp_path: Path) -> None:
     assert [block_list.find(key) for key in keys] == [None] + [7] * len(keys[1:])
 
 
-def test_the_numbers_are_badkeys_numbers() -> None:
+def test_keys_are_numbered_as_badkeys_numbers_them() -> None:
     # Records of badkeys' list that are easy to check: the SHA-256 of the key's number without leading zeros.
     key = ecdsa_key(ec.SECP256R1(), 1)
     x = "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"

@@ -1,3 +1,5 @@
+"""Names of users and accounts, and texts to display: what is accepted and what is refused."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -36,19 +38,19 @@ def test_system_accounts_are_names_and_capitals_are_not(case: dict[str, Any]) ->
     "value",
     ["root\n", "\nroot", "a" * 33, "", "1a", "-a", "a.b", "ａ", "é", b"root", 0, None, ["a"], "a\0", "a b", "A"],
 )
-def test_other_user_names_are_refused(value: object) -> None:
+def test_invalid_user_names_are_refused(value: object) -> None:
     assert username_problem(value) is not None
 
 
 @pytest.mark.parametrize("value", ["a", "_", "a" * 32, "web-1", "_apt", "a_b-c9", "systemd-timesync"])
-def test_other_user_names_are_taken(value: str) -> None:
+def test_valid_user_names_are_accepted(value: str) -> None:
     assert username_problem(value) is None
 
 
 @pytest.mark.parametrize(
     "value", ["a", "first.last", "Anna", "9a", "a-", "host$", "anna@corp.example", "CORP\\anna", "a+b", "a" * 64, "_"]
 )
-def test_names_that_hosts_have_are_names_of_accounts(value: str) -> None:
+def test_names_that_hosts_use_are_accepted_as_accounts(value: str) -> None:
     assert account_problem(value) is None
 
 
@@ -59,7 +61,7 @@ def test_names_that_hosts_have_are_names_of_accounts(value: str) -> None:
         "a\n", "a\0", "a'b", 'a"b', "a#b", "a=b", "é", "ａ", b"a", None, 0, ["a"],
     ],
 )  # fmt: skip
-def test_what_would_mean_something_else_is_no_name_of_an_account(value: object) -> None:
+def test_an_account_name_with_a_special_meaning_is_refused(value: object) -> None:
     problem = account_problem(value)
     assert problem is not None
     assert problem.endswith(".")
@@ -86,7 +88,7 @@ def test_text_in_every_script_is_taken(value: str) -> None:
         " \ufe0f", "a\U000e0100\U000e0101", "\u0301", " \u0301", "\u2003", "a\tb", "a\x7f", "a\x85b", "a\ud83d",
     ],
 )  # fmt: skip
-def test_what_nobody_can_see_is_refused(value: str) -> None:
+def test_invisible_characters_are_refused(value: str) -> None:
     problem = display_text_problem(value, maximum=255)
     assert problem is not None
     assert problem.isprintable()
@@ -97,7 +99,7 @@ def test_a_title_is_measured_in_characters() -> None:
     assert display_text_problem("🔑" * 256, maximum=255) == "This is longer than 255 characters."
 
 
-def test_names_the_character_without_printing_it() -> None:
+def test_a_hidden_character_is_named_and_not_printed() -> None:
     assert hidden_character("plain") is None
     assert hidden_character("a\u202eb") == "the invisible character U+202E"
     assert hidden_character("a\nb") == "a line break"

@@ -27,12 +27,12 @@ from keyrack.ssh.printable import all_printable, printable
         ("C:\\new", "C:\\new"),
     ],
 )
-def test_what_stands_for_what(text: str, shown: str) -> None:
+def test_each_control_character_is_shown_as_plain_text(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
 @given(st.text(st.characters(), max_size=50))
-def test_anything_is_one_line_of_text(text: str) -> None:
+def test_any_text_is_shown_as_one_line(text: str) -> None:
     shown = printable(text)
     shown.encode("utf-8")
     assert len(shown.splitlines()) <= 1
@@ -40,6 +40,6 @@ def test_anything_is_one_line_of_text(text: str) -> None:
     assert printable(shown) == shown
 
 
-def test_every_text_of_a_json_value() -> None:
-    told = json.loads('{"a\\nb": ["\\u001b", {"c": "\\ud800"}, 1, true, null]}')
-    assert all_printable(told) == {"a\\nb": ["\\x1b", {"c": "\\ud800"}, 1, True, None]}
+def test_every_text_within_a_json_value_is_made_printable() -> None:
+    value = json.loads('{"a\\nb": ["\\u001b", {"c": "\\ud800"}, 1, true, null]}')
+    assert all_printable(value) == {"a\\nb": ["\\x1b", {"c": "\\ud800"}, 1, True, None]}

@@ -86,7 +86,7 @@ def test_a_flipped_bit_never_gives_the_same_key(line: str, at: int, mask: int) -
 @given(
     st.one_of(st.text(), st.none(), st.binary(), st.integers(), st.lists(st.text()), st.builds(str.__add__, JUNK, JUNK))
 )
-def test_anything_else_is_refused_with_words(value: object) -> None:
+def test_any_other_text_is_refused_in_words(value: object) -> None:
     problem = answer(value)
     assert isinstance(problem, KeyProblem)
     assert problem.code
@@ -108,7 +108,7 @@ def test_a_comment_is_kept_byte_for_byte_or_refused(comment: str) -> None:
 
 @many
 @given(st.binary(max_size=200))
-def test_reading_a_blob_ends_in_fields_or_an_error(blob: bytes) -> None:
+def test_reading_any_blob_ends_in_fields_or_an_error(blob: bytes) -> None:
     reader = Reader(blob)
     taken = 0
     try:
@@ -183,7 +183,7 @@ def test_options_are_refused_or_harmless(rendered: list[str]) -> None:
 
 @many
 @given(st.binary(max_size=400))
-def test_any_file_can_be_read(data: bytes) -> None:
+def test_a_key_file_of_any_bytes_can_be_read(data: bytes) -> None:
     for key in read(data + b"\n" + SMALL[0].encode() + b"\n"):
         assert (key.options + key.comment).isprintable() or "\ufffd" in key.options + key.comment or key.problem is None
         assert key.problem or key.fingerprint
@@ -192,7 +192,7 @@ def test_any_file_can_be_read(data: bytes) -> None:
 
 @many
 @given(st.text())
-def test_names_that_pass_are_safe_in_paths_and_lines(value: str) -> None:
+def test_accepted_names_are_safe_in_paths_and_lines(value: str) -> None:
     if username_problem(value) is None:
         assert value.isascii()
         assert not set(value) & set("/.\\ \n:%$*?[]~@\"'")

@@ -1,3 +1,5 @@
+"""The strict parser of public keys, against the published corpora and ssh-keygen."""
+
 from __future__ import annotations
 
 import time
@@ -52,7 +54,7 @@ def test_says_that_a_form_made_blanks_of_a_keys_pluses(case: dict[str, Any], com
 
 
 @pytest.mark.parametrize("line", [GOOD[:-4] + " somebody@desk", GOOD.replace("+", " ")[:-1], GOOD[:40] + " =" * 7900])
-def test_a_cut_key_with_a_comment_is_none_that_came_by_a_form(line: str) -> None:
+def test_a_truncated_key_with_a_comment_is_not_blamed_on_a_form(line: str) -> None:
     assert "%2B" not in str(refusal(line))
 
 
@@ -117,7 +119,7 @@ def test_does_as_recommended_with_arguable_keys(case: dict[str, Any]) -> None:
         (f"{GOOD} {'é' * 513}", "comment"),
     ],
 )
-def test_says_what_is_wrong(text: object, code: str) -> None:
+def test_a_refused_key_says_what_is_wrong(text: object, code: str) -> None:
     assert refusal(text).code == code
 
 
@@ -177,7 +179,7 @@ def test_agrees_with_ssh_keygen_about_every_valid_key(tmp_path: Path) -> None:
     assert printed == [[str(key.bits), key.fingerprint] for key in keys]
 
 
-def test_nothing_takes_long() -> None:
+def test_no_key_takes_long_to_read() -> None:
     # A generous limit on all of them together, with the pathological ones: some took minutes in other parsers.
     started = time.monotonic()
     for case in cases("keys_invalid.jsonl"):
@@ -198,7 +200,7 @@ def test_nothing_takes_long() -> None:
 
 
 @pytest.mark.parametrize("blank", ["\u00a0", "\u2003", "\u3000"])
-def test_a_blank_that_is_none_is_named(blank: str) -> None:
+def test_an_unusual_blank_is_named(blank: str) -> None:
     line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPYWy8/Eq4MVfRvTpWGcn/D8FtQWMdZs8nGOYpWbjEsa"
     behind, within = "Behind the type", "In the key, or behind it,"
     for text, where in (

@@ -12,7 +12,7 @@ from keyrack.ssh.random_art import random_art
 
 
 @pytest.mark.parametrize(("kind", "bits"), [("ed25519", "256"), ("ecdsa", "384"), ("rsa", "2048")])
-def test_is_what_ssh_keygen_prints(tmp_path: Path, kind: str, bits: str) -> None:
+def test_prints_the_same_as_ssh_keygen(tmp_path: Path, kind: str, bits: str) -> None:
     path = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", kind, "-b", bits, "-N", "", "-f", path], check=True, timeout=30)
     asked = subprocess.run(["ssh-keygen", "-lvf", path], check=True, capture_output=True, text=True, timeout=30)

@@ -1,3 +1,5 @@
+"""SSH signatures (SSHSIG), against ssh-keygen."""
+
 from __future__ import annotations
 
 import subprocess
@@ -46,7 +48,7 @@ def test_ssh_keygen_verifies_a_signature(
     assert not verifies(tmp_path, f"keyrack {stranger}\n", signature, data)
 
 
-def test_the_text_is_the_one_ssh_keygen_makes(tmp_path: Path) -> None:
+def test_the_armoured_signature_is_the_one_ssh_keygen_makes(tmp_path: Path) -> None:
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True, timeout=60)
     signer: list[str | Path] = ["ssh-keygen", "-q", "-Y", "sign", "-f", key, "-n", NAMESPACE]

@@ -128,7 +128,7 @@ def test_finds_patterns(chance: random.Random) -> None:
         assert "pattern" in str(rsa_problem(int.from_bytes(data, "big") | 1, E))
 
 
-def test_the_words_reach_the_person(prime: int) -> None:
+def test_a_weak_key_is_refused_with_what_is_wrong(prime: int) -> None:
     line = text_line("ssh-rsa", mpint(E), mpint(prime * next_prime(prime + 2)))
     with pytest.raises(
         KeyProblem, match=r"^This key is weak: its two primes are close .* ssh-keygen -t ed25519$"
@@ -143,7 +143,7 @@ def test_the_words_reach_the_person(prime: int) -> None:
     [(1, "rsa-exponent"), (3, "rsa-exponent"), (15, "rsa-exponent"), (17, None), (35, None), (65536, "rsa-exponent"),
      (2**64 - 1, None), (2**64 + 1, "rsa-exponent")],
 )  # fmt: skip
-def test_exponents(e: int, code: str | None, modulus: int) -> None:
+def test_weak_rsa_exponents_are_refused(e: int, code: str | None, modulus: int) -> None:
     line = text_line("ssh-rsa", mpint(e), mpint(modulus))
     if code is None:
         assert parse(line).bits == 2048
@@ -153,7 +153,7 @@ def test_exponents(e: int, code: str | None, modulus: int) -> None:
         assert caught.value.code == code
 
 
-def test_powers_are_powers(chance: random.Random, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_perfect_powers_are_recognised(chance: random.Random, monkeypatch: pytest.MonkeyPatch) -> None:
     for bits in (2, 8, 64, 65, 1024, 2048):
         base, exponent, modulus = (chance.getrandbits(bits) + 1 for _ in range(3))
         assert modular_power.power(base, exponent, modulus) == pow(base, exponent, modulus)

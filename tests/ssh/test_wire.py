@@ -1,3 +1,5 @@
+"""Numbers and strings as SSH writes them (RFC 4251)."""
+
 from __future__ import annotations
 
 import pytest
@@ -21,7 +23,7 @@ def test_numbers_are_written_as_in_rfc_4251(value: int, expected: str) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"\x80", b"\xff\xff", b"\0", b"\0\0", b"\0\x7f", b"\0\0\x80"])
-def test_other_forms_of_a_number_are_refused(raw: bytes) -> None:
+def test_a_number_in_another_form_is_refused(raw: bytes) -> None:
     with pytest.raises(WireError):
         Reader(string(raw)).mpint()
 

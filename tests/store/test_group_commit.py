@@ -80,9 +80,7 @@ def facts(database: Database) -> set[str]:
     return database.read(lambda conn: set(conn.execute(select(instance_facts.c.name)).scalars()))
 
 
-def test_one_that_is_refused_before_it_writes_is_refused_beside_the_others(
-    database: Database, turns: list[str]
-) -> None:
+def test_a_command_refused_before_it_writes_harms_no_other(database: Database, turns: list[str]) -> None:
     before = facts(database)
     found = made(database, putting("a"), refused, putting("b"))
     assert (found[0], type(found[1]), found[2]) == ("a", LookupError, "b")
@@ -90,21 +88,21 @@ def test_one_that_is_refused_before_it_writes_is_refused_beside_the_others(
     assert len(turns) == 1
 
 
-def test_one_that_is_refused_after_it_wrote_leaves_nothing_and_the_others_all(database: Database) -> None:
+def test_a_command_refused_after_it_wrote_leaves_nothing_and_the_others_everything(database: Database) -> None:
     before = facts(database)
     found = made(database, putting("a"), putting("c", LookupError()), putting("b"))
     assert (found[0], type(found[1]), found[2]) == ("a", LookupError, "b")
     assert facts(database) - before == {"a", "b"}
 
 
-def test_one_that_the_database_itself_refuses_leaves_nothing_and_the_others_all(database: Database) -> None:
+def test_a_command_that_the_database_refuses_leaves_nothing_and_the_others_everything(database: Database) -> None:
     before = facts(database)
     found = made(database, putting("a"), putting("a"), putting("b"))
     assert (found[0], type(found[1]).__name__, found[2]) == ("a", "IntegrityError", "b")
     assert facts(database) - before == {"a", "b"}
 
 
-def test_one_that_ends_its_program_lets_no_other_be_taken_for_done(database: Database) -> None:
+def test_no_command_is_taken_for_done_when_one_ends_the_program(database: Database) -> None:
     class Ends(BaseException):
         pass
 
@@ -118,7 +116,7 @@ def test_one_that_ends_its_program_lets_no_other_be_taken_for_done(database: Dat
     assert facts(database) - before == {one for one in found if isinstance(one, str)}
 
 
-def test_a_connection_that_dies_among_them_is_said_to_be_away(database: Database) -> None:
+def test_a_connection_that_dies_among_shared_reads_counts_as_unavailable(database: Database) -> None:
     def dies(conn: Connection) -> None:
         conn.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
         _value.value(conn, "anything")
@@ -130,7 +128,7 @@ def test_a_connection_that_dies_among_them_is_said_to_be_away(database: Database
     assert facts(database) - before == {one for one in found if isinstance(one, str)}
 
 
-def test_one_that_wrote_by_sqlalchemy_and_is_refused_leaves_nothing(database: Database) -> None:
+def test_a_refused_command_that_wrote_by_sqlalchemy_leaves_nothing(database: Database) -> None:
     def by_sqlalchemy(conn: Connection) -> None:
         conn.execute(insert(instance_facts).values(name="c", value="x"))
         raise LookupError
@@ -146,12 +144,12 @@ def _holding(number: int) -> Select[Any]:
     return select(func.pg_advisory_xact_lock(number))
 
 
-def test_the_server_works_on_what_was_told_while_others_are_made(
+def test_the_server_works_on_queued_statements_while_others_are_made(
     database: Database, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(group_commit, "MAX_SECONDS", 60)
 
-    def looks(_conn: Connection) -> bool:
+    def sees_queued(_conn: Connection) -> bool:
         with psycopg.connect(postgresql_url, autocommit=True) as other:
             for _ in range(200):
                 if other.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711").fetchone():
@@ -159,8 +157,8 @@ def test_the_server_works_on_what_was_told_while_others_are_made(
                 time.sleep(0.05)
         return False
 
-    def told(conn: Connection) -> None:
+    def queued(conn: Connection) -> None:
         _holding.enqueue(conn, 4711)
 
-    found = made(database, putting("a"), told, *[lambda _conn: None] * group_commit.SENT_EACH, looks)
+    found = made(database, putting("a"), queued, *[lambda _conn: None] * group_commit.SENT_EACH, sees_queued)
     assert found[-1]

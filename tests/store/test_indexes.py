@@ -141,7 +141,7 @@ def plan(connection: Connection, statement: str, values: Any) -> str:
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_it_reads_no_whole_table(database: Database, name: str) -> None:
+def test_frequent_questions_read_no_whole_table(database: Database, name: str) -> None:
     def explain(connection: Connection) -> list[str]:
         with asked() as statements:
             QUESTIONS[name](connection)
@@ -163,7 +163,7 @@ def test_it_reads_no_whole_table(database: Database, name: str) -> None:
         "a page of what was sent",
     ],
 )
-def test_it_sorts_no_whole_list(database: Database, name: str) -> None:
+def test_frequent_questions_sort_no_whole_list(database: Database, name: str) -> None:
     if database.dialect != "sqlite":
         pytest.skip("PostgreSQL decides by what is in the tables, and these are empty")
 
@@ -198,7 +198,7 @@ class Undo(Exception):
     """Ends a transaction whose rows no other test is to see."""
 
 
-def test_an_alarm_looks_at_a_few_of_a_servers_events(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_raising_an_alarm_reads_few_of_a_servers_events(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     if database.dialect != "sqlite":
         pytest.skip("SQLite alone counts its steps")
     monkeypatch.setattr(events, "ALARM_SCAN_LIMIT", 10)
@@ -249,7 +249,7 @@ def test_keys_are_not_counted_before_there_can_be_as_many_as_one_may_have(databa
     assert 0 < len(steps) < 1000
 
 
-def test_what_was_sent_is_forgotten_a_piece_at_a_time(database: Database) -> None:
+def test_sent_deliveries_are_deleted_a_batch_at_a_time(database: Database) -> None:
     def fill(connection: Connection) -> list[int]:
         of_workspace = {"name": "w"}
         required = {column.name: 1 for column in tables.workspaces.c if not column.nullable and column.name != "id"}

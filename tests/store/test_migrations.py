@@ -229,7 +229,7 @@ def old_url(request: pytest.FixtureRequest, revision: str, tmp_path: Path) -> It
 
 
 @pytest.mark.parametrize("revision", OLDER)
-def test_an_old_database_keeps_what_is_in_it(old_url: str, revision: str) -> None:
+def test_an_old_database_keeps_its_rows(old_url: str, revision: str) -> None:
     assert migrate.current(old_url) == revision
     assert migrate.current(old_url) != migrate.head()
     with connected(old_url) as conn:
@@ -286,7 +286,7 @@ def test_a_database_that_lacks_what_its_revision_says_gets_it(bare_url: str, at:
         assert len(after[TABLES.get(name, name)]) == len(rows), name
 
 
-def test_one_that_was_brought_up_without_it_gets_it_too(bare_url: str) -> None:
+def test_a_database_upgraded_without_a_later_table_gets_it_too(bare_url: str) -> None:
     migrate.upgrade(bare_url, "0240")
     with connected(bare_url) as conn:
         conn.execute(text("DROP TABLE access_key_failures"))
@@ -309,7 +309,7 @@ ALTERED = {
 
 
 @pytest.mark.parametrize("statement", ALTERED)
-def test_what_somebody_took_away_is_named_and_not_made_anew(database_url: str, statement: str) -> None:
+def test_a_removed_table_is_named_and_not_made_anew(database_url: str, statement: str) -> None:
     with connected(database_url) as conn:
         conn.execute(text(statement))
         left = set(inspect(conn).get_table_names())
@@ -326,7 +326,7 @@ def test_an_empty_database_with_tables_of_others_is_brought_up(bare_url: str) ->
     assert migrate.current(bare_url) == migrate.head()
 
 
-def test_tables_of_others_with_our_names_are_said(bare_url: str) -> None:
+def test_tables_of_another_program_with_our_names_are_named(bare_url: str) -> None:
     with connected(bare_url) as conn:
         conn.execute(text("CREATE TABLE users (id INTEGER)"))
     with pytest.raises(DatabaseAltered, match="a database of its own"):
@@ -342,7 +342,7 @@ def test_migrations_are_put_after_those_in_use() -> None:
     assert " ".join(script.revision for script in reversed(SCRIPTS)).startswith(in_use)
 
 
-def test_what_is_called_otherwise_now_is_carried_over(bare_url: str) -> None:
+def test_renamed_values_are_carried_over_by_the_migration(bare_url: str) -> None:
     migrate.upgrade(bare_url, to=BEFORE_NAMES)
     with connected(bare_url) as conn:
         fill(conn)

@@ -59,23 +59,23 @@ def stopped(url: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_stopped_process_keeps_no_workspace(postgresql_url: str) -> None:
-    look = OrphanedSessions()
+    sessions = OrphanedSessions()
     with (
         Database.open(postgresql_url) as database,
         stopped(postgresql_url) as process,
         ThreadPoolExecutor(1) as pool,
     ):
         other = pool.submit(database.write, lambda conn: put(conn, "a"), workspace_lock=WORKSPACE)
-        assert database.read(look.end) == 0
+        assert database.read(sessions.end) == 0
         assert not other.done()
-        wait_until(lambda: database.read(look.end) == 1, "the session to be ended")
+        wait_until(lambda: database.read(sessions.end) == 1, "the session to be ended")
         other.result(20)
         assert database.read(names) >= {"a"}
         process.send_signal(signal.SIGCONT)
         assert process.communicate(timeout=60)[0] == "DatabaseUnavailable\n"
 
 
-def test_a_service_looks_for_them(postgresql_url: str, tmp_path: Path) -> None:
+def test_a_running_service_ends_orphaned_sessions(postgresql_url: str, tmp_path: Path) -> None:
     with running(settings_for(tmp_path / "data", postgresql_url)) as service:
         service.apply(TEAM)
         with stopped(postgresql_url):
@@ -83,9 +83,9 @@ def test_a_service_looks_for_them(postgresql_url: str, tmp_path: Path) -> None:
             assert changed.status_code < 300, changed.text
 
 
-def test_who_is_slow_and_goes_on_is_left_alone(postgresql_url: str) -> None:
+def test_a_slow_session_that_goes_on_is_left_alone(postgresql_url: str) -> None:
     """A statement now and then, each sent ahead, and a long one: for longer than nothing may come."""
-    look, over, ended = OrphanedSessions(), threading.Event(), []
+    sessions, over, ended = OrphanedSessions(), threading.Event(), []
 
     def slowly(conn: Connection) -> None:
         until = time.monotonic() + 5
@@ -97,7 +97,7 @@ def test_who_is_slow_and_goes_on_is_left_alone(postgresql_url: str) -> None:
 
     def watch(database: Database) -> None:
         while not over.wait(0.05):
-            ended.append(database.read(look.end))
+            ended.append(database.read(sessions.end))
 
     with Database.open(postgresql_url) as database, ThreadPoolExecutor(1) as pool:
         watching = pool.submit(watch, database)
@@ -110,8 +110,8 @@ def test_who_is_slow_and_goes_on_is_left_alone(postgresql_url: str) -> None:
     assert set(ended) == {0}
 
 
-def test_other_programs_sessions_are_left_alone(postgresql_url: str) -> None:
-    look = OrphanedSessions()
+def test_sessions_of_other_programs_are_left_alone(postgresql_url: str) -> None:
+    sessions = OrphanedSessions()
     with Database.open(postgresql_url) as database, psycopg.connect(postgresql_url) as raw:
         with raw.pipeline():
             raw.execute("SELECT pg_advisory_xact_lock(1, 1)")
@@ -120,11 +120,11 @@ def test_other_programs_sessions_are_left_alone(postgresql_url: str) -> None:
             wait_until(lambda: locked(postgresql_url), "the session to wait")
             until = time.monotonic() + 4
             while time.monotonic() < until:
-                assert database.read(look.end) == 0
+                assert database.read(sessions.end) == 0
                 time.sleep(0.1)
         assert locked(postgresql_url) is False
 
 
-def test_nothing_is_looked_for_on_sqlite(sqlite_url: str) -> None:
+def test_sqlite_has_no_orphaned_sessions(sqlite_url: str) -> None:
     with Database.open(sqlite_url) as database:
         assert database.read(OrphanedSessions().end) == 0

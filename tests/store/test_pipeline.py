@@ -1,4 +1,4 @@
-"""Statements that are sent to PostgreSQL ahead of their answers: what fails is told, and nothing is done by halves."""
+"""Statements sent to PostgreSQL ahead of their answers: what fails is raised, and nothing is done by halves."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def database(postgresql_url: str) -> Iterator[Database]:
         yield database
 
 
-def test_what_was_told_is_there_for_the_next_question_and_after_the_commit(database: Database) -> None:
+def test_a_queued_write_is_there_for_the_next_question_and_after_the_commit(database: Database) -> None:
     def command(conn: Connection) -> list[str]:
         put(conn, "one")
         return found(conn, "one")
@@ -61,7 +61,7 @@ def test_what_was_told_is_there_for_the_next_question_and_after_the_commit(datab
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_what_was_told_and_fails_undoes_the_command(database: Database, asked: bool) -> None:
+def test_a_queued_write_that_fails_undoes_the_command(database: Database, asked: bool) -> None:
     def command(conn: Connection) -> None:
         put(conn, "new")
         put(conn, "twice")
@@ -77,7 +77,7 @@ def test_what_was_told_and_fails_undoes_the_command(database: Database, asked: b
     assert len(database.read(lambda conn: found(conn, "new"))) == 1
 
 
-def test_what_fails_within_a_savepoint_is_undone_alone(database: Database) -> None:
+def test_a_failure_within_a_savepoint_undoes_the_savepoint_alone(database: Database) -> None:
     def command(conn: Connection) -> None:
         put(conn, "before")
         with pytest.raises(IntegrityError), savepoint(conn):
@@ -150,7 +150,7 @@ def test_more_statements_than_are_kept_or_sent_ahead(database: Database, monkeyp
     assert len(database.read(lambda conn: found(conn, "fact 19"))) == 1
 
 
-def test_what_is_prepared_stays_whatever_the_driver_is_asked_and_undoes(database: Database) -> None:
+def test_prepared_statements_outlast_an_undone_transaction(database: Database) -> None:
     """psycopg prepares what it is asked often, and lets go of all that is prepared once a transaction is undone."""
 
     class Undo(Exception):
@@ -169,7 +169,7 @@ def test_what_is_prepared_stays_whatever_the_driver_is_asked_and_undoes(database
         assert database.read(lambda conn: found(conn, "undone")) == []
 
 
-def test_a_question_of_one_statement_is_no_transaction_and_of_more_it_sees_one_instant(database: Database) -> None:
+def test_a_question_of_one_statement_needs_no_transaction_and_one_of_more_sees_one_instant(database: Database) -> None:
     words: list[str] = []
 
     def one(conn: Connection) -> list[str]:
@@ -195,6 +195,6 @@ def test_a_question_of_one_statement_is_no_transaction_and_of_more_it_sees_one_i
     assert database.read(several) == (["100 % of a'b"], ["100 % of a'b"])
 
 
-def test_a_statement_that_is_alone_cannot_write_either(database: Database) -> None:
+def test_a_single_statement_of_a_question_cannot_write_either(database: Database) -> None:
     with pytest.raises(Exception, match="read-only transaction"):
         database.read(lambda conn: _removing.rows(conn, {"name": "one"}))

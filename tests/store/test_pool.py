@@ -18,7 +18,7 @@ def pool_of(url: str, places: int, patience: float = 60) -> Pool:
     return Pool(sqlite_engine(parse_url(url)[1], writer=False), places, patience)
 
 
-def test_who_comes_back_does_not_overtake_who_waits(sqlite_url: str) -> None:
+def test_a_thread_that_asks_again_does_not_overtake_those_that_wait(sqlite_url: str) -> None:
     pool = pool_of(sqlite_url, 1)
     order: list[str] = []
 
@@ -39,7 +39,7 @@ def test_who_comes_back_does_not_overtake_who_waits(sqlite_url: str) -> None:
     pool.close()
 
 
-def test_patience_has_an_end_and_the_place_is_not_lost(sqlite_url: str) -> None:
+def test_waiting_for_a_connection_ends_and_no_connection_is_lost(sqlite_url: str) -> None:
     pool = pool_of(sqlite_url, 1, patience=0.05)
     with pool.connection(), pytest.raises(DatabaseUnavailable, match="too much to do"), pool.connection():
         pass
@@ -66,7 +66,7 @@ def test_a_wrong_question_keeps_the_connection_and_a_broken_one_is_replaced(sqli
     pool.close()
 
 
-def test_what_is_lent_while_the_pool_closes_is_closed_when_it_comes_back(sqlite_url: str) -> None:
+def test_a_connection_in_use_while_the_pool_closes_is_closed_when_it_is_returned(sqlite_url: str) -> None:
     pool = pool_of(sqlite_url, 2)
     with pool.connection() as conn:
         pool.close()

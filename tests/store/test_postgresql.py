@@ -45,7 +45,7 @@ def test_a_restart_in_the_middle_is_survived(durable_cluster: Cluster) -> None:
     acknowledged: list[str] = []
     refused = threading.Event()
     done = threading.Event()
-    heard: set[int] = set()
+    announced: set[int] = set()
 
     def keep_writing(database: Database, thread: int) -> None:
         number = 0
@@ -60,7 +60,7 @@ def test_a_restart_in_the_middle_is_survived(durable_cluster: Cluster) -> None:
                 done.wait(0.05)
 
     with Database.open(url) as database, Database.open(url) as other, ThreadPoolExecutor(4) as pool:
-        other.listen(heard.update)
+        other.listen(announced.update)
         workers = [pool.submit(keep_writing, database, thread) for thread in range(4)]
         try:
             wait_until(lambda: len(acknowledged) > 50, "writes before the restart")
@@ -77,10 +77,10 @@ def test_a_restart_in_the_middle_is_survived(durable_cluster: Cluster) -> None:
             worker.result(60)
         assert set(acknowledged) <= other.read(names)
         database.write(lambda conn: announce(conn, 9))
-        wait_until(lambda: 9 in heard, "the listener to hear again")
+        wait_until(lambda: 9 in announced, "the listener to hear again")
 
 
-def test_a_connection_that_breaks_within_a_savepoint_is_said_to_be_broken(postgresql_url: str) -> None:
+def test_a_connection_that_breaks_within_a_savepoint_is_reported_as_broken(postgresql_url: str) -> None:
     def command(conn: Connection) -> None:
         with savepoint(conn), savepoint(conn):
             conn.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
@@ -92,7 +92,7 @@ def test_a_connection_that_breaks_within_a_savepoint_is_said_to_be_broken(postgr
         assert database.read(names) >= {"afterwards"}
 
 
-def test_what_is_prepared_stays_so_when_something_else_is_undone(postgresql_url: str) -> None:
+def test_prepared_statements_outlast_an_undone_savepoint(postgresql_url: str) -> None:
     def command(conn: Connection) -> None:
         assert not servers.by_ids(conn, [1])
         for _ in range(10):  # psycopg itself prepares what it is often asked
@@ -120,7 +120,7 @@ def test_connections_that_died_unnoticed_are_replaced_without_an_error(postgresq
         assert database.read(names) == {"a", "b"}
 
 
-def test_a_connection_that_dies_among_several_commands_is_said_to_be_away(postgresql_url: str) -> None:
+def test_a_connection_that_dies_among_several_commands_counts_as_unavailable(postgresql_url: str) -> None:
     """As when the server is killed while a workspace file is applied: many commands in one transaction."""
 
     def several(conn: Connection) -> None:
@@ -193,7 +193,7 @@ def test_a_statement_that_is_not_valid_any_more_is_prepared_anew(postgresql_url:
         ("40001", DatabaseUnavailable),
     ],
 )
-def test_what_the_server_cannot_do_is_no_fault_of_the_question(
+def test_a_failure_of_the_server_is_reported_as_the_databases(
     postgresql_url: str, code: str, kind: type[Exception]
 ) -> None:
     """Damaged data, a transaction that it gave up, one that it always undid: each is said to be the database's."""
@@ -227,7 +227,7 @@ def test_a_full_disk_that_shows_at_the_commit_leaves_no_doubt(postgresql_url: st
         assert (said.kind, "disk is full. Nothing was changed" in str(said)) == (Kind.UNAVAILABLE, True), said
 
 
-def test_a_session_that_the_server_ended_for_its_patience_is_said_to_be_away(postgresql_url: str) -> None:
+def test_a_session_that_the_server_ended_by_a_timeout_counts_as_unavailable(postgresql_url: str) -> None:
     def slow(conn: Connection) -> None:
         number = int(conn.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
         assert not _facts.rows(conn, "a")
@@ -246,8 +246,10 @@ def _is_there(url: str, process: int) -> bool:
         return raw.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (process,)).fetchone() is not None
 
 
-def test_changes_are_heard_of_a_server_that_lacks_the_last_commits(cluster: Cluster, durable_cluster: Cluster) -> None:
-    """As after a failover: its transactions have numbers again that were told already, or lower ones."""
+def test_changes_are_noticed_on_a_server_that_lacks_the_last_commits(
+    cluster: Cluster, durable_cluster: Cluster
+) -> None:
+    """As after a failover: its transactions have numbers again that were seen already, or lower ones."""
     first, second = cluster.create_database(), durable_cluster.create_database()
     for url in (first, second):
         migrate.upgrade(url)
@@ -256,8 +258,8 @@ def test_changes_are_heard_of_a_server_that_lacks_the_last_commits(cluster: Clus
         while _number(first) < ahead:
             raw.execute("SELECT pg_current_xact_id()")
     places = [first]
-    heard: set[int] = set()
-    listener = listen.ChangeListener(lambda: psycopg.connect(places[-1], autocommit=True), heard.update, lambda: 0)
+    announced: set[int] = set()
+    listener = listen.ChangeListener(lambda: psycopg.connect(places[-1], autocommit=True), announced.update, lambda: 0)
     listener.start()
     try:
         places.append(second)
@@ -267,7 +269,7 @@ def test_changes_are_heard_of_a_server_that_lacks_the_last_commits(cluster: Clus
             raw.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (database_name(first),)
             )
-        wait_until(lambda: heard == {7}, "the change that the other server holds")
+        wait_until(lambda: announced == {7}, "the change that the other server holds")
     finally:
         listener.close()
 
@@ -279,7 +281,7 @@ def _number(url: str) -> int:
         return int(row[0])
 
 
-def test_a_server_that_is_not_there_is_said_to_be_away(tmp_path: Path) -> None:
+def test_a_server_that_is_not_there_counts_as_unavailable(tmp_path: Path) -> None:
     with Database.open(f"postgresql://keyrack@/x?host={tmp_path}") as database:
         for use in (database.read, database.write):
             with pytest.raises(DatabaseUnavailable, match="does not answer"):
@@ -311,61 +313,61 @@ def test_commands_that_undo_each_other_are_run_again(postgresql_url: str) -> Non
         assert len(values) == 1
 
 
-def test_a_change_that_nobody_notified_of_is_found_by_polling(postgresql_url: str) -> None:
-    heard: set[int] = set()
+def test_a_change_without_a_notification_is_found_by_polling(postgresql_url: str) -> None:
+    announced: set[int] = set()
     with Database.open(postgresql_url) as database, Database.open(postgresql_url) as silent:
-        database.listen(heard.update)
+        database.listen(announced.update)
         # As a process that dies between its commit and its NOTIFY.
         silent.write(
             lambda conn: conn.execute(
                 insert(changes).values(server_id=4, change=text("pg_current_xact_id()::text::bigint"))
             )
         )
-        wait_until(lambda: heard == {4}, "the slow poll")
+        wait_until(lambda: announced == {4}, "the slow poll")
 
 
-def test_what_a_process_did_itself_it_does_not_look_for(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    looks: list[int] = []
-    look = changes_module.since_on_postgresql
+def test_a_process_does_not_query_for_its_own_changes(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    floors: list[int] = []
+    since = changes_module.since_on_postgresql
 
     def noted(raw: Any, floor: int) -> Any:
-        looks.append(floor)
-        return look(raw, floor)
+        floors.append(floor)
+        return since(raw, floor)
 
     monkeypatch.setattr(listen, "POLL_SECONDS", 3600)
     monkeypatch.setattr(changes_module, "since_on_postgresql", noted)
-    heard: list[int] = []
+    announced: list[int] = []
     with Database.open(postgresql_url) as database, Database.open(postgresql_url) as other:
-        database.listen(heard.extend)
+        database.listen(announced.extend)
         for server_id in range(1, 20):
             database.write(lambda conn: announce(conn, server_id))  # noqa: B023
         other.write(lambda conn: announce(conn, 99))
-        wait_until(lambda: 99 in heard, "the news of the other process")
-    assert heard == [*range(1, 20), 99], "each is delivered once"
-    assert len(looks) <= 3, "at the start, for the other process, and for a notification before the first"
+        wait_until(lambda: 99 in announced, "the change by the other process")
+    assert announced == [*range(1, 20), 99], "each is delivered once"
+    assert len(floors) <= 3, "at the start, for the other process, and for a notification before the first"
 
 
-def test_changes_of_a_transaction_that_took_long_are_heard(postgresql_url: str) -> None:
-    heard: list[int] = []
-    holding, go_on = threading.Event(), threading.Event()
+def test_changes_of_a_transaction_that_took_long_are_noticed(postgresql_url: str) -> None:
+    announced: list[int] = []
+    lock_held, go_on = threading.Event(), threading.Event()
 
     def slow(conn: Connection) -> None:
         announce(conn, 1)
         conn.execute(text("SELECT pg_current_xact_id()"))  # numbered before the quick one
-        holding.set()
+        lock_held.set()
         go_on.wait(60)
 
     with Database.open(postgresql_url) as database, Database.open(postgresql_url) as listening:
-        listening.listen(heard.extend)
+        listening.listen(announced.extend)
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(database.write, slow)
-            holding.wait(60)
+            lock_held.wait(60)
             database.write(lambda conn: announce(conn, 2))
-            wait_until(lambda: 2 in heard, "the quick one")
+            wait_until(lambda: 2 in announced, "the quick one")
             go_on.set()
             waiting.result(60)
-            wait_until(lambda: 1 in heard, "the slow one, whose number is lower")
-    assert sorted(heard) == [1, 2], "each is delivered once"
+            wait_until(lambda: 1 in announced, "the slow one, whose number is lower")
+    assert sorted(announced) == [1, 2], "each is delivered once"
 
 
 def test_a_role_that_does_not_sync_its_commits_is_overruled(postgresql_url: str) -> None:
@@ -385,7 +387,7 @@ def test_a_role_that_does_not_sync_its_commits_is_overruled(postgresql_url: str)
         assert database.write(setting) == "on"
 
 
-def test_whoever_waited_for_a_turn_sees_what_the_one_before_did(postgresql_url: str) -> None:
+def test_a_command_that_waited_for_the_workspace_lock_sees_what_the_one_before_did(postgresql_url: str) -> None:
     """Also where the database is set to an isolation by which he would see what there was as he began to wait."""
     _set(postgresql_url, "SET default_transaction_isolation = 'repeatable read'")
     began, saw = threading.Event(), set[str]()
@@ -417,7 +419,7 @@ def test_a_session_that_another_connection_had_before_is_known(postgresql_url: s
         assert postgresql_session.begin(raw, writer=True)
 
 
-def test_a_server_that_does_not_sync_is_told(postgresql_url: str, durable_cluster: Cluster) -> None:
+def test_a_server_that_does_not_sync_is_named(postgresql_url: str, durable_cluster: Cluster) -> None:
     with Database.open(postgresql_url) as database:
         assert database.lossy_settings() == ("fsync",)
     with Database.open(durable_cluster.url("postgres")) as database:
@@ -443,19 +445,19 @@ def test_no_tables_are_made_in_a_database_that_cannot_hold_every_name(cluster: C
                 cluster.drop_database(cluster.url(name))
 
 
-def test_changes_are_heard_of_by_a_process_with_thousands_of_descriptors(postgresql_url: str) -> None:
+def test_a_process_with_thousands_of_descriptors_notices_changes(postgresql_url: str) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 1500:
         pytest.skip("this machine allows too few descriptors")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1500), hard))
     taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(1030)]
     try:
-        heard: set[int] = set()
+        announced: set[int] = set()
         with Database.open(postgresql_url) as database, Database.open(postgresql_url) as other:
-            database.listen(heard.update)
+            database.listen(announced.update)
             for server_id in (1, 2, 3):
                 other.write(lambda conn: announce(conn, server_id))  # noqa: B023
-                wait_until(lambda: server_id in heard, "the news")  # noqa: B023
+                wait_until(lambda: server_id in announced, "the change")  # noqa: B023
     finally:
         for descriptor in taken:
             os.close(descriptor)
@@ -469,7 +471,7 @@ def _set(database_url: str, setting: str) -> None:
         raw.execute(f'ALTER DATABASE "{database_name(database_url)}" {setting}')
 
 
-def test_one_that_takes_no_changes_is_said_to_be_away_until_it_does(postgresql_url: str) -> None:
+def test_a_read_only_server_counts_as_away_until_it_takes_changes(postgresql_url: str) -> None:
     with Database.open(postgresql_url) as database:
         _set(postgresql_url, "SET default_transaction_read_only = on")
         with pytest.raises(DatabaseUnavailable, match="read-only"):
@@ -489,7 +491,7 @@ def test_bytes_arrive_as_they_are_whatever_a_backslash_means_there(postgresql_ur
             assert shown == "on"
 
 
-def test_what_the_role_may_not_do_is_said_to_be_refused(postgresql_url: str) -> None:
+def test_a_missing_right_of_the_database_role_is_reported_as_refused(postgresql_url: str) -> None:
     role = f"app_{os.getpid()}"
     with psycopg.connect(postgresql_url, autocommit=True) as raw:
         raw.execute(f"CREATE ROLE {role} LOGIN")

@@ -22,7 +22,7 @@ def event(action: str, fingerprint: str, outcome: str = "done", target: str = "k
     return {"workspace_id": 1, "at": int(AT.timestamp()) * 1_000_000, "actor_name": "olga", **texts, **what}
 
 
-def test_what_was_revoked_and_is_not_registered_again_is_noted(bare_url: str) -> None:
+def test_revoked_keys_that_were_not_registered_again_are_noted_by_the_migration(bare_url: str) -> None:
     migrate.upgrade(bare_url, to="0007")
     with connected(bare_url) as conn:
         conn.execute(insert(tables.workspaces).values(uid="a" * 32, name="acme", created_at=AT))

@@ -68,12 +68,12 @@ def concurrently(database: Database, *questions: Question) -> list[Any]:
     return asyncio.run(asked())
 
 
-def test_what_is_asked_at_once_is_sent_together(database: Database, sent: list[int]) -> None:
+def test_questions_asked_at_the_same_moment_are_sent_together(database: Database, sent: list[int]) -> None:
     assert concurrently(database, *(root_of(number**2) for number in range(20))) == list(range(20))
     assert len(sent) == 1
 
 
-def test_the_same_question_is_answered_once_for_all_who_ask(database: Database) -> None:
+def test_the_same_question_asked_by_several_is_sent_once(database: Database) -> None:
     def same(connection: Connection) -> Any:
         return _backend.rows(connection, 4)
 
@@ -94,7 +94,7 @@ def test_the_same_bytes_are_the_same_question(database: Database) -> None:
     assert [bytes(rows[0]["anon_1"]) for rows in (first, another)] == [bytes([0, 255, 92]), b"another"]
 
 
-def test_what_fails_fails_for_whoever_asked_it(database: Database) -> None:
+def test_a_question_that_fails_fails_only_for_its_caller(database: Database) -> None:
     good, wrong, last = concurrently(database, root_of(4), root_of(-1), root_of(9))
     assert (good, last) == (2, 3)
     assert isinstance(wrong, DBAPIError)
@@ -127,7 +127,7 @@ def test_a_connection_that_broke_is_replaced(database: Database) -> None:
     assert found[2] != number
 
 
-def test_where_the_database_is_away_each_is_told(postgresql_url: str) -> None:
+def test_each_caller_is_told_that_the_database_is_away(postgresql_url: str) -> None:
     elsewhere = postgresql_url.rpartition("/")[0] + "/there_is_none"
     with Database.open(elsewhere) as database:
         found = concurrently(database, root_of(4), root_of(9))

@@ -27,16 +27,16 @@ def put(conn: Connection, name: str, size: int = 1) -> None:
 
 
 def test_commands_that_wait_are_committed_together(sqlite_url: str) -> None:
-    holding, go_on = threading.Event(), threading.Event()
+    lock_held, go_on = threading.Event(), threading.Event()
 
     def hold(conn: Connection) -> None:
         announce(conn, 1000)
-        holding.set()
+        lock_held.set()
         go_on.wait(60)
 
     with Database.open(sqlite_url) as database, ThreadPoolExecutor(21) as pool:
         first = pool.submit(database.write, hold)
-        holding.wait(60)
+        lock_held.wait(60)
         others = [pool.submit(database.write, lambda conn, n=n: announce(conn, n)) for n in range(20)]
         assert not any(other.done() for other in others)
         go_on.set()
@@ -47,7 +47,7 @@ def test_commands_that_wait_are_committed_together(sqlite_url: str) -> None:
     assert 2 <= len(numbers) <= 20
 
 
-def test_a_full_disk_is_said_to_be_one_and_room_helps(sqlite_url: str) -> None:
+def test_a_full_disk_is_reported_as_such_and_room_heals_it(sqlite_url: str) -> None:
     def fill(conn: Connection) -> None:
         pages = conn.exec_driver_sql("PRAGMA page_count").scalar_one()
         conn.exec_driver_sql(f"PRAGMA max_page_count = {pages + 2}")
@@ -100,7 +100,7 @@ with Database.open(sys.argv[1]) as database:
 """
 
 
-def test_changes_are_taken_while_the_folder_for_what_is_temporary_is_full(sqlite_url: str, tmp_path: Path) -> None:
+def test_changes_are_accepted_while_the_temporary_folder_is_full(sqlite_url: str, tmp_path: Path) -> None:
     full = tmp_path / "temporary"
     full.mkdir()
     disk = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(full)]
@@ -127,7 +127,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
                 use(lambda conn: None)
 
 
-def test_a_command_that_starts_another_write_is_told_instead_of_waiting_for_itself(sqlite_url: str) -> None:
+def test_a_command_that_starts_another_write_fails_instead_of_waiting_for_itself(sqlite_url: str) -> None:
     with Database.open(sqlite_url) as database, pytest.raises(RuntimeError, match="wait for itself"):
         database.write(lambda conn: database.write(lambda inner: None))
 
@@ -137,13 +137,13 @@ def test_many_that_open_a_new_file_at_once_all_get_it(tmp_path: Path) -> None:
         url = make_url(f"sqlite:///{tmp_path}/{number}.db")
         together = threading.Barrier(6)
 
-        def look(url: URL = url, together: threading.Barrier = together) -> str:
+        def journal_mode(url: URL = url, together: threading.Barrier = together) -> str:
             together.wait(60)
             with sqlite_engine(url, writer=False).connect() as conn:
                 return str(conn.exec_driver_sql("PRAGMA journal_mode").scalar_one())
 
         with ThreadPoolExecutor(6) as pool:
-            assert [asked.result(60) for asked in [pool.submit(look) for _ in range(6)]] == ["wal"] * 6
+            assert [asked.result(60) for asked in [pool.submit(journal_mode) for _ in range(6)]] == ["wal"] * 6
 
 
 def test_writes_go_on_where_the_first_found_no_thread(sqlite_url: str) -> None:

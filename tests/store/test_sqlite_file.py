@@ -164,10 +164,10 @@ def test_an_idle_process_notices_by_itself(sqlite_url: str) -> None:
                 return True
             return False
 
-        wait_until(refused, "the look at the file")
+        wait_until(refused, "the check of the file")
 
 
-def test_what_sqlite_itself_does_with_the_file_is_no_harm(sqlite_url: str) -> None:
+def test_changes_that_sqlite_itself_makes_to_its_file_raise_no_alarm(sqlite_url: str) -> None:
     path = path_of(sqlite_url)
     with Database.open(sqlite_url) as database:
         database.listen(lambda ids: None)
@@ -217,14 +217,14 @@ def test_a_file_with_two_names_is_not_opened_by_either(sqlite_url: str) -> None:
         assert database.read(names) == {"early", "later"}
 
 
-def test_a_file_that_is_no_database_is_said_to_be_damaged(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_reported_as_damaged(tmp_path: Path) -> None:
     path = tmp_path / "keyrack.db"
     path.write_bytes(random.randbytes(40_960))
     with Database.open(f"sqlite:///{path}") as database, pytest.raises(DatabaseUnavailable, match="damaged"):
         database.read(names)
 
 
-def test_processes_that_come_and_go_take_no_commit_along(sqlite_url: str) -> None:
+def test_processes_that_open_and_close_the_file_lose_no_commit(sqlite_url: str) -> None:
     """Each that leaves believes to be the last one if somebody's locks are gone, and removes the log."""
     with Database.open(sqlite_url) as database:
         database.listen(lambda ids: None)
@@ -249,13 +249,13 @@ for (name,) in sqlite3.connect(sys.argv[1]).execute("SELECT name FROM instance_f
 """
 
 
-def test_another_process_is_heard_of_while_this_one_only_reads(sqlite_url: str) -> None:
-    heard: set[int] = set()
+def test_changes_of_another_process_are_noticed_while_this_one_only_reads(sqlite_url: str) -> None:
+    announced: set[int] = set()
     with Database.open(sqlite_url) as database:
-        database.listen(heard.update)
+        database.listen(announced.update)
         for number in range(1, 4):
             database.read(names)
             subprocess.run(
                 [sys.executable, OTHER, sqlite_url, f"other{number}", "1", "1", str(number)], check=True, timeout=60
             )
-            wait_until(lambda: number in heard, "the news of another process")  # noqa: B023
+            wait_until(lambda: number in announced, "the change by another process")  # noqa: B023

@@ -51,19 +51,19 @@ def known_rows(database: Database) -> int:
     return database.read(ask)
 
 
-def test_what_grew_is_looked_at(database: Database) -> None:
+def test_a_table_that_grew_is_analysed(database: Database) -> None:
     grow(database, commands=8, rows=20)
     wait_until(lambda: known_rows(database) >= 160, "the planner knows of the rows")
 
 
-def test_what_begins_to_grow_late_is_looked_at(
+def test_a_table_that_begins_to_grow_late_is_analysed(
     database: Database, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Changes of other tables, however many there were, do not put its first look off."""
+    """Changes of other tables, however many there were, do not put its first analysis off."""
     monkeypatch.setattr(table_statistics, "PAUSES", (0,))
     statistics = TableStatistics(lambda: psycopg.connect(postgresql_url, autocommit=True))
     statistics.changed(100_000)
-    wait_until(lambda: not statistics._is_running(), "the look at what others changed is over")
+    wait_until(lambda: not statistics._is_running(), "the analysis of what others changed is over")
     grow(database, commands=4, rows=40)
     assert known_rows(database) == -1
     statistics.changed(table_statistics.MAX_BETWEEN_CHECKS)
@@ -71,7 +71,7 @@ def test_what_begins_to_grow_late_is_looked_at(
     statistics.close()
 
 
-def test_a_few_changes_are_no_reason_to_look(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_changes_start_no_analysis(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_statistics, "PAUSES", (0,))
     grow(database, commands=7, rows=20)
     assert not [thread for thread in threading.enumerate() if thread.name == "keyrack-statistics"]

@@ -36,7 +36,7 @@ def test_the_same_sources_are_the_same_bytes() -> None:
     assert build_zipapp() == build_zipapp()
 
 
-def test_only_what_the_agent_needs_is_inside(archive: Path) -> None:
+def test_the_archive_has_only_what_the_agent_needs(archive: Path) -> None:
     data = archive.read_bytes()
     assert data.startswith(b"#!/usr/bin/env python3\n")
     names = zipfile.ZipFile(io.BytesIO(data)).namelist()
@@ -47,7 +47,7 @@ def test_only_what_the_agent_needs_is_inside(archive: Path) -> None:
 
 
 @pytest.mark.parametrize("python", interpreters())
-def test_it_runs_alone(archive: Path, python: str, tmp_path: Path) -> None:
+def test_the_archive_runs_by_itself(archive: Path, python: str, tmp_path: Path) -> None:
     # -I and -S: without this environment's packages, and without any other's.
     version = subprocess.run(
         [python, "-I", "-S", str(archive), "--version"], capture_output=True, text=True, check=True, cwd=tmp_path

@@ -67,14 +67,14 @@ def playbook(team: Service, tmp_path: Path) -> Any:
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Traceback" not in done.stdout + done.stderr
         _, _, said = done.stdout.partition("TASK [said]")
-        told, _ = json.JSONDecoder().raw_decode(said, said.index("{"))
-        answers: list[dict[str, Any]] = json.loads(told["msg"])
+        result, _ = json.JSONDecoder().raw_decode(said, said.index("{"))
+        answers: list[dict[str, Any]] = json.loads(result["msg"])
         return answers
 
     return run
 
 
-def test_keys_and_grants_are_brought_to_what_a_playbook_says(team: Service, playbook: Any) -> None:
+def test_a_playbook_sets_keys_and_grants(team: Service, playbook: Any) -> None:
     line = fresh_line("alice@laptop")
     key = {"keyrack_key": {"user": "alice", "title": "laptop", "key": line}}
     grant = {"keyrack_grant": {"user": "alice", "tag": "web", "system_user": "deploy"}}
@@ -89,7 +89,7 @@ def test_keys_and_grants_are_brought_to_what_a_playbook_says(team: Service, play
     assert [one["changed"] for one in planned] == [True, True]
     assert "laptop: ssh-ed25519" in planned[0]["diff"]["after"]
     assert planned[0]["diff"]["before"] == ""
-    assert standing() == (0, []), "a look changes nothing"
+    assert standing() == (0, []), "reading changes nothing"
     done = playbook(key, grant, key, grant, ended, grant)
     assert [one["changed"] for one in done] == [True, True, False, False, True, False]
     assert standing()[0] == 1
@@ -100,7 +100,7 @@ def test_keys_and_grants_are_brought_to_what_a_playbook_says(team: Service, play
     assert standing() == (0, [])
 
 
-def test_what_the_service_refuses_fails_the_task_in_its_words(team: Service, playbook: Any) -> None:
+def test_a_refusal_by_the_service_fails_the_task_with_its_words(team: Service, playbook: Any) -> None:
     line = fresh_line()
     team.call("POST", "/api/v4/user/keys", token="token-of-bob", json={"title": "desk", "key": line})
     done = playbook(
@@ -145,7 +145,7 @@ ANSWERS = {
 }
 
 
-def test_an_answer_that_is_none_fails_the_task_with_words(playbook: Any) -> None:
+def test_a_malformed_answer_fails_the_task_in_words(playbook: Any) -> None:
     key = {"title": "laptop", "key": fresh_line()}
     grant = {"user": "alice", "tag": "web", "system_user": "deploy"}
     with ExitStack() as stack:

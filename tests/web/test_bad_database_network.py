@@ -33,7 +33,9 @@ def proxied(cluster: Any, migrated_template: str) -> Iterator[tuple[FaultProxy, 
         cluster.drop_database(own)
 
 
-def test_every_call_is_answered_and_nothing_is_lost(cluster: Any, migrated_template: str, tmp_path: Path) -> None:
+def test_a_bad_database_network_loses_no_call_and_no_change(
+    cluster: Any, migrated_template: str, tmp_path: Path
+) -> None:
     nothing = Found(*[frozenset[str]()] * 4)
     with short_bounds(), behind_a_proxy(cluster, migrated_template, tmp_path, 7) as (proxy, calls, url):
         assert rounds(proxy, calls, url, range(1)) == nothing
@@ -45,7 +47,7 @@ def test_every_call_is_answered_and_nothing_is_lost(cluster: Any, migrated_templ
     assert after[1] - before[1] < MAX_MORE
 
 
-def test_a_turn_ends_where_its_network_did(proxied: tuple[FaultProxy, str]) -> None:
+def test_the_workspace_lock_is_freed_when_the_network_of_its_holder_is_gone(proxied: tuple[FaultProxy, str]) -> None:
     """The server hears nothing of a cable that was pulled, and had the turn taken for hours."""
     proxy, url = proxied
 

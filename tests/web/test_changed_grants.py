@@ -38,7 +38,7 @@ def document(team: Service) -> str:
     return signed.text
 
 
-def test_the_host_is_told_of_other_restrictions_and_another_end(team_on_each: Service) -> None:
+def test_a_changed_restriction_or_end_is_sent_to_the_host(team_on_each: Service) -> None:
     team = team_on_each
     grant = give(team, expires_at="2h", reason="release 12")
     before = call(team, "GET", "/servers/1")["wanted"]
@@ -56,7 +56,7 @@ def test_the_host_is_told_of_other_restrictions_and_another_end(team_on_each: Se
     assert 'restricted to from="192.0.2.0/24" (it was to nothing)' in event["summary"]
 
 
-def test_what_is_so_already_leaves_no_trace(team: Service) -> None:
+def test_changing_a_grant_to_what_it_is_already_leaves_no_event(team: Service) -> None:
     grant = give(team, restrictions=SOURCES, reason="why")
     wanted, events = call(team, "GET", "/servers/1")["wanted"], call(team, "GET", "/events")["items"]
     for body in ({"restrictions": SOURCES}, {"reason": "why"}, {"expires_at": None}):
@@ -68,7 +68,7 @@ def test_what_is_so_already_leaves_no_trace(team: Service) -> None:
     assert call(team, "GET", "/servers/1")["wanted"] == wanted
 
 
-def test_of_many_who_saw_the_same_one_changes_it(team_on_each: Service) -> None:
+def test_one_of_many_who_saw_the_same_grant_changes_it(team_on_each: Service) -> None:
     team = team_on_each
     grant = give(team)
     tag = team.call("GET", f"/api/keyrack/v1/grants/{grant}", token="token-of-olga").headers["ETag"]
@@ -89,12 +89,12 @@ def test_of_many_who_saw_the_same_one_changes_it(team_on_each: Service) -> None:
         ({"server": "web-1"}, "body"),
     ],
 )
-def test_what_is_not_taken_is_named(team: Service, body: dict[str, Any], field: str) -> None:
+def test_a_refused_change_of_a_grant_names_the_field(team: Service, body: dict[str, Any], field: str) -> None:
     refused = patch(team, give(team), body)
     assert (refused.status_code, refused.json()["error"]["field"]) == (422, field)
 
 
-def test_a_grant_cannot_end_before_it_starts_and_strangers_have_none(team: Service) -> None:
+def test_a_grant_cannot_end_before_it_starts_and_strangers_cannot_change_one(team: Service) -> None:
     grant = give(team, starts_at="2030-01-01T00:00:00Z")
     assert patch(team, grant, {"duration": "1h"}).json()["error"]["message"] == "It would end before it starts."
     path = f"/api/keyrack/v1/grants/{grant}"

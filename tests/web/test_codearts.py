@@ -59,7 +59,7 @@ def test_published_refusal(team: Service) -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-Auth-Token": ""}])
-def test_without_credentials(team: Service, headers: dict[str, str]) -> None:
+def test_a_request_without_credentials_is_answered_401(team: Service, headers: dict[str, str]) -> None:
     """Empty it is as with curl -H "X-Auth-Token: $TOKEN" where TOKEN is not set: no token that has expired."""
     answer = team.call("GET", "/v4/user/keys", headers=headers)
     assert (answer.status_code, answer.json()["error_code"]) == (401, "DEV.00000001")
@@ -94,7 +94,7 @@ def test_a_password_gets_a_token_that_works(team: Service) -> None:
         ("alice", "x" * 5000, "acme"),
     ],
 )
-def test_a_wrong_password_gets_none(team: Service, name: str, password: str, domain: str) -> None:
+def test_a_wrong_password_gets_no_token(team: Service, name: str, password: str, domain: str) -> None:
     answer = sign_in(team, name, password, domain)
     assert answer.status_code == 401
     assert set(answer.json()["error"]) == {"code", "message", "title"}
@@ -107,7 +107,7 @@ def test_a_malformed_sign_in_is_400(unchanged_team: Service, body: Any) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, 400)
 
 
-def test_who_holds_a_key_is_told_to_its_owner_only(team: Service) -> None:
+def test_only_the_owner_of_a_key_is_told_who_has_it(team: Service) -> None:
     line = ED25519[0]["line"].strip()
     first = add(team, title="desk", key=line).json()
     own = add(team, title="again", key=line.split()[0] + "  " + line.split()[1] + " other comment")
@@ -120,14 +120,14 @@ def test_who_holds_a_key_is_told_to_its_owner_only(team: Service) -> None:
     assert "desk" not in other.json()["error_msg"]
 
 
-def test_others_keys_are_as_missing_as_none(team: Service) -> None:
+def test_a_key_of_somebody_else_is_answered_as_a_missing_one(team: Service) -> None:
     key = add(team, title="desk", key=ED25519[0]["line"]).json()["id"]
     for number in (key, 999_999, 2_147_483_648, "abc", "-1", "1.0"):
         answer = call(team, "DELETE", f"/v4/user/keys/{number}", "token-of-bob")
         assert (answer.status_code, answer.json()) == (404, MISSING), number
 
 
-def test_rights_come_from_policies(team: Service) -> None:
+def test_policies_of_a_user_decide_what_they_may(team: Service) -> None:
     answer = add(team, "token-of-mallory", title="x", key=ED25519[0]["line"])
     assert (answer.status_code, answer.json()["error_code"]) == (403, "CH.004403")
     assert call(team, "GET", "/v4/user/keys", "token-of-audrey").status_code == 200
@@ -153,13 +153,13 @@ def test_list_newest_first_with_query_and_window(team: Service) -> None:
 
 
 @pytest.mark.parametrize("window", ["limit=0", "limit=101", "limit=-1", "limit=abc", "offset=-1", "offset=2147483648"])
-def test_a_window_out_of_range_is_400(unchanged_team: Service, window: str) -> None:
+def test_an_offset_or_limit_out_of_range_is_answered_400(unchanged_team: Service, window: str) -> None:
     answer = call(unchanged_team, "GET", f"/v4/user/keys?{window}")
     assert (answer.status_code, answer.json()["error_code"]) == (400, "CH.010001")
 
 
 @pytest.mark.parametrize("key", ["", "   ", 5, [], {}, "hello", "ssh-ed25519 AAAA", "x" * 6000])
-def test_what_is_no_key_is_400(unchanged_team: Service, key: Any) -> None:
+def test_an_invalid_key_is_answered_400(unchanged_team: Service, key: Any) -> None:
     answer = add(unchanged_team, title="x", key=key)
     assert (answer.status_code, answer.json()["error_code"]) == (400, "CH.010001")
     assert call(unchanged_team, "GET", "/v4/user/keys").json()["total"] == 0

@@ -67,7 +67,7 @@ def test_a_key_becomes_a_users_or_a_repositorys_never_both(everywhere: Service) 
         assert (user, one, two) in ((201, 409, 409), (409, 200, 200))
 
 
-def test_one_deploy_key_of_two_workspaces_is_let_go_by_the_last(everywhere: Service) -> None:
+def test_a_deploy_key_of_two_workspaces_is_free_once_both_deleted_it(everywhere: Service) -> None:
     everywhere.apply('[workspace]\nname = "acme"\n[[repositories]]\nid = 1\npath = "acme/one"\n')
     everywhere.apply('[workspace]\nname = "umbrella"\n[[repositories]]\nid = 2\npath = "umbrella/two"\n')
     owners = {1: "token-of-olga", 2: "token-of-victor"}
@@ -88,13 +88,13 @@ def test_one_deploy_key_of_two_workspaces_is_let_go_by_the_last(everywhere: Serv
         assert add(everywhere, title="mine", key=line).status_code == 201
 
 
-def test_a_list_in_motion_always_adds_up(everywhere: Service) -> None:
+def test_a_list_is_consistent_while_keys_are_added_and_deleted(everywhere: Service) -> None:
     for number in range(5):
         add(everywhere, title=f"steady {number}", key=fresh_line())
     stop = threading.Event()
     problems: list[str] = []
 
-    def look() -> None:
+    def watch_list() -> None:
         while not stop.is_set():
             body = call(everywhere, "GET", "/v4/user/keys?limit=100").json()
             ids = [key["id"] for key in body["keys"]]
@@ -106,7 +106,7 @@ def test_a_list_in_motion_always_adds_up(everywhere: Service) -> None:
             added = add(everywhere, title=f"passing {name} {number}", key=fresh_line()).json()
             call(everywhere, "DELETE", f"/v4/user/keys/{added['id']}")
 
-    watcher = threading.Thread(target=look)
+    watcher = threading.Thread(target=watch_list)
     watcher.start()
     try:
         with ThreadPoolExecutor(4) as pool:
@@ -189,7 +189,7 @@ def test_unknown_paths_in_the_envelope_of_v1(team: Service, path: str) -> None:
     assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-Id"])
 
 
-def test_who_is_refused_in_the_envelope_of_v1(team: Service) -> None:
+def test_refusals_of_v1_have_its_envelope(team: Service) -> None:
     nobody = team.call("GET", "/v1/users/sshkey")
     assert (nobody.status_code, nobody.json()["error"]["code"]) == (401, "DEV.00000001")
     dead = call(team, "GET", "/v1/users/sshkey", "a token that never was")
@@ -199,7 +199,7 @@ def test_who_is_refused_in_the_envelope_of_v1(team: Service) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b" \r\n"])
-def test_who_sends_nothing_makes_no_entry(team: Service, content: bytes) -> None:
+def test_an_empty_body_adds_no_key(team: Service, content: bytes) -> None:
     answer = call(team, "POST", "/v4/user/keys", content=content)
     assert (answer.status_code, answer.json()["error_code"]) == (400, "CH.010001")
     assert call(team, "GET", "/v4/user/keys").json()["total"] == 0

@@ -50,7 +50,7 @@ def refused(answer: httpx2.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error_code"]
 
 
-def test_roles_decide(forge: Service) -> None:
+def test_roles_in_a_repository_decide_who_may_change_deploy_keys(forge: Service) -> None:
     key = add_deploy_key(forge).json()["result"]["key_id"]
     keys = "/v4/repositories/1/deploy-keys"
     for token in ("token-of-olga", "token-of-alice", "token-of-bob", "token-of-audrey"):
@@ -75,7 +75,7 @@ def test_codes_of_the_deploy_keys_pages(forge: Service) -> None:
     assert refused(forge.call("GET", "/v4/repositories/1/deploy-keys")) == (401, "DEV.00000001")
 
 
-def test_a_list_with_a_window(forge: Service) -> None:
+def test_deploy_keys_are_listed_with_offset_and_limit(forge: Service) -> None:
     made = [int(add_deploy_key(forge).json()["result"]["key_id"]) for _ in range(3)]
     page = call(forge, "GET", "/v4/repositories/1/deploy-keys?offset=1&limit=1")
     assert ([key["id"] for key in page.json()], page.headers["X-Total"]) == ([made[1]], "3")
@@ -88,7 +88,7 @@ def test_check_key_wants_a_key(forge: Service) -> None:
         assert refused(call(forge, "POST", path, json=body)) == (400, "CH.010001")
 
 
-def test_what_one_sees_is_what_one_is_a_member_of(forge: Service) -> None:
+def test_each_user_sees_the_repositories_that_they_are_members_of(forge: Service) -> None:
     seen = {
         token: [item["id"] for item in call(forge, "GET", "/v4/user/repositories", token).json()]
         for token in ("token-of-olga", "token-of-bob", "token-of-audrey", "token-of-mallory", "token-of-victor")
@@ -113,7 +113,7 @@ def test_what_one_sees_is_what_one_is_a_member_of(forge: Service) -> None:
 
 
 @pytest.mark.parametrize(("method", "more"), [("GET", ""), ("POST", "/check-key")])
-def test_there_are_no_groups(forge: Service, method: str, more: str) -> None:
+def test_deploy_keys_of_groups_are_answered_404(forge: Service, method: str, more: str) -> None:
     path = f"/v4/groups/7/deploy-keys{more}"
     body = {"key": fresh_line()} if more else None
     assert refused(call(forge, method, path, json=body)) == (404, "CH.000404")
@@ -173,11 +173,13 @@ def test_only_admins_of_a_repository_add_members(forge: Service) -> None:
     for wrong in malformed:
         assert refused(call(forge, "POST", path, json=wrong)) == (400, "CH.010001")
     for item in (5, {}, {"user_iam_id": 5}, {"user_iam_id": "x", "repository_role_Id": "50"}):
-        assert call(forge, "POST", path, json={"users": [item]}).json()[0]["status"] == "error"
+        (failed,) = call(forge, "POST", path, json={"users": [item]}).json()
+        assert failed["status"] == "error"
+    assert failed["result"][0]["message"].startswith("repository_role_Id takes 20")
 
 
 @pytest.mark.parametrize("level", [10.0, -0.0, True, "10", None, [10], {"10": 10}, 11, -10, 2**70])
-def test_a_visibility_is_one_of_three_whole_numbers(forge: Service, level: Any) -> None:
+def test_only_the_three_visibility_numbers_are_accepted(forge: Service, level: Any) -> None:
     new = {"name": "site", "project_uuid": "aa2d97d7e62c4b7da3ffdfc11551f878", "visibility_level": level}
     answer = call(forge, "POST", "/v1/repositories", "token-of-olga", json=new)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "CH.010001"), answer.text
@@ -209,7 +211,7 @@ def test_a_refused_field_is_named_as_the_call_has_it(
         ("x" * 223, "name: This is longer than 222 characters"),
     ],
 )
-def test_a_repository_that_cannot_be_called_so_is_told_why(forge: Service, name: str, words: str) -> None:
+def test_a_refused_repository_name_says_why(forge: Service, name: str, words: str) -> None:
     new = {"name": name, "project_uuid": "aa2d97d7e62c4b7da3ffdfc11551f878"}
     answer = call(forge, "POST", "/v1/repositories", "token-of-olga", json=new)
     assert answer.status_code == 400

@@ -168,7 +168,7 @@ def test_a_temporary_key_needs_its_security_token(team: Service, key: AccessKey)
     refused(call(team, key, headers=good, signed=signed))
 
 
-def test_a_temporary_key_may_what_its_policy_says_and_makes_no_other_keys(team: Service) -> None:
+def test_a_temporary_access_key_is_bound_to_its_policy_and_creates_no_keys(team: Service) -> None:
     policy = {"Version": "5.0", "Statement": [{"Effect": "Allow", "Action": ["codeartsrepo::get*"]}]}
     narrow = make_temporary_key(team, policy=policy)
     headers = {**JSON, "X-Security-Token": narrow.security_token}
@@ -247,7 +247,7 @@ def test_secrets_are_not_in_the_database(unused_data: Path) -> None:
         assert secret.encode() not in content
 
 
-def test_what_a_deleted_or_disabled_user_signed_is_refused(team: Service, key: AccessKey) -> None:
+def test_a_request_signed_by_a_deleted_or_disabled_user_is_refused(team: Service, key: AccessKey) -> None:
     olga = {"X-Auth-Token": "token-of-olga"}
     users = team.call("GET", "/v3/users", headers=olga).json()["users"]
     alice = next(user["id"] for user in users if user["name"] == "alice")

@@ -24,7 +24,7 @@ def ask(team: Service, method: str, path: str, body: Any = None, **headers: str)
     return team.call(method, BASE + path, token=OLGA, json=body, headers=named)
 
 
-def test_a_change_of_what_somebody_else_changed_is_refused_and_changes_nothing(team_on_each: Service) -> None:
+def test_a_change_over_one_of_somebody_else_is_refused(team_on_each: Service) -> None:
     team = team_on_each
     made = ask(team, "PUT", "/groups/ops", {"members": ["alice"]})
     seen = ask(team, "GET", "/groups/ops")
@@ -43,7 +43,7 @@ def test_a_change_of_what_somebody_else_changed_is_refused_and_changes_nothing(t
     assert ask(team, "DELETE", "/groups/ops").status_code == 404
 
 
-def test_of_many_at_once_who_saw_the_same_one_wins(team_on_each: Service) -> None:
+def test_one_of_many_changes_at_once_with_the_same_etag_is_made(team_on_each: Service) -> None:
     team = team_on_each
     tag = ask(team, "PUT", "/groups/ops", {"members": []}).headers["ETag"]
     names = ("alice", "bob", "mallory", "audrey") * 2
@@ -54,7 +54,7 @@ def test_of_many_at_once_who_saw_the_same_one_wins(team_on_each: Service) -> Non
     assert sorted(ends) == [200, *(412,) * 7]
 
 
-def test_what_a_change_sets_is_in_what_is_shown() -> None:
+def test_every_field_that_a_change_sets_is_shown() -> None:
     """Or its tag would stay, and whoever changes it next would not hear that somebody else did."""
     shown = {one.path: one.answers for one in ENDPOINTS if one.method == "GET" and one.asks is None and one.answers}
     # duration becomes expires_at, server server_id; accounts have paths of their own; secrets are shown nowhere.
@@ -75,7 +75,7 @@ def test_a_servers_provider_is_changed_by_one_of_two(team: Service) -> None:
     assert ask(team, "PUT", "/servers/web-1", {"provider": "other"}, If_Match=tag).status_code == 412
 
 
-def test_a_condition_that_cannot_be_kept_is_not_passed_over(team: Service) -> None:
+def test_a_condition_that_cannot_be_checked_is_refused(team: Service) -> None:
     grant = call(team, "POST", "/grants", {"user": "alice", "server": "web-1", "system_user": "deploy"}, status=201)
     seen = ask(team, "GET", f"/grants/{grant['id']}")
     for path, body in (
@@ -88,7 +88,7 @@ def test_a_condition_that_cannot_be_kept_is_not_passed_over(team: Service) -> No
     assert call(team, "GET", "/grants")["total"] == 1
 
 
-def test_what_is_to_be_new_must_not_be_there(team: Service) -> None:
+def test_if_none_match_refuses_to_replace_what_exists(team: Service) -> None:
     for status in (200, 412):
         assert ask(team, "PUT", "/groups/dev", {"members": []}, If_None_Match="*").status_code == status
     refused = ask(team, "PUT", "/groups/dev", {"members": []}, If_None_Match="x")
@@ -100,7 +100,7 @@ UNWANTED = {None: True, "*": False, "TAG": False, "W/TAG": False, '"x",W/TAG': F
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "GET", "HEAD"])
-def test_both_conditions_are_looked_at_and_if_match_first(team: Service, method: str) -> None:
+def test_if_match_is_checked_before_if_none_match(team: Service, method: str) -> None:
     """Each pair against what is there and, without an answer for GET, against what is not (RFC 9110, 13.2.2)."""
     body = {"PUT": {"members": []}, "PATCH": {"address": "203.0.113.9"}}.get(method)
     thing, nothing = ("/servers/web-1", "/servers/none") if method == "PATCH" else ("/groups/ops", "/groups/none")
@@ -125,7 +125,7 @@ def test_both_conditions_are_looked_at_and_if_match_first(team: Service, method:
             assert there == (404 if reads or wanted is None else 412), headers
 
 
-def test_a_condition_may_stand_on_several_lines(team: Service) -> None:
+def test_a_condition_may_be_sent_in_several_header_lines(team: Service) -> None:
     tag = ask(team, "PUT", "/groups/ops", {"members": []}).headers["ETag"]
     for lines, status in ((('"x"', tag), 200), (('"x"', '"y"'), 412), (("*", tag), 422)):
         answer = httpx2.put(
@@ -136,7 +136,7 @@ def test_a_condition_may_stand_on_several_lines(team: Service) -> None:
         assert answer.status_code == status, lines
 
 
-def test_what_is_known_already_is_not_sent_again(team: Service) -> None:
+def test_an_unchanged_resource_is_answered_304(team: Service) -> None:
     seen = ask(team, "GET", "/people/alice")
     again = ask(team, "GET", "/people/alice", If_None_Match=seen.headers["ETag"])
     assert (again.status_code, again.content) == (304, b"")
@@ -144,7 +144,7 @@ def test_what_is_known_already_is_not_sent_again(team: Service) -> None:
     assert ask(team, "GET", "/people/alice", If_None_Match=seen.headers["ETag"]).status_code == 200
 
 
-def test_what_a_host_tells_is_no_change_of_its_server(team: Service) -> None:
+def test_a_hosts_report_does_not_change_the_etag_of_its_server(team: Service) -> None:
     seen = ask(team, "GET", "/servers/web-1")
     tell(team, agent_version="9.9", problems=["the disk is full"])
     assert ask(team, "GET", "/servers/1").json()["agent_version"] == "9.9"
@@ -153,7 +153,7 @@ def test_what_a_host_tells_is_no_change_of_its_server(team: Service) -> None:
     assert ask(team, "PATCH", "/servers/1", {"name": "x"}, If_Match=seen.headers["ETag"]).status_code == 412
 
 
-def test_the_tag_of_whatever_can_be_changed_or_deleted(team: Service) -> None:
+def test_everything_that_can_be_changed_or_deleted_has_an_etag(team: Service) -> None:
     """Each thing shows its tag, as making it did; another one's is no condition that holds, and its own is."""
     line = fresh_line()
     made = {
@@ -192,7 +192,7 @@ def test_the_tag_of_whatever_can_be_changed_or_deleted(team: Service) -> None:
     assert ask(team, "PUT", "/servers/web-1/offline-policy", new, If_Match=policy).status_code == 412
 
 
-def test_a_tag_that_a_proxy_made_weak_matches_nothing_and_is_said_to_be_weak(team: Service) -> None:
+def test_an_etag_made_weak_by_a_proxy_is_refused_as_weak(team: Service) -> None:
     tag = ask(team, "PUT", "/groups/ops", {"members": []}).headers["ETag"]
     for sent in (f"W/{tag}", f'W/{tag}, W/"x,y"'):
         late = ask(team, "PUT", "/groups/ops", {"members": ["bob"]}, If_Match=sent)
@@ -225,7 +225,7 @@ def test_headers_that_cannot_be(team: Service) -> None:
 
 
 def test_a_post_that_counts_on_being_sent_again_is_refused(team: Service) -> None:
-    """Rather than done twice, as by a client that heard no answer and trusts the header."""
+    """Rather than done twice, as by a client that got no answer and trusts the header."""
     sent = {"name": "ci", "scopes": ["servers:read"]}
     refused = ask(team, "POST", "/tokens", sent, Idempotency_Key='"8e03978e-40d5-43dd-bc93-6894a57f9324"')
     assert (refused.status_code, refused.json()["error"]["field"]) == (422, "Idempotency-Key")

@@ -52,7 +52,7 @@ def test_every_page_follows_the_one_before(team_on_each: Service) -> None:
     assert [[one["id"] for one in page] for page in pages(team, "/grants")] == [[1, 2], [3]]
 
 
-def test_every_list_is_gone_through_by_cursor(team_on_each: Service) -> None:
+def test_every_list_can_be_read_by_cursor(team_on_each: Service) -> None:
     """Whole, each item once, as by page."""
     team = team_on_each
     tell(team, *(entry(fresh_line(name), line=number + 1) for number, name in enumerate("cab")))
@@ -87,7 +87,7 @@ def test_every_list_is_gone_through_by_cursor(team_on_each: Service) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["nonsense", "WyJ4Il0", "WzEsMl0", "WyJcdWQ4MDAiXQ", "WyJcdTAwMDAiXQ", "WzFlMzAwXQ"])
-def test_what_is_no_cursor_is_refused(team: Service, cursor: str) -> None:
+def test_an_invalid_cursor_is_refused(team: Service, cursor: str) -> None:
     for path in ("/people", "/groups", "/keys/revoked"):
         if (path, cursor) != ("/groups", "WyJ4Il0"):
             error = call(team, "GET", f"{path}?cursor={cursor}", status=422)["error"]
@@ -145,9 +145,7 @@ def test_a_cursor_and_a_page_at_once_are_refused(team: Service) -> None:
         ("missing", ["users", -(2**70)]),
     ],
 )
-def test_a_mark_of_damaged_rows_that_nobody_gave_is_no_fault_of_ours(
-    team_on_each: Service, table: str, key: Any
-) -> None:
+def test_an_invented_cursor_of_damaged_rows_is_refused(team_on_each: Service, table: str, key: Any) -> None:
     mark = cursors.list_tag("/damaged-rows") + cursors.write((table, json.dumps(key)))
     answer = team_on_each.call("GET", f"/api/keyrack/v1/damaged-rows?cursor={mark}", token="token-of-olga")
     assert answer.status_code in (200, 422), answer.text

@@ -41,7 +41,7 @@ def team(url: str, tmp_path: Path) -> Iterator[Service]:
         yield service
 
 
-def test_a_commit_that_broke_off_is_not_said_to_have_changed_nothing(team: Service, url: str) -> None:
+def test_an_interrupted_commit_is_not_reported_as_having_changed_nothing(team: Service, url: str) -> None:
     with closing(psycopg.connect(url, autocommit=True)) as other:
         other.execute(CUT)
         answer = team.call("PUT", "/api/keyrack/v1/groups/ops", token=TOKEN, json={})
@@ -51,7 +51,7 @@ def test_a_commit_that_broke_off_is_not_said_to_have_changed_nothing(team: Servi
     assert "may have been done" in words
 
 
-def test_what_was_done_before_the_database_went_is_answered(team: Service, url: str) -> None:
+def test_a_change_made_before_the_database_was_lost_is_answered_as_done(team: Service, url: str) -> None:
     enrol(team)
     users = team.call("GET", "/api/v3/servers/1/users?search=deploy", token=TOKEN).json()["data"]
     path = f"/api/v3/servers/1/users/{users[0]['id']}"
@@ -79,7 +79,7 @@ def test_what_was_done_before_the_database_went_is_answered(team: Service, url: 
 
 
 @pytest.mark.parametrize("call", [("GET", "/groups", None), ("PUT", "/groups/ops", {})])
-def test_nobody_waits_without_end_for_what_others_locked(
+def test_a_lock_of_another_program_is_not_waited_for_without_end(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: tuple[str, str, Any]
 ) -> None:
     monkeypatch.setattr(postgresql_session, "LOCK_SECONDS", 1)

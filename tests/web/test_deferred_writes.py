@@ -92,7 +92,7 @@ def test_keys_of_servers_and_of_users_write_each_row_above_them_once(acme: Team)
     check(acme)
 
 
-def test_what_is_undone_leaves_what_others_left_to_the_end(acme: Team) -> None:
+def test_an_undone_command_keeps_deferred_writes_of_the_others(acme: Team) -> None:
     """Also where that was written by the way, and is undone with it."""
     database, revised = acme.instance.database, revision(acme)
 
@@ -112,7 +112,7 @@ def test_what_is_undone_leaves_what_others_left_to_the_end(acme: Team) -> None:
     check(acme)
 
 
-def test_another_command_in_between_sees_what_was_left_and_goes_on_from_it(acme: Team) -> None:
+def test_a_command_in_between_sees_deferred_writes_and_goes_on_from_them(acme: Team) -> None:
     def retagging() -> Any:
         return core_servers.retag(acme.instance, acme.owner, acme.server.id, ("web", "fleet"))
 
@@ -146,7 +146,7 @@ def test_a_tree_that_others_changed_is_found_before_anything_is_kept(acme: Team)
     assert commits(acme) == before
 
 
-def test_the_end_of_a_transaction_that_cannot_be_written_loses_it_and_nothing_more(
+def test_deferred_writes_that_fail_lose_their_transaction_and_nothing_more(
     acme: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:

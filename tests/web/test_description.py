@@ -48,7 +48,7 @@ def test_every_described_call_is_served(unchanged_team: Service) -> None:
             assert answer.status_code not in (404, 405, 500), f"{method} {there}: {answer.text}"
 
 
-def test_first_page_leads_to_what_there_is(unchanged_team: Service) -> None:
+def test_the_start_page_links_to_existing_pages(unchanged_team: Service) -> None:
     page = unchanged_team.call("GET", "/").text
     links = re.findall(r'href="([^"]+)"', page)
     assert links
@@ -76,7 +76,7 @@ def test_every_call_is_described_in_words_of_its_own(unchanged_team: Service) ->
             assert words.lower() != handler, f"{method} {path}: the name again"
 
 
-def test_the_first_page_is_true_of_a_service_that_shows_no_token(unchanged_team: Service) -> None:
+def test_the_start_page_fits_a_service_that_shows_no_token(unchanged_team: Service) -> None:
     page = unchanged_team.call("GET", "/").text
     assert "shown where" not in page
     for command in re.findall(r"<code>keyrack ([a-z-]+)", page):
@@ -108,7 +108,7 @@ def test_every_call_has_shapes_examples_and_refusals(unchanged_team: Service) ->
             done = [answers[status] for status in answers if status[0] == "2"]
             assert done or "404" in answers, place
             for found in done:
-                assert found["description"] == "What was asked for.", place
+                assert found["description"] == "Success.", place
                 assert "204" in answers or "content" in found, place
             assert {"429", "503", "default"} <= set(answers), place
             # Who is in a group, which account a server has, and which key a host makes, is said by the path alone.
@@ -120,7 +120,7 @@ def test_every_call_has_shapes_examples_and_refusals(unchanged_team: Service) ->
                     Draft202012Validator(whole).validate(content["example"])
 
 
-def test_what_is_answered_is_as_described(team: Service) -> None:
+def test_answers_fit_the_description(team: Service) -> None:
     """Every call that only looks, on a workspace that has one of each, and what makes those."""
     described = team.call("GET", "/openapi.json").json()
     known = _one_of_each(team, described)
@@ -193,7 +193,7 @@ HUAWEI = {"X-Auth-Token": "token-of-olga"}
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_what_the_transcripts_answer_is_as_described(dialect: str, unchanged_team: Service) -> None:
+def test_answers_in_the_transcripts_fit_the_description(dialect: str, unchanged_team: Service) -> None:
     """Each answer of each transcript, with its examples, against the schema of its call."""
     described = unchanged_team.call("GET", "/openapi.json").json()
     checked = 0
@@ -227,7 +227,7 @@ def _schema(described: dict[str, Any], step: dict[str, Any]) -> dict[str, Any] |
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-def test_what_is_only_read_takes_no_other_method(unchanged_team: Service, path: str, method: str) -> None:
+def test_a_read_only_path_refuses_other_methods(unchanged_team: Service, path: str, method: str) -> None:
     answer = unchanged_team.call(method, path)
     assert answer.status_code == 405
     assert "GET" in answer.headers["Allow"]

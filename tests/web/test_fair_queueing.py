@@ -35,7 +35,7 @@ def crowd(number: int) -> Caller:
     return Caller(("address", str(number)))
 
 
-def test_a_slot_that_comes_free_as_its_waiter_gives_up_goes_to_who_came_after() -> None:
+def test_a_slot_freed_as_its_waiter_gives_up_goes_to_the_next() -> None:
     async def run() -> None:
         shared = FairScheduler()
         limit = CallPool.BODIES.limit_per_caller
@@ -72,7 +72,7 @@ def test_a_slot_that_comes_free_as_its_waiter_gives_up_goes_to_who_came_after() 
         (crowd, False, True),
     ],
 )
-def test_what_others_have_running_keeps_nobody_waiting(
+def test_calls_of_one_caller_under_way_keep_nobody_else_waiting(
     others: Callable[[int], Caller], long: bool, hashes: bool
 ) -> None:
     go_on = threading.Event()
@@ -109,7 +109,7 @@ def test_threads_that_hash_leave_the_processors_to_others() -> None:
     assert hashing > usual
 
 
-def test_what_is_refused_for_want_of_a_thread_is_not_done_later() -> None:
+def test_a_call_that_is_refused_because_no_thread_can_be_started_is_not_run_later() -> None:
     done: list[str] = []
 
     async def run() -> None:
@@ -123,7 +123,7 @@ def test_what_is_refused_for_want_of_a_thread_is_not_done_later() -> None:
     assert done == ["taken"]
 
 
-def test_threads_that_are_there_do_what_no_further_one_could_be_started_for() -> None:
+def test_existing_threads_run_calls_when_no_further_thread_can_be_started() -> None:
     go_on = threading.Event()
 
     async def run() -> list[str]:
@@ -140,7 +140,7 @@ def test_threads_that_are_there_do_what_no_further_one_could_be_started_for() ->
     assert asyncio.run(run()) == ["done"] * 3
 
 
-def test_who_used_less_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_caller_who_used_less_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fair_queueing, "MEMORY_SECONDS", 10 * SECONDS)  # on a busy machine all this may take seconds
     order: list[str] = []
     go_on = [threading.Event() for _ in range(CallPool.LONG.limit)]
@@ -176,7 +176,7 @@ def test_who_used_less_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert order.count("mallory") == 3
 
 
-def test_who_gives_up_leaves_the_place_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_caller_who_gives_up_frees_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fair_queueing, "MAX_WAITING_PER_CALLER", 5)
     go_on = threading.Event()
 
@@ -207,7 +207,7 @@ def first_line(service: Service, request: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("length", [b"Content-Length: 900000", b"Transfer-Encoding: chunked"])
-def test_a_long_body_of_nobody_is_refused_before_it_is_read(team: Service, length: bytes) -> None:
+def test_a_long_body_without_credentials_is_refused_before_it_is_read(team: Service, length: bytes) -> None:
     head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%s\r\n%s\r\n\r\n"
     for path, proof in (
         (b"/api/v3/servers", b"Authorization: Bearer wrong"),
@@ -217,7 +217,7 @@ def test_a_long_body_of_nobody_is_refused_before_it_is_read(team: Service, lengt
         assert first_line(team, head % (path, proof, length)).startswith(b"HTTP/1.1 401 ")
 
 
-def test_who_shows_no_proof_may_send_little(team: Service) -> None:
+def test_a_caller_without_credentials_may_send_a_short_body_only(team: Service) -> None:
     body = b" " * (LONGEST_OPEN_BODY + 1)
     for path in ("/v3/auth/tokens", "/agent/v1/enroll"):
         assert team.call("POST", path, content=body, headers={"Content-Type": "application/json"}).status_code == 413

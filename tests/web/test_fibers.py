@@ -83,7 +83,7 @@ def test_short_calls_are_handed_to_no_thread(team: Service) -> None:
     assert not [name for name in seen if name.startswith("keyrack-call")]
 
 
-def test_what_waits_for_the_database_keeps_nobody_else(team: Service, url: str) -> None:
+def test_a_call_that_waits_for_the_database_keeps_no_other_waiting(team: Service, url: str) -> None:
     with closing(psycopg.connect(url)) as other, ThreadPoolExecutor(2) as pool:
         other.execute("SELECT pg_advisory_xact_lock(%s, 1)", (0x6B6579,))
         slow = pool.submit(added, team, "slow")
@@ -112,9 +112,9 @@ def test_changes_that_wait_for_one_turn_are_committed_together_and_refused_apart
     assert codes == [200] * 8 + [422]
     assert asked(team, "SELECT revision FROM servers WHERE id = 1") == before + 9
     assert len(seen) == 1
-    told = "SELECT count(*) FROM events WHERE outcome = '{}' AND (summary LIKE '%of-many%' OR outcome = 'refused')"
-    assert asked(team, told.format("done")) == 9
-    assert asked(team, told.format("refused")) == 1
+    question = "SELECT count(*) FROM events WHERE outcome = '{}' AND (summary LIKE '%of-many%' OR outcome = 'refused')"
+    assert asked(team, question.format("done")) == 9
+    assert asked(team, question.format("refused")) == 1
     assert not team.instance.database.seals.unreported
 
 
@@ -135,7 +135,7 @@ def test_connections_that_broke_are_replaced(team: Service, url: str) -> None:
     assert added(team, "after-the-break").status_code == 422
 
 
-def test_who_waits_is_told_all_of_a_connection_that_is_reset() -> None:
+def test_the_last_answer_is_read_from_a_connection_that_is_reset() -> None:
     """A server that is killed with a question unread resets the connection, its last answer still to be read."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
@@ -209,7 +209,7 @@ def test_fibers_run_where_others_ran_and_see_nothing_of_them() -> None:
     assert len(set(places)) == 8
 
 
-def test_a_late_word_for_a_fiber_that_ended_reaches_no_other() -> None:
+def test_a_late_wake_up_for_an_ended_fiber_reaches_no_other() -> None:
     async def begun() -> None:
         loop = asyncio.get_running_loop()
         places: list[int] = []
@@ -231,7 +231,7 @@ def _wait_for_good(places: list[int]) -> None:
     cast(fibers.Fiber, fibers.current()).wait(lambda: None)
 
 
-def test_who_gives_up_keeps_his_place_until_his_fiber_ended() -> None:
+def test_a_caller_who_gives_up_keeps_the_place_until_the_fiber_ended() -> None:
     async def given_up() -> None:
         scheduler, caller = FairScheduler(), Caller("olga", known=True)
         waiting: list[fibers.Fiber] = []

@@ -29,7 +29,7 @@ def found(team: Service, query: str = "") -> dict[str, set[str]]:
         cursor = page["next"]
 
 
-def test_each_kind_is_found_and_nothing_else(team: Service) -> None:
+def test_each_kind_of_finding_is_found_and_no_other(team: Service) -> None:
     lines = {name: fresh_line() for name in ("owned", "robot", "short", "old", "busy", "gone")}
     own = {"title": "owned", "public_key": lines["owned"]}
     call(team, "POST", "/people/me/keys", own, token="token-of-alice", status=201)
@@ -60,7 +60,7 @@ def test_each_kind_is_found_and_nothing_else(team: Service) -> None:
     assert call(team, "GET", "/keys/findings", token="token-of-victor")["items"] == []
 
 
-def test_keys_of_who_is_shut_out_are_nobodys(team: Service) -> None:
+def test_keys_of_a_disabled_user_belong_to_nobody(team: Service) -> None:
     line = fresh_line()
     call(team, "POST", "/people/me/keys", {"title": "mine", "public_key": line}, token="token-of-alice", status=201)
     assert found(team, "&kind=unowned") == {}

@@ -150,7 +150,7 @@ def _console(leo: Former, method: str, path: str) -> tuple[int, Message]:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_every_route_refuses_who_is_no_member_any_more(service: DirectService, former: Former, loss: str) -> None:
+def test_every_route_refuses_a_former_member(service: DirectService, former: Former, loss: str) -> None:
     """Another process takes them out, as an operator's command does; what the service remembers counts no more."""
     number = next(one.id for one in users.find(service.instance, actors.system_actor(1)) if one.name == "leo")
     beside = app.open_instance(service.instance.settings)
@@ -175,7 +175,7 @@ def test_every_route_refuses_who_is_no_member_any_more(service: DirectService, f
         if page.open:
             continue
         path = re.sub(r"\{[^}]*\}", "1", page.path)
-        status, told = _console(former, page.method, path)
-        assert status in (401, 403) or "/login" in told.get("location", ""), (page.method, path, status)
+        status, answer = _console(former, page.method, path)
+        assert status in (401, 403) or "/login" in answer.get("location", ""), (page.method, path, status)
     events = service.call("GET", "/api/keyrack/v1/events?per_page=200", token="token-of-olga").json()["items"]
     assert {one["outcome"] for one in events if one["id"] > last} <= {"refused"}

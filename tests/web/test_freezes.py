@@ -22,7 +22,7 @@ KEYS = "/servers/web-1/credentials"
 
 
 def document(team: Service) -> HostDocument:
-    """What web-1's host is told now."""
+    """The document of web-1's host now."""
     signed = documents.signed(team.instance, 1)
     assert signed is not None
     return host_document.decode(signed.text)
@@ -57,7 +57,9 @@ def confirm(team: Service, path: str, token: str, status: int = 204) -> None:
     assert answer.status_code == status, answer.text
 
 
-def test_all_keys_wait_for_their_owners_and_glass_can_be_broken(team: Service, lines: dict[str, str]) -> None:
+def test_frozen_keys_wait_for_their_owners_and_break_glass_keys_still_open(
+    team: Service, lines: dict[str, str]
+) -> None:
     everything = prints(lines, *lines)
     enrol(team)
     before = call(team, "POST", "/freezes", {"preview": True}, status=202)
@@ -97,7 +99,7 @@ def test_all_keys_wait_for_their_owners_and_glass_can_be_broken(team: Service, l
     assert (listed["reason"], listed["ended_by"]) == ("a laptop was stolen", "olga")
 
 
-def test_open_sessions_go_on_and_git_lets_nobody_in_anew(team: Service, lines: dict[str, str]) -> None:
+def test_open_sessions_of_a_frozen_key_go_on_and_git_refuses_new_ones(team: Service, lines: dict[str, str]) -> None:
     (frozen,) = prints(lines, "alice")
     held = git.holder_of(team.instance, frozen)
     assert held is not None
@@ -109,11 +111,11 @@ def test_open_sessions_go_on_and_git_lets_nobody_in_anew(team: Service, lines: d
     assert held is not None
     assert held.frozen
     assert git.public_key_of(team.instance, frozen) is None
-    told = document(team)
+    sent = document(team)
     session = LoginSession(1, 1, "deploy", "203.0.113.7", 22, frozen)
-    assert Rights(told).end_of(session) > 0
-    assert not Rights(told).is_revoked(session)
-    assert Rights(told._replace(frozen={})).end_of(session) == 0
+    assert Rights(sent).end_of(session) > 0
+    assert not Rights(sent).is_revoked(session)
+    assert Rights(sent._replace(frozen={})).end_of(session) == 0
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,7 @@ def test_a_freeze_is_for_a_person_or_a_server(
     assert opening(team) == prints(lines, *lines)
 
 
-def test_a_key_of_a_program_that_may_more_is_not_confirmed_by_who_may_less(team: Service) -> None:
+def test_a_frozen_key_with_more_rights_is_not_confirmed_by_a_token_with_fewer(team: Service) -> None:
     line = fresh_line()
     call(team, "PUT", "/people/robot", {"kind": "service", "policies": ["codeartsrepo::*", "servers:*"]})
     call(team, "PUT", "/people/helper", {"policies": ["people:*"]})
@@ -157,7 +159,7 @@ def test_a_key_of_a_program_that_may_more_is_not_confirmed_by_who_may_less(team:
     assert opening(team) == {parse(line).fingerprint}
 
 
-def test_who_may_freeze_and_what(team: Service, lines: dict[str, str]) -> None:
+def test_only_known_users_and_servers_can_be_frozen_and_only_by_admins(team: Service, lines: dict[str, str]) -> None:
     for body, status in (
         ({"user": "nobody"}, 422),
         ({"server": "nowhere"}, 404),
@@ -173,6 +175,6 @@ def test_who_may_freeze_and_what(team: Service, lines: dict[str, str]) -> None:
 @pytest.mark.parametrize("path", ["/freezes", "/people/bob/offboard"])
 def test_a_preview_refuses_the_reason_that_would_be_refused(team: Service, path: str) -> None:
     """Whoever looked first and then goes on is not told only then."""
-    for looks in (True, False):
-        refused = call(team, "POST", path, {"reason": "a\x1b[31mb", "preview": looks}, status=422)
+    for preview in (True, False):
+        refused = call(team, "POST", path, {"reason": "a\x1b[31mb", "preview": preview}, status=422)
         assert refused["error"]["field"] == "reason"

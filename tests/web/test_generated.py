@@ -22,7 +22,7 @@ SAMPLE = 12
 @pytest.mark.timeout(3600 if LONG else 300)
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("part", range(PARTS))
-def test_what_is_answered_is_as_described(unused_data: Path, part: int) -> None:
+def test_answers_fit_the_description(unused_data: Path, part: int) -> None:
     seed = int(os.environ.get("KEYRACK_SEED", random.randrange(10**6)))
     url = f"sqlite:///{unused_data / 'keyrack.db'}"
     settings = settings_for(unused_data, url, rate_limit=10**6, webhook_networks=NOWHERE_NETWORK)

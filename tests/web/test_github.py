@@ -53,7 +53,7 @@ def test_pygithub_follows_the_pages(alice: github.Github) -> None:
     assert [key.id for key in alice.get_user("alice").get_keys()] == made
 
 
-def test_what_is_refused_is_refused_in_githubs_words(team: Service, alice: github.Github) -> None:
+def test_refusals_have_githubs_words(team: Service, alice: github.Github) -> None:
     me = alice.get_user()
     line = fresh_line()
     me.create_key("desk", line)

@@ -68,6 +68,7 @@ def test_python_gitlab_adds_lists_shows_and_deletes_a_key(team: Service, alice: 
 def test_administrators_find_keys_and_give_them_to_others(team: Service, alice: gitlab.Gitlab) -> None:
     with gitlab.Gitlab(team.url, oauth_token="token-of-olga") as olga:
         person = olga.users.list(username="alice", get_all=True)[0]
+        assert [one.username for one in olga.users.list(search="LIC", get_all=True)] == ["alice"]
         line = fresh_line()
         added = person.keys.create({"title": "from olga", "key": line})
         fingerprint = team.call("GET", "/api/keyrack/v1/user-keys", token="token-of-olga").json()["items"][0][
@@ -128,7 +129,7 @@ def test_nobody_acts_as_another_user_and_no_key_becomes_somebody_elses(team: Ser
     assert team.call("GET", "/api/v4/user/keys", token="token-of-olga").json() == []
 
 
-def test_what_is_refused_is_refused_in_gitlabs_words(team: Service, alice: gitlab.Gitlab) -> None:
+def test_refusals_have_gitlabs_words(team: Service, alice: gitlab.Gitlab) -> None:
     line = fresh_line()
     alice.user.keys.create({"title": "desk", "key": line})  # type: ignore[union-attr]
     assert refused(alice, line) == (400, {"fingerprint_sha256": ["has already been taken"]})
@@ -181,13 +182,13 @@ def test_pages_have_gitlabs_headers_and_python_gitlab_follows_them(team: Service
         {"PRIVATE-TOKEN": ""},
     ],
 )
-def test_without_a_token_that_holds_nothing_is_shown(team: Service, headers: dict[str, str]) -> None:
+def test_a_request_without_a_valid_token_shows_nothing(team: Service, headers: dict[str, str]) -> None:
     answer = team.call("GET", "/api/v4/user", headers=headers)
     assert (answer.status_code, answer.json()["message"]) == (401, "401 Unauthorized")
 
 
 @pytest.mark.parametrize("other", ["Bearer token-of-bob", "Bearer wrong", "Basic eDp5"])
-def test_of_two_tokens_the_private_one_counts(team: Service, other: str) -> None:
+def test_the_private_token_counts_before_another_one(team: Service, other: str) -> None:
     """As GitLab has it; a client behind a proxy with a password of its own was locked out."""
     headers = {"PRIVATE-TOKEN": "token-of-alice", "Authorization": other}
     assert team.call("GET", "/api/v4/user", headers=headers).json()["username"] == "alice"
@@ -214,9 +215,9 @@ def test_a_form_in_parts_is_taken_as_curl_sends_it(team: Service, tmp_path: Path
     status, made = curl(team, "--form", f"title={title}", "--form", f"key=<{file}", "--form", f"expires_at={end}")
     assert (status, made["title"], made["expires_at"][:10]) == (201, title, end)
     assert made["key"].split(" ")[:2] == line.split(" ")[:2]
-    status, told = curl(team, "--form", "title=x", "--form", f"key=@{file}")
+    status, answer = curl(team, "--form", "title=x", "--form", f"key=@{file}")
     assert status == 400
-    assert "--form 'key=<FILE'" in told["detail"]
+    assert "--form 'key=<FILE'" in answer["detail"]
     assert curl(team, "--form", "title=x") == (400, {"error": "key is missing"})
     assert curl(team, "--form", "title=x", "--form", "title=y")[0] == 400
     assert curl(team, "--form", "title=x", "--form", "sudo=bob")[0] == 403
@@ -240,7 +241,7 @@ PART = b'--b\r\nContent-Disposition: form-data; name="title"\r\n\r\n'
         ("multipart/form-data; boundary=b", (PART + b"x\r\n") * 1001 + b"--b--\r\n"),
     ],
 )
-def test_what_is_no_form_in_parts_is_refused(unchanged_team: Service, kind: str, content: bytes) -> None:
+def test_a_malformed_multipart_form_is_refused(unchanged_team: Service, kind: str, content: bytes) -> None:
     answer = unchanged_team.call(
         "POST", "/api/v4/user/keys", token="token-of-alice", content=content, headers={"Content-Type": kind}
     )
@@ -269,7 +270,7 @@ def test_keys_of_users_are_public_by_name_or_id_and_only_as_the_setting_says(tea
             assert len(closed.call("GET", "/api/v4/users/alice/keys", token=token).json()) == 1
 
 
-def test_the_keys_of_who_was_shut_out_are_shown_no_more(team: Service) -> None:
+def test_the_keys_of_a_disabled_user_are_no_longer_shown(team: Service) -> None:
     line = fresh_line()
     team.call("POST", "/api/v4/user/keys", token="token-of-alice", json={"title": "desk", "key": line})
     path = f"/api/v4/users/{quote('alice')}/keys"
@@ -290,7 +291,7 @@ def test_a_key_that_has_expired_on_arrival_is_refused_as_gitlab_does(alice: gitl
     assert refused(alice, fresh_line(), expires_at="2020-01-01") == (400, {"key": ["has expired"]})
 
 
-def test_nobody_who_is_disabled_gets_a_key(team: Service) -> None:
+def test_a_disabled_user_gets_no_key(team: Service) -> None:
     made = team.call("PATCH", "/api/keyrack/v1/people/bob", token="token-of-olga", json={"disabled": True}).json()
     body = {"title": "t", "key": fresh_line()}
     answer = team.call("POST", f"/api/v4/users/{made['id']}/keys", token="token-of-olga", json=body)
@@ -300,7 +301,7 @@ def test_nobody_who_is_disabled_gets_a_key(team: Service) -> None:
     assert grant["note"] == "bob is disabled; this opens nothing until somebody enables the user."
 
 
-def test_who_may_give_keys_and_see_nobody_hears_that_it_is_done(team: Service) -> None:
+def test_adding_a_key_without_the_right_to_see_it_is_answered_as_done(team: Service) -> None:
     folder = team.instance.settings.data
     team.instance.database.close()
     with running(settings_for(folder, "", public_keys=False)) as closed:
@@ -326,7 +327,7 @@ def test_a_form_may_hold_letters_as_they_are(team: Service) -> None:
         assert answer.status_code == 400
 
 
-def test_when_a_key_was_last_used_is_told_to_its_owner_and_administrators(team: Service, alice: gitlab.Gitlab) -> None:
+def test_the_last_use_of_a_key_is_shown_to_its_owner_and_administrators(team: Service, alice: gitlab.Gitlab) -> None:
     user = alice.user
     assert user is not None
     line = fresh_line()
@@ -340,12 +341,12 @@ def test_when_a_key_was_last_used_is_told_to_its_owner_and_administrators(team: 
     uses = [(fingerprint, at - timedelta(days=1), "203.0.113.7")]
     team.instance.database.write(lambda c: host_reports.note_uses(c, 1, uses))
     team.instance.database.write(lambda c: git_access.note_key_use(c, fingerprint, "203.0.113.7", at))
-    told = "2026-03-04T05:06:07.890Z"
-    assert user.keys.get(used.id).last_used_at == told
-    assert {key.id: key.last_used_at for key in user.keys.list(get_all=True)} == {used.id: told, unused.id: None}
+    last_used = "2026-03-04T05:06:07.890Z"
+    assert user.keys.get(used.id).last_used_at == last_used
+    assert {key.id: key.last_used_at for key in user.keys.list(get_all=True)} == {used.id: last_used, unused.id: None}
     with gitlab.Gitlab(team.url, private_token="token-of-olga") as olga:
-        assert olga.keys.get(fingerprint=fingerprint).last_used_at == told
-    expected = {"": None, "token-of-bob": None, "token-of-alice": told, "token-of-olga": told}
+        assert olga.keys.get(fingerprint=fingerprint).last_used_at == last_used
+    expected = {"": None, "token-of-bob": None, "token-of-alice": last_used, "token-of-olga": last_used}
     for token, seen in expected.items():
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         for path, name in (("v4", "last_used_at"), ("v3", "last_used")):

@@ -48,7 +48,7 @@ def test_a_call_of_a_leaver_leaves_nothing(team_on_each: Service, call: str) -> 
     assert refused.value.code == "user-disabled"
 
 
-def test_many_calls_while_somebody_is_deleted_are_no_faults(team_on_each: Service) -> None:
+def test_calls_while_their_user_is_deleted_do_not_answer_500(team_on_each: Service) -> None:
     team = team_on_each
 
     def act(number: int) -> int:

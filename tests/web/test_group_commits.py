@@ -105,11 +105,11 @@ def test_a_command_that_fails_leaves_the_others_whole(acme: Team) -> None:
     ]
 
 
-def test_a_transaction_goes_on_while_calls_wait_and_the_event_loop_looks_in_between(
+def test_a_transaction_goes_on_while_calls_wait_and_others_are_answered_in_between(
     acme: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(group_commits, "SLICE_SECONDS", 0.0)
-    monkeypatch.setattr(group_commits, "FEWEST_CALLS", 1)
+    monkeypatch.setattr(group_commits, "MIN_CALLS", 1)
     monkeypatch.setattr(group_commits, "TRANSACTION_SECONDS", 60.0)
     seen: list[str] = []
     before = commits(acme)
@@ -145,7 +145,9 @@ def test_a_call_sees_what_it_wrote_itself(acme: Team) -> None:
     assert seen == [["one"]]
 
 
-def test_what_would_write_many_rows_is_not_made_at_once(acme: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_would_write_many_rows_is_not_made_on_the_event_loop(
+    acme: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(nonblocking, "MAX_ROWS", 0)
     (refused,) = in_one_transaction(acme.instance.database, adding(acme, "one"))
     assert isinstance(refused, WouldBlock)
@@ -167,7 +169,7 @@ def test_a_transaction_that_is_lost_leaves_nothing_and_is_tried_again(acme: Team
     assert [one.label for one in in_one_transaction(database, add, other)] == ["one", "two"]
 
 
-def test_nothing_is_answered_that_could_not_be_committed(acme: Team) -> None:
+def test_a_change_that_could_not_be_committed_is_not_answered_as_done(acme: Team) -> None:
     database = acme.instance.database
 
     def fill(connection: Connection) -> None:

@@ -80,7 +80,7 @@ def test_tokens_cannot_be_guessed_by_asking_about_them(proxied: Service) -> None
     assert proxied.call("GET", "/v3/auth/tokens", headers=mine).status_code == 200
 
 
-def test_the_token_of_the_figures_cannot_be_guessed(team_folder: Path, tmp_path: Path) -> None:
+def test_the_metrics_token_cannot_be_guessed(team_folder: Path, tmp_path: Path) -> None:
     secret = "a token to read metrics"
     more: dict[str, Any] = {"metrics_token": secret, "token_guesses": 5, "trusted_proxies": "127.0.0.1"}
     with serving(team_folder, tmp_path / "data", **more) as service:
@@ -101,7 +101,7 @@ def test_guesses_at_names_that_do_not_exist_are_slowed_alike(proxied: Service) -
 
 
 @pytest.mark.parametrize("name", ["olga", "nobody"])
-def test_however_a_workspace_is_named_an_account_in_it_is_one(proxied: Service, name: str) -> None:
+def test_guesses_at_an_account_count_together_however_its_workspace_is_named(proxied: Service, name: str) -> None:
     """Were it so for users alone, the guesses that are left would tell who is one."""
     uid = str(
         proxied.instance.database.read(
@@ -129,7 +129,7 @@ def test_a_crowd_cannot_shut_the_owner_out(proxied: Service) -> None:
     assert len(refusals(proxied)) <= 21, "ten events, ten counts of those, one of all others"
 
 
-def test_who_signed_in_from_an_address_goes_on_there(proxied: Service) -> None:
+def test_a_user_who_signed_in_from_an_address_is_not_shut_out_by_guesses_from_it(proxied: Service) -> None:
     assert sign_in(proxied, "olga", "olga's password", at=STRANGER).status_code == 201
     for number in range(30):
         sign_in(proxied, f"somebody {number}", "guess", at=STRANGER)
@@ -185,7 +185,7 @@ def test_enrolment_tokens_cannot_be_guessed(proxied: Service) -> None:
     assert refusals(proxied) == []
 
 
-def test_a_proxy_that_is_not_trusted_makes_nobody_pay_for_others(team_folder: Path, tmp_path: Path) -> None:
+def test_callers_behind_an_untrusted_proxy_share_no_limit_with_others(team_folder: Path, tmp_path: Path) -> None:
     with serving(team_folder, tmp_path / "data", token_guesses=30) as service:
         stop_clocks(service)
         assert service.call("GET", "/api/v2/ping", headers={"Authorization": BASIC}).status_code == 200
@@ -200,7 +200,7 @@ def test_a_proxy_that_is_not_trusted_makes_nobody_pay_for_others(team_folder: Pa
         assert sign_in(service, "alice", "alice's password", at="203.0.113.200").status_code == 429
 
 
-def test_old_programs_spend_nothing_of_others(proxied: Service) -> None:
+def test_programs_with_old_tokens_do_not_use_up_the_limit_of_others(proxied: Service) -> None:
     signed_in = sign_in(proxied, "alice", "alice's password", at=OWNER)
     ended = signed_in.headers["x-subject-token"]
     proxied.call("DELETE", "/v3/auth/tokens", headers={"X-Auth-Token": ended, "X-Subject-Token": ended})
@@ -211,7 +211,7 @@ def test_old_programs_spend_nothing_of_others(proxied: Service) -> None:
     assert proxied.call("GET", "/v4/user/keys", headers=headers).status_code == 200
 
 
-def test_one_s_own_password_cannot_be_guessed_with_a_token(team: Service) -> None:
+def test_a_token_does_not_allow_guessing_its_owners_password(team: Service) -> None:
     headers = {"X-Auth-Token": "token-of-alice"}
     me = team.call("GET", "/v3/auth/tokens", headers={**headers, "X-Subject-Token": "token-of-alice"}).json()
     path = f"/v3/users/{me['token']['user']['id']}/password"
@@ -251,7 +251,7 @@ def tries(counts: Throttle, address: str, proof: str = "a") -> bool:
     return True
 
 
-def test_what_was_spent_comes_back() -> None:
+def test_attempts_become_available_again_with_time() -> None:
     clock = Clock()
     counts = Throttle(6, 6, clock)
     assert [tries(counts, "192.0.2.1") for _ in range(7)] == [True] * 6 + [False]
@@ -266,7 +266,7 @@ def test_processes_side_by_side_give_out_no_more_than_one(processes: int) -> Non
     assert tried == 20
 
 
-def test_one_customer_s_network_is_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ipv6_network_of_one_customer_counts_as_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
     assert network("2001:db8:1:2:3::4") == network("2001:db8:1:2::1") != network("2001:db8:1:3::1")
     assert network("::ffff:192.0.2.1") == network("192.0.2.1")
     counts = Throttle(2, 2, Clock())

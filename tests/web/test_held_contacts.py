@@ -1,4 +1,4 @@
-"""A host that waits is held by its connection alone, with no task, and hears what it would have heard otherwise."""
+"""A host that waits is held by its connection alone, with no task, and gets what it would have got otherwise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from keyrack.core.keys import credentials
 from keyrack.core.people import tokens
 from keyrack.model import Actor, Server
 from keyrack.web import agent_api
-from keyrack.web.held_contacts import TOGETHER, HeldContact
+from keyrack.web.held_contacts import ROUNDING_SECONDS, HeldContact
 from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM, Service, running, settings_for
 from tests.waiting import wait_until
@@ -86,7 +86,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def held_host(
     service: Service, name: str, wait: int, *, large: bool = False
 ) -> Iterator[tuple[Host, Server, Actor, int]]:
-    """A host that was told its document, obeys it and is held; and the revision that it obeys.
+    """A host that got its document, obeys it and is held; and the revision that it obeys.
 
     large: whose document is made by itself; it is held from its second question on.
     """
@@ -115,21 +115,21 @@ def add_key(service: Service, owner: Actor, server: Server, label: str) -> str:
     return " ".join(line.split()[:2])
 
 
-def test_who_is_held_is_told_what_is_new_and_held_again(service: Service) -> None:
+def test_a_waiting_host_is_sent_a_change_and_waits_again(service: Service) -> None:
     with held_host(service, "rests", 30) as (host, server, owner, _):
         for label in ("one", "two"):
             key = add_key(service, owner, server, label)
             status, headers, body = host.answer()
             assert (status, headers["content-type"]) == (200, "application/json")
             assert {"x-request-id", "date"} <= set(headers)
-            told = json.loads(body)
-            document = json.loads(told["document"])
+            decoded = json.loads(body)
+            document = json.loads(decoded["document"])
             assert key in [entry["key"] for entry in document["users"]["deploy"]]
             host.ask(f"revision={document['revision']}&lineage={document['lineage']}&wait=30")
             wait_until(lambda: is_held(server), "it is held again")
 
 
-def test_who_heard_of_nothing_is_told_so_in_time(service: Service) -> None:
+def test_a_waiting_host_is_answered_204_when_its_time_is_over(service: Service) -> None:
     with held_host(service, "hears", 1) as (host, _, _, revision):
         status, headers, body = host.answer()
         assert (status, body) == (204, b"")
@@ -145,12 +145,12 @@ def test_waits_that_end_at_about_the_same_time_end_together(service: Service) ->
     with held_host(service, "one", 30) as (_, one, _, _), held_host(service, "two", 30) as (_, other, _, _):
         held = [who for who in gc.get_objects() if isinstance(who, HeldContact)]
         ends = [who._timer.when() for who in held if who.server_id in (one.id, other.id)]
-        steps = [end / TOGETHER for end in ends]
+        steps = [end / ROUNDING_SECONDS for end in ends]
     assert len(steps) == 2
     assert all(abs(step - round(step)) < 0.05 for step in steps), "each end is one that others have, too"
 
 
-def test_of_what_a_host_asked_before_nothing_is_kept_while_it_is_held(service: Service) -> None:
+def test_a_waiting_host_keeps_nothing_of_its_request_in_memory(service: Service) -> None:
     with held_host(service, "keeps-nothing", 30) as (_, server, _, _):
         held = [one for one in gc.get_objects() if isinstance(one, HeldContact) and one.server_id == server.id]
         connections = [one._connection for one in held if one._connection is not None]
@@ -159,13 +159,13 @@ def test_of_what_a_host_asked_before_nothing_is_kept_while_it_is_held(service: S
             assert getattr(connections[0], kept) is None
 
 
-def test_who_hangs_up_waits_no_more(service: Service) -> None:
+def test_a_host_that_hangs_up_waits_no_more(service: Service) -> None:
     with held_host(service, "hangs-up", 30) as (_, server, _, _):
         pass
     wait_until(lambda: not is_held(server), "nobody waits")
 
 
-def test_who_hangs_up_before_it_is_their_turn_keeps_nobody_waiting(service: Service) -> None:
+def test_hosts_that_hang_up_before_their_turn_keep_nobody_waiting(service: Service) -> None:
     strangers = [Host(service, f"nobody's {number}") for number in range(100)]
     for stranger in strangers:
         stranger.ask("revision=0&wait=30")
@@ -178,7 +178,7 @@ def test_who_hangs_up_before_it_is_their_turn_keeps_nobody_waiting(service: Serv
         pass
 
 
-def test_a_document_that_is_large_is_told_to_a_held_one_too(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_document_is_sent_to_a_waiting_host_too(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent_api, "LARGE_DOCUMENT", ALONE)
     with held_host(service, "large", 30, large=True) as (host, server, owner, _):
         for label in ("one", "two", "three"):
@@ -190,24 +190,24 @@ def test_a_document_that_is_large_is_told_to_a_held_one_too(service: Service, mo
             host.ask(f"revision={document['revision']}&wait=30")
 
 
-def test_two_machines_that_number_alike_are_told_apart_while_held(service: Service) -> None:
-    told: dict[str, Any] = {
+def test_two_waiting_machines_with_the_same_number_are_told_apart(service: Service) -> None:
+    machine: dict[str, Any] = {
         "Keyrack-Machine": "run=0123456789abcdef; boot=; machine=; keys=; starts=1; lane=follow; number={}; name=a"
     }
     with held_host(service, "alike", 1) as (host, _, _, revision):
         assert host.answer()[0] == 204
         for number, wanted in ((1, 204), (2, 204), (2, 409)):
-            host.ask(f"revision={revision}&wait=1", **{name: text.format(number) for name, text in told.items()})
+            host.ask(f"revision={revision}&wait=1", **{name: text.format(number) for name, text in machine.items()})
             assert host.answer()[0] == wanted
 
 
-def test_who_asks_again_without_waiting_for_the_answer_is_cut(service: Service) -> None:
+def test_a_host_that_asks_again_without_waiting_for_the_answer_is_cut_off(service: Service) -> None:
     with held_host(service, "impatient", 30) as (host, _, _, revision):
         host.ask(f"revision={revision}&wait=30")
         assert host.answer()[0] == 0
 
 
-def test_those_that_are_held_are_let_go_when_the_service_stops(tmp_path: Path) -> None:
+def test_waiting_hosts_are_disconnected_when_the_service_stops(tmp_path: Path) -> None:
     with running(settings_for(tmp_path / "data", "")) as stopping:
         stopping.apply(TEAM)
         with held_host(stopping, "stops", 30) as (host, _, _, _):

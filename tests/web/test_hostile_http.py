@@ -41,7 +41,7 @@ def keys(team: Service) -> int:
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
-def test_whatever_is_sent(team: Service, target: Target) -> None:
+def test_hostile_requests_are_answered_and_change_nothing(team: Service, target: Target) -> None:
     target = signed_in(team, target)
     before = keys(team)
     with ThreadPoolExecutor(32) as pool:  # some are answered only when their time is over

@@ -69,7 +69,7 @@ def delete(service: Service) -> None:
 
 
 @pytest.mark.parametrize("end", [change_password_oneself, change_password_as_owner, disable, delete])
-def test_what_ends_all_tokens(team: Service, end: Any) -> None:
+def test_each_way_to_end_all_tokens_of_a_user_does(team: Service, end: Any) -> None:
     secrets = [sign_in(team).headers["X-Subject-Token"] for _ in range(2)]
     assert [works(team, secret) for secret in secrets] == [True, True]
     end(team)
@@ -79,7 +79,7 @@ def test_what_ends_all_tokens(team: Service, end: Any) -> None:
     assert team.call("GET", "/v4/user/keys", headers=bobs).status_code == 200
 
 
-def test_one_revoked_token_leaves_the_others(team: Service) -> None:
+def test_revoking_one_token_leaves_the_others(team: Service) -> None:
     first, second = (sign_in(team).headers["X-Subject-Token"] for _ in range(2))
     gone = team.call("DELETE", "/v3/auth/tokens", headers={"X-Auth-Token": second, "X-Subject-Token": first})
     assert (gone.status_code, gone.content) == (204, b"")
@@ -141,7 +141,7 @@ def test_discovery(team: Service) -> None:
     assert team.call("GET", "/", headers={"Accept": "text/html"}).headers["Location"] == "/login"
 
 
-def test_who_one_is(team: Service) -> None:
+def test_a_token_says_whose_it_is(team: Service) -> None:
     found = team.call("GET", "/v5/caller-identity", headers=ALICE).json()
     domains = team.call("GET", "/v3/auth/domains", headers=ALICE).json()["domains"]
     assert (found["account_id"], found["principal_id"]) == (domains[0]["id"], user_id(team))
@@ -168,7 +168,7 @@ def test_users_are_the_owners_affair(team: Service) -> None:
     shape(team.call("POST", "/v3/users", headers=OLGA, json={"user": {"name": "carol", "password": "a password"}}), 409)
 
 
-def test_the_own_password_takes_the_old_one(team: Service) -> None:
+def test_changing_the_own_password_needs_the_old_one(team: Service) -> None:
     path = f"/v3/users/{user_id(team)}/password"
     body = {"user": {"original_password": "wrong", "password": "another password"}}
     shape(team.call("POST", path, headers=ALICE, json=body), 401)

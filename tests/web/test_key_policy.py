@@ -39,6 +39,9 @@ def test_a_policy_is_tried_set_and_obeyed_by_every_api(team: Service) -> None:
     for bits in ("0", "much", "20000"):
         wrong = call(team, "GET", f"/key-policy/hits?rsa_minimum_bits={bits}", status=422)
         assert wrong["error"]["field"] == "rsa_minimum_bits"
+    for types in ("", "ed25519", "ssh-rsa,"):
+        wrong = call(team, "GET", f"/key-policy/hits?key_types={types}", status=422)
+        assert wrong["error"]["field"] == "key_types"
     body = {"label": "laptop", "username": "deploy", "publicKey": RSA}
     refused = team.call("POST", "/api/v3/servers/1/ssh/credentials", token=OLGA, json=body)
     assert refused.status_code == 422
@@ -48,7 +51,7 @@ def test_a_policy_is_tried_set_and_obeyed_by_every_api(team: Service) -> None:
     assert call(team, "PATCH", "/key-policy", {"key_types": None})["set_key_types"] is None
 
 
-def test_who_saw_another_policy_sets_none(team: Service) -> None:
+def test_a_key_policy_is_not_set_over_a_change_of_somebody_else(team: Service) -> None:
     seen = ask(team, "GET", "/key-policy").headers["ETag"]
     first = ask(team, "PATCH", "/key-policy", {"rsa_minimum_bits": 3072}, If_Match=seen)
     assert first.status_code == 200, first.text

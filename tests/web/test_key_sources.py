@@ -121,15 +121,15 @@ def sync(service: Service) -> tuple[str, str]:
 
 
 def held(service: Service) -> set[str]:
-    """The keys that alice has, and that her server is told, which are the same."""
+    """The keys that alice has and that her server's document has, which are the same."""
     keys = {one["key"].rpartition(" alice")[0] for one in service.call("GET", "/api/v4/users/alice/keys").json()}
     signed = documents.signed(service.instance, 1)
     assert signed is not None
     document = json.loads(signed.text)
     document.pop("revoked")
-    told = json.dumps(document)
-    assert all(key in told for key in keys), told
-    assert told.count("ssh-ed25519 ") == len(keys), told
+    sent = json.dumps(document)
+    assert all(key in sent for key in keys), sent
+    assert sent.count("ssh-ed25519 ") == len(keys), sent
     return keys
 
 
@@ -139,7 +139,7 @@ def bare(*lines: str) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", ["github", "gitlab"])
-def test_keys_come_and_go_with_the_account(service: Service, elsewhere: Elsewhere, kind: str) -> None:
+def test_keys_follow_the_account_elsewhere(service: Service, elsewhere: Elsewhere, kind: str) -> None:
     one, two, own = fresh_line(), fresh_line(), fresh_line()
     service.call("POST", "/api/v4/user/keys", token="token-of-alice", json={"title": "own", "key": own})
     elsewhere.keys = [one, own]
@@ -199,7 +199,7 @@ def test_a_vanished_or_renamed_account_is_an_alarm_and_deletes_nothing(
         ({"keys": ["<!doctype html>"]}, "no answer"),
     ],
 )
-def test_what_is_no_whole_answer_changes_nothing(
+def test_an_incomplete_answer_of_a_source_changes_nothing(
     service: Service, elsewhere: Elsewhere, change: dict[str, Any], state: str
 ) -> None:
     one = fresh_line()
@@ -237,7 +237,7 @@ def test_a_key_that_she_deleted_here_does_not_come_back(service: Service, elsewh
     assert held(service) == bare(two)
 
 
-def test_without_the_account_its_keys_go_and_another_account_brings_its_own(
+def test_removing_an_account_elsewhere_removes_its_keys_and_another_brings_its_own(
     service: Service, elsewhere: Elsewhere
 ) -> None:
     elsewhere.keys = [fresh_line()]
@@ -251,7 +251,7 @@ def test_without_the_account_its_keys_go_and_another_account_brings_its_own(
     assert service.call("DELETE", f"{PATH}/github", token="token-of-alice").status_code == 404
 
 
-def test_who_may_name_an_account_and_which(service: Service, elsewhere: Elsewhere) -> None:
+def test_only_an_admin_may_name_an_account_elsewhere(service: Service, elsewhere: Elsewhere) -> None:
     body = {"account": "octo", "url": elsewhere.url}
     assert service.call("PUT", f"{PATH}/github", token="token-of-bob", json=body).status_code == 403
     assert service.call("PUT", f"{PATH}/github", token="token-of-victor", json=body).status_code == 404
@@ -268,7 +268,7 @@ def test_who_may_name_an_account_and_which(service: Service, elsewhere: Elsewher
 GATEWAYS = ("[64:ff9b::7f00:1]", "[64:ff9b::10.0.0.1]", "[2002:a00:1::1]", "[fec0::1]", "[::127.0.0.1]")
 
 
-def test_taking_an_account_away_is_one_change(
+def test_removing_an_account_elsewhere_is_one_change(
     service: Service, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere.keys = [fresh_line(), fresh_line()]
@@ -294,9 +294,7 @@ def test_private_addresses_are_asked_only_where_the_settings_name_them(team: Ser
     assert elsewhere.asked == []
 
 
-def test_due_sources_are_looked_at_by_themselves_and_those_of_who_is_out_are_not(
-    service: Service, elsewhere: Elsewhere
-) -> None:
+def test_due_sources_are_synchronised_except_those_of_disabled_users(service: Service, elsewhere: Elsewhere) -> None:
     one = fresh_line()
     elsewhere.keys = [one]
     name(service, elsewhere)
@@ -312,7 +310,7 @@ def test_due_sources_are_looked_at_by_themselves_and_those_of_who_is_out_are_not
     assert len(elsewhere.asked) == asked
 
 
-def test_one_that_others_altered_keeps_no_other_from_its_turn(
+def test_an_altered_source_prevents_no_other_from_being_synchronised(
     service: Service, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(key_sync, "BATCH_SIZE", 1)
@@ -351,7 +349,7 @@ def test_a_service_that_says_a_byte_now_and_then_is_not_waited_for(
 
 
 @pytest.mark.parametrize("tag", ['"a\x00b"', '"a"\r\n b', "x" * 3000, "a tag", '"' + "a" * 600 + '"', '"\x1b[31m"'])
-def test_a_tag_that_is_none_is_not_kept(
+def test_a_malformed_etag_is_not_kept(
     service: Service, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch, tag: str
 ) -> None:
     """It was sent with each later look, which then failed before it was sent, or could not be stored at all."""

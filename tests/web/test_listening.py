@@ -115,7 +115,7 @@ def test_a_call_does_not_wait_until_all_agents_that_came_before_are_connected() 
     assert before[0] < MANY / 2
 
 
-def test_agents_that_are_not_connected_yet_are_let_go_where_the_service_stops() -> None:
+def test_agents_that_are_not_connected_yet_are_closed_when_the_service_stops() -> None:
     port = free_port()
     agents = Agents()
     server = listening.ListeningServer(serving(port, agents), agents)

@@ -51,7 +51,7 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service
         yield made
 
 
-def test_who_comes_while_others_wait_does_not_wait_longer_than_they(
+def test_a_change_that_comes_while_others_wait_waits_no_longer_than_they(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (connect, sqlite_file):
@@ -90,8 +90,8 @@ def test_a_lock_that_is_held_for_ever(service: Service, caplog: pytest.LogCaptur
             assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
         assert time.monotonic() - began < CALLERS * PATIENCE, "they do not wait one after another"
         assert service.call("GET", "/readyz").status_code == 503
-        told = {"revision": 1, "state": "applied"}
-        assert service.call("POST", "/agent/v1/report", token=agent.secret, json=told).status_code == 503
+        report = {"revision": 1, "state": "applied"}
+        assert service.call("POST", "/agent/v1/report", token=agent.secret, json=report).status_code == 503
     assert add(service, label="after", publicKey=fresh_line()).status_code == 200
     assert service.call("GET", "/readyz").status_code == 200
     assert sign_in(service).status_code == 201

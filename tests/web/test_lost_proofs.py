@@ -138,7 +138,7 @@ def test_a_call_whose_proof_ends_on_its_way_changes_nothing(team: Service, way: 
 
 
 @pytest.mark.parametrize("way", ENDS)
-def test_also_where_it_ends_after_all_checks(team: Service, way: str) -> None:
+def test_a_proof_that_ends_after_all_checks_still_refuses_the_call(team: Service, way: str) -> None:
     actor, happening = ENDS[way](team)
     with pytest.raises(Refusal) as refused:
         CALLS["credential"](between(team.instance, happening), actor)
@@ -146,7 +146,7 @@ def test_also_where_it_ends_after_all_checks(team: Service, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", ENDS)
-def test_while_it_holds_the_call_is_done(team: Service, way: str) -> None:
+def test_a_call_is_made_while_its_proof_holds(team: Service, way: str) -> None:
     actor, _ = ENDS[way](team)
     CALLS["credential"](team.instance, actor)
     CALLS["grant"](team.instance, actor)
@@ -163,7 +163,7 @@ OWN_KEYS: dict[str, Callable[[Instance, Actor], object]] = {
 
 @pytest.mark.parametrize("call", OWN_KEYS)
 @pytest.mark.parametrize("lost", ["right", "token", "nothing"])
-def test_who_loses_the_right_to_keys_of_their_own_on_the_way_gets_none(team: Service, call: str, lost: str) -> None:
+def test_a_user_who_loses_the_right_to_own_keys_meanwhile_gets_none(team: Service, call: str, lost: str) -> None:
     actor = by_token(team, "token-of-alice")
 
     def happening() -> None:
@@ -196,7 +196,7 @@ MEMBERS: dict[str, Callable[[Instance, Actor, int, str], object]] = {
 
 @pytest.mark.parametrize("call", MEMBERS)
 @pytest.mark.parametrize("lost", ["membership", "role", "nothing"])
-def test_who_is_no_member_any_more_changes_nothing_of_a_repository(team: Service, call: str, lost: str) -> None:
+def test_a_former_member_changes_nothing_of_a_repository(team: Service, call: str, lost: str) -> None:
     path = f"{NATIVE}/repositories"
     body: dict[str, Any] = {"path": "acme/site", "members": {"mallory": "admin"}}
     number = team.call("PUT", path, token=OLGA, json=body).raise_for_status().json()["id"]
@@ -215,7 +215,7 @@ def test_who_is_no_member_any_more_changes_nothing_of_a_repository(team: Service
     assert refused.value.kind is Kind.FORBIDDEN
 
 
-def test_nothing_is_done_by_a_token_after_it_was_revoked(team: Service) -> None:
+def test_a_token_does_nothing_after_it_was_revoked(team: Service) -> None:
     """The log has an order, and after the event that revoked the token there is none of what it proved."""
     (number,) = (one["id"] for one in _tokens(team) if one["user"] == "ada")
 

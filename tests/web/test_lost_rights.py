@@ -75,7 +75,7 @@ def ada(team: Service) -> Actor:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_call_of_an_admin_who_is_none_any_more_changes_nothing(team: Service, call: str) -> None:
+def test_a_call_of_a_former_admin_changes_nothing(team: Service, call: str) -> None:
     actor = ada(team)
     assert team.call("PATCH", f"{NATIVE}/people/ada", token=OLGA, json={"role": "member"}).status_code == 200
     before = done(team)
@@ -95,12 +95,12 @@ def test_a_call_of_an_admin_who_is_shut_out_changes_nothing(team: Service, call:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_without_that_it_is_done(team: Service, call: str) -> None:
+def test_a_call_is_made_while_its_rights_hold(team: Service, call: str) -> None:
     CALLS[call](team.instance, ada(team))
 
 
 @pytest.mark.parametrize("change", [{"role": "member"}, {"disabled": True}])
-def test_nothing_is_done_by_what_comes_in_at_the_same_moment(team: Service, change: dict[str, Any]) -> None:
+def test_no_call_with_former_rights_is_logged_after_they_were_taken_away(team: Service, change: dict[str, Any]) -> None:
     """The log has an order, and after the event that took the rights away there is none of hers."""
 
     def act(number: int) -> int:

@@ -1,4 +1,4 @@
-"""Names in addresses: each reads as one name, can be asked for by itself, and is told from others by sight."""
+"""Names in addresses: each reads as one name, can be asked for by itself, and looks different from every other."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ MADE: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("path", MADE)
 @pytest.mark.parametrize("name", ["a%00b", "a%ffb", "%C3", "a%ed%a0%80"])
-def test_a_path_that_is_no_text_makes_nothing(unchanged_team: Service, path: str, name: str) -> None:
+def test_a_path_that_is_not_utf_8_creates_nothing(unchanged_team: Service, path: str, name: str) -> None:
     answer = unchanged_team.call("PUT", BASE + path.format(name), token=OLGA, json=MADE[path])
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "path-malformed")
 
 
 @pytest.mark.parametrize("path", ["/people/{}", "/groups/{}", "/request-rules/{}"])
 @pytest.mark.parametrize("name", ["olga%20", "%20olga", "olga%C2%A0", "%E3%80%80olga", "..", "%2E"])
-def test_a_name_that_looks_like_another_or_like_a_folder_is_not_made(
+def test_a_name_that_reads_like_another_or_like_a_folder_is_refused(
     unchanged_team: Service, path: str, name: str
 ) -> None:
     # The client would put . and .. out of the address by itself.
@@ -49,7 +49,7 @@ def test_a_name_that_looks_like_another_or_like_a_folder_is_not_made(
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", " x"])
-def test_iam_makes_none_either(unchanged_team: Service, name: str) -> None:
+def test_iam_refuses_such_a_name_too(unchanged_team: Service, name: str) -> None:
     answer = unchanged_team.call(
         "POST", "/v3/users", headers={"X-Auth-Token": OLGA}, json={"user": {"name": name, "password": "a password"}}
     )
@@ -57,7 +57,7 @@ def test_iam_makes_none_either(unchanged_team: Service, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["Ada Lovelace", "o'hara", "a@example.org", "žofie", "李", "x.y", "..."])
-def test_names_of_people_are_taken(team: Service, name: str) -> None:
+def test_names_of_people_in_any_script_are_accepted(team: Service, name: str) -> None:
     made = team.call("PUT", f"{BASE}/people/{name}", token=OLGA, json={})
     assert (made.status_code, made.json()["name"]) == (200, name)
     assert team.call("GET", f"{BASE}/people/{name}", token=OLGA).status_code == 200
@@ -76,7 +76,7 @@ def test_addresses_are_taken(team: Service, address: str) -> None:
     assert team.call("POST", "/api/v3/servers", token=OLGA, json=body).json()["ipAddress"] == address
 
 
-def test_what_a_query_takes_is_said_in_plain_words(unchanged_team: Service) -> None:
+def test_a_wrong_query_parameter_is_refused_in_plain_words(unchanged_team: Service) -> None:
     for address, words in (
         ("/people/alice/offboard?preview=maybe", "preview takes true or false."),
         ("/people/alice/offboard?preview=", "preview takes true or false."),
@@ -85,7 +85,7 @@ def test_what_a_query_takes_is_said_in_plain_words(unchanged_team: Service) -> N
         assert (answer.status_code, answer.json()["error"]["message"]) == (422, words)
 
 
-def test_nobody_is_called_by_the_word_for_oneself(unchanged_team: Service) -> None:
+def test_no_user_is_named_me(unchanged_team: Service) -> None:
     """Such a user could be neither seen, changed nor removed at /people/me."""
     asked = {"user": {"name": "me", "password": "a long password"}}
     answer = unchanged_team.call("POST", "/v3/users", headers={"X-Auth-Token": OLGA}, json=asked)
@@ -96,7 +96,7 @@ def test_nobody_is_called_by_the_word_for_oneself(unchanged_team: Service) -> No
     assert "stands for whoever asks" in refused.value.message
 
 
-def test_no_workspace_is_one_blank_from_another(unchanged_team: Service) -> None:
+def test_blanks_around_a_workspaces_name_are_ignored(unchanged_team: Service) -> None:
     """A blank behind a name in the file made a second workspace, and everything in it anew."""
     for name in ("acme ", " acme", "acme\u00a0"):
         with pytest.raises(Refusal) as refused:
@@ -113,7 +113,7 @@ def test_no_workspace_is_one_blank_from_another(unchanged_team: Service) -> None
     ],
 )
 @pytest.mark.parametrize("name", ["7", "01", "2027", "20261231235959"])
-def test_a_server_is_not_called_what_reads_as_the_id_of_another(
+def test_a_server_name_that_reads_like_an_id_is_refused(
     unchanged_team: Service, method: str, path: str, body: dict[str, Any], name: str
 ) -> None:
     answer = unchanged_team.call(method, path, token=OLGA, json={**body, "name": name})
@@ -122,7 +122,7 @@ def test_a_server_is_not_called_what_reads_as_the_id_of_another(
 
 
 @pytest.mark.parametrize("name", [".", ".."])
-def test_a_server_is_not_called_what_addresses_take_for_a_folder(team: Service, name: str) -> None:
+def test_a_server_name_that_reads_like_a_folder_is_refused(team: Service, name: str) -> None:
     """One that has such a name from before is found by its id, and may be called otherwise."""
     for method, path, body in (
         ("POST", "/api/v3/servers", {"ipAddress": "192.0.2.9"}),
@@ -174,7 +174,7 @@ WITH_BLANKS = ["web-1 ", " web-1", "web-1\u00a0", "web  1", "web\u00a01", "web\u
     ],
 )
 @pytest.mark.parametrize("name", WITH_BLANKS)
-def test_no_new_name_is_blanks_alone_from_another(
+def test_a_new_name_that_differs_by_blanks_alone_is_refused(
     unchanged_team: Service, method: str, path: str, body: dict[str, Any], field: str | None, name: str
 ) -> None:
     named = body if field is None else {**body, field: name}
@@ -184,7 +184,7 @@ def test_no_new_name_is_blanks_alone_from_another(
 
 
 @pytest.mark.parametrize("name", WITH_BLANKS)
-def test_no_file_makes_a_name_that_is_blanks_alone_from_another(unchanged_team: Service, name: str) -> None:
+def test_a_name_in_a_file_that_differs_by_blanks_alone_is_refused(unchanged_team: Service, name: str) -> None:
     token = 'tokens = [{ name = "laptop", token = "token-of-alice"'
     for text in (
         f'{TEAM}[[projects]]\nname = "{name}"\n',
@@ -198,7 +198,7 @@ def test_no_file_makes_a_name_that_is_blanks_alone_from_another(unchanged_team: 
 
 
 @pytest.mark.parametrize("name", WITH_BLANKS)
-def test_what_was_called_so_before_is_still_reached(team: Service, name: str) -> None:
+def test_a_server_with_a_name_that_is_refused_now_is_still_reached(team: Service, name: str) -> None:
     made = team.call("PUT", BASE + "/servers/other", token=OLGA, json={"address": "192.0.2.8"}).json()["id"]
     team.instance.database.write(lambda connection: servers.change(connection, made, {"name": name}))
     seen = team.call("GET", f"{BASE}/servers/{quote(name)}", token=OLGA)

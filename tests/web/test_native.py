@@ -39,12 +39,12 @@ def enrol(team: Service) -> None:
 
 
 def tell(team: Service, *found: dict[str, Any], **more: Any) -> None:
-    """Report as web-1's agent that it obeys what it was told last."""
+    """Report as web-1's agent that it obeys its newest document."""
     actor = actors.system_actor(1)
     signed = documents.signed(team.instance, 1)
     assert signed is not None
-    told = {"revision": signed.revision, "state": "applied", "keys_found": list(found), **more}
-    reports.ingest(team.instance, servers.get(team.instance, actor, 1), told)
+    report = {"revision": signed.revision, "state": "applied", "keys_found": list(found), **more}
+    reports.ingest(team.instance, servers.get(team.instance, actor, 1), report)
 
 
 def put(team: Service, line: str) -> None:
@@ -77,7 +77,7 @@ def test_a_server_and_how_it_is_held(team: Service) -> None:
     assert ([one["name"] for one in listed["items"]], listed["total"]) == (["web-1"], 1)
 
 
-def test_undone_says_why(team: Service) -> None:
+def test_an_undone_enforcing_says_why(team: Service) -> None:
     tell(team, facts={"enforcement": "undone", "undone": "sshd greets nobody any more"})
     shown = call(team, "GET", "/servers/web-1")
     assert (shown["mode"], shown["undone"]) == ("observe", "sshd greets nobody any more")
@@ -87,12 +87,12 @@ def test_a_key_that_sshd_refuses_says_so_where_it_is_added_and_listed(team: Serv
     add = {"label": "laptop", "username": "deploy", "public_key": fresh_line()}
     made = call(team, "POST", "/servers/1/credentials", add, status=201)
     assert made["refused"] is None, "its host has not said"
-    told = {
+    reported = {
         "deploy": {"keys": {made["fingerprint"]: "it has 1024 bits\x1b[2J", "no fingerprint": "x"}},
         "root": {"why": "PermitRootLogin no"},
         "shop": [],
     }
-    tell(team, facts={"enforcement": "enforce", "logins": told})
+    tell(team, facts={"enforcement": "enforce", "logins": reported})
     (listed,) = [one for one in call(team, "GET", "/servers/1/credentials")["items"] if one["id"] == made["id"]]
     assert listed["refused"].startswith("sshd refuses deploy: it has 1024 bits")
     assert "\x1b" not in listed["refused"]
@@ -185,7 +185,7 @@ def test_sessions(team: Service) -> None:
     assert call(team, "DELETE", f"/servers/web-1/sessions/{listed[0]['id']}", status=202)["ending"] is True
 
 
-def test_the_line_to_paste(team: Service) -> None:
+def test_the_enrolment_line_to_paste_is_printed(team: Service) -> None:
     line = call(team, "POST", "/servers/web-1/enrolments", status=201)["line"]
     assert line.startswith(f"curl -fsSL {team.url}/agent/install.sh | KEYRACK_AGENT_TOKEN=")
 
@@ -195,7 +195,7 @@ NAMED_BY_THE_CALLER = ("put_group", "put_person", "put_rule", "put_server")
 
 
 @pytest.mark.parametrize("endpoint", native.ENDPOINTS, ids=lambda one: f"{one.method} {one.path}")
-def test_who_is_refused_everywhere(unchanged_team: Service, endpoint: Any) -> None:
+def test_every_call_refuses_callers_without_the_right(unchanged_team: Service, endpoint: Any) -> None:
     path = endpoint.path
     for name, value in (
         ("server", "1"),

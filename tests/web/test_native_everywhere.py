@@ -67,9 +67,7 @@ def test_a_key_is_taken_under_either_spelling_of_its_field(team: Service) -> Non
         ("/keys/challenge", {}),
     ],
 )
-def test_what_is_wrong_with_a_key_is_said_of_the_field_that_is_described(
-    team: Service, path: str, body: dict[str, Any]
-) -> None:
+def test_an_error_in_a_key_names_the_documented_field(team: Service, path: str, body: dict[str, Any]) -> None:
     refused = call(team, "POST", path, {**body, "publicKey": "no key"}, status=422)["error"]
     lacking = call(team, "POST", path, body, status=422)["error"]
     assert (refused["field"], lacking["field"]) == ("public_key", "public_key")
@@ -78,13 +76,13 @@ def test_what_is_wrong_with_a_key_is_said_of_the_field_that_is_described(
 @pytest.mark.parametrize(
     "chosen", [None, 1, "web-1", {}, {"tags": "web"}, {"tag": None}, [], [{}], [""], [None], [1.5]]
 )
-def test_a_choice_that_is_none_is_refused(team: Service, chosen: object) -> None:
+def test_an_invalid_choice_of_servers_is_refused(team: Service, chosen: object) -> None:
     body = {"label": "bot", "username": "deploy", "publicKey": fresh_line(), "servers": chosen}
     call(team, "POST", "/credentials", body, status=422)
     assert call(team, "GET", "/servers/1/credentials")["total"] == 0
 
 
-def test_what_stands_in_the_way_is_named(team: Service) -> None:
+def test_the_server_that_prevents_adding_a_key_is_named(team: Service) -> None:
     team.apply(MORE)
     body = {"label": "bot", "username": "deploy", "publicKey": fresh_line(), "servers": "all"}
     refused = call(team, "POST", "/credentials", body, status=422)

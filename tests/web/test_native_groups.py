@@ -5,30 +5,30 @@ from __future__ import annotations
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 from tests.web.test_native import call
-from tests.web.test_native_access import own_key, told
+from tests.web.test_native_access import delivered, own_key
 
 
-def test_a_group_carries_its_grant_to_whoever_is_in_it(team: Service) -> None:
+def test_a_grant_to_a_group_opens_for_each_of_its_members(team: Service) -> None:
     own_key(team, "alice")
     own_key(team, "bob")
     made = call(team, "PUT", "/groups/ops", {"members": ["alice"]})
     assert call(team, "PUT", "/groups/ops", {"members": ["alice"]}) == made
     call(team, "POST", "/grants", {"group": "ops", "server": "web-1", "system_user": "deploy"}, status=201)
-    assert len(told(team)["deploy"]) == 1
+    assert len(delivered(team)["deploy"]) == 1
     assert call(team, "PUT", "/groups/ops/members/bob")["members"] == ["alice", "bob"]
     assert call(team, "PUT", "/groups/ops/members/bob")["members"] == ["alice", "bob"]
     assert {item["via"]["group"] for item in call(team, "GET", "/access?user=bob")["items"]} == {"ops"}
-    assert len(told(team)["deploy"]) == 2
+    assert len(delivered(team)["deploy"]) == 2
     assert team.call("DELETE", "/api/keyrack/v1/groups/ops/members/bob", token="token-of-olga").status_code == 204
     call(team, "DELETE", "/groups/ops/members/bob", status=404)
-    assert len(told(team)["deploy"]) == 1
+    assert len(delivered(team)["deploy"]) == 1
     listed = call(team, "GET", "/groups?search=OP", token="token-of-audrey")
     assert [(one["name"], one["members"]) for one in listed["items"]] == [("ops", ["alice"])]
     call(team, "PUT", "/groups/ops", {"members": ["nobody"]}, status=422)
     call(team, "PUT", "/groups/none/members/bob", status=404)
     call(team, "DELETE", "/groups/ops", token="token-of-audrey", status=403)
     assert team.call("DELETE", "/api/keyrack/v1/groups/ops", token="token-of-olga").status_code == 204
-    assert told(team) == {}
+    assert delivered(team) == {}
     assert call(team, "GET", "/grants")["total"] == 0
     call(team, "GET", "/groups/ops", status=404)
 
@@ -46,7 +46,7 @@ def test_people_are_set_by_name(team: Service) -> None:
     call(team, "GET", "/people/bot", status=404)
 
 
-def test_the_last_owner_stays_and_nobody_rises(team: Service) -> None:
+def test_the_last_owner_stays_and_nobody_gives_more_rights_than_their_own(team: Service) -> None:
     for change in ({"role": "member"}, {"disabled": True}):
         assert call(team, "PATCH", "/people/olga", change, status=422)["error"]["code"] == "last-owner"
     assert call(team, "GET", "/people/olga")["role"] == "owner"
@@ -59,7 +59,7 @@ def test_the_last_owner_stays_and_nobody_rises(team: Service) -> None:
     call(team, "PUT", "/people/new", {}, token="token-of-audrey", status=403)
 
 
-def test_all_or_nothing_of_a_person_is_changed(team: Service) -> None:
+def test_a_refused_change_of_a_person_changes_nothing(team: Service) -> None:
     call(team, "PATCH", "/people/olga", {"policies": ["servers:read"], "disabled": True}, status=422)
     assert call(team, "GET", "/people/olga")["policies"] == []
 
@@ -75,7 +75,7 @@ def test_a_persons_own_page_of_keys(team: Service) -> None:
     assert call(team, "GET", "/people/me/keys", token="token-of-alice")["total"] == 0
 
 
-def test_a_persons_key_stands_however_often_that_is_said(team: Service) -> None:
+def test_putting_a_persons_key_twice_changes_nothing(team: Service) -> None:
     wanted = {"title": "desk", "public_key": fresh_line()}
     made = call(team, "PUT", "/people/alice/keys", wanted)
     assert call(team, "PUT", "/people/alice/keys", wanted) == made

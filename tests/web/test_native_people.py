@@ -16,13 +16,13 @@ from tests.web.test_native import call
 
 
 def lines(team: Service) -> str:
-    """What web-1 is told."""
+    """The document of web-1."""
     signed = documents.signed(team.instance, 1)
     assert signed is not None
     return signed.text
 
 
-def test_a_grant_comes_and_goes(team: Service) -> None:
+def test_a_grant_is_given_and_taken_back(team: Service) -> None:
     line = fresh_line()
     added = team.call("POST", "/v4/user/keys", headers={"X-Auth-Token": "token-of-alice"}, json={"key": line})
     assert added.status_code == 201
@@ -125,7 +125,7 @@ def test_a_default_branch_is_protected(team: Service) -> None:
     assert changed["protect_default"] is False
 
 
-def test_the_log_by_dates_and_piece_by_piece(team: Service) -> None:
+def test_the_log_is_read_by_dates_and_by_pages(team: Service) -> None:
     for number in range(5):
         call(team, "PUT", "/servers/1/offline-policy", {"after_seconds": 60 * (number + 1), "then": "keep"})
     everything = [one["id"] for one in call(team, "GET", "/events?per_page=200")["items"]]
@@ -156,7 +156,7 @@ def test_an_unknown_parameter_is_refused(team: Service, path: str) -> None:
     assert call(team, "GET", f"{path}?serach=x", status=422)["error"]["code"] == "parameter-unknown"
 
 
-def test_no_event_for_no_change(team: Service) -> None:
+def test_a_change_to_the_same_leaves_no_event(team: Service) -> None:
     def rename(name: str) -> None:
         body = {"name": name}
         path = "/api/v3/servers/1/settings/meta"

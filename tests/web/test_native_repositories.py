@@ -9,7 +9,7 @@ PATH = "/repositories"
 CREATE = "codeartsrepo:repository:createRepository"
 
 
-def test_who_makes_a_repository_is_its_admin_and_sets_its_members(team_on_each: Service) -> None:
+def test_the_user_who_creates_a_repository_is_its_admin_and_sets_its_members(team_on_each: Service) -> None:
     team = team_on_each
     alice, bob = "token-of-alice", "token-of-bob"
     call(team, "PATCH", "/people/alice", {"policies": [CREATE]})
@@ -33,7 +33,7 @@ def test_who_makes_a_repository_is_its_admin_and_sets_its_members(team_on_each: 
     assert call(team, "GET", PATH, token=bob)["items"] == []
 
 
-def test_who_makes_none(team: Service) -> None:
+def test_users_without_the_right_create_no_repository(team: Service) -> None:
     for token in ("token-of-mallory", "token-of-audrey"):
         call(team, "PUT", PATH, {"path": "acme/site"}, token=token, status=403)
     call(team, "PUT", PATH, {"path": "acme/site"}, token="token-of-victor")

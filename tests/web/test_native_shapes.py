@@ -46,13 +46,13 @@ KEY = {"label": "laptop", "username": "deploy", "public_key": "ssh-ed25519 AAAA"
         ("/servers/1/copy-gone", {"ttl": 5}, "body", "This call takes no body."),
     ],
 )
-def test_the_field_at_fault_is_named(team: Service, path: str, body: dict[str, Any], field: str, words: str) -> None:
+def test_the_wrong_field_is_named(team: Service, path: str, body: dict[str, Any], field: str, words: str) -> None:
     error = call(team, "POST", path, body, status=422)["error"]
     assert error["field"] == field
     assert words in error["message"]
 
 
-def test_what_was_sent_is_not_repeated(team: Service) -> None:
+def test_an_error_does_not_repeat_what_was_sent(team: Service) -> None:
     secret = "-----BEGIN OPENSSH PRIVATE KEY-----"
     for body in ({**KEY, "public_key": [secret]}, {**KEY, secret: 1}, {**KEY, "temporary": secret}, {secret: secret}):
         answer = team.call("POST", "/api/keyrack/v1/servers/1/credentials", token="token-of-olga", json=body)
@@ -60,7 +60,7 @@ def test_what_was_sent_is_not_repeated(team: Service) -> None:
         assert "PRIVATE" not in answer.text
 
 
-def test_who_may_not_call_is_not_told_what_a_body_lacks(team: Service) -> None:
+def test_a_caller_without_the_right_is_not_told_what_a_body_lacks(team: Service) -> None:
     wrong = {"nothing": True}
     call(team, "POST", "/grants", wrong, token="token-of-mallory", status=403)
     call(team, "POST", "/servers/1/credentials", wrong, token="token-of-mallory", status=403)
@@ -124,7 +124,7 @@ def test_each_call_has_models() -> None:
             assert model is None or issubclass(model, BaseModel), place
 
 
-def test_words_that_stand_in_models_are_the_cores() -> None:
+def test_the_words_of_models_are_those_of_the_core() -> None:
     assert set(get_args(OfflineAction)) == {KEEP_ALL, DROP_TEMPORARY, DROP_ALL}
     mode = get_args(servers.ServerChange.model_fields["mode"].annotation)[0]
     assert set(get_args(mode)) == {OBSERVE, ENFORCE, AUTO}
@@ -143,7 +143,7 @@ def test_each_kind_of_event_can_be_asked_for_everywhere() -> None:
         assert name in str(described), name
 
 
-def test_each_event_is_about_something_that_can_be_asked_for() -> None:
+def test_events_can_be_filtered_by_every_kind_of_target() -> None:
     named = (re.findall(r'target_kind="([^"]+)"', file.read_text()) for file in SOURCE.rglob("*.py"))
     about = {kind for kinds in events.KINDS.values() for kind in kinds}
     # What a call or a page would have been about was not known when it was refused.

@@ -32,7 +32,7 @@ def test_a_token_is_never_wider_than_its_maker(team: Service) -> None:
     call(team, "POST", "/tokens", {"name": "none", "scopes": []}, status=422)
 
 
-def test_a_token_stands_by_its_name_however_often_that_is_said(team: Service) -> None:
+def test_putting_a_token_by_its_name_twice_changes_nothing(team: Service) -> None:
     wanted = {"name": "ci", "scopes": ["servers:read", "iam:self"], "expires_at": "2030-01-01T00:00:00Z"}
     first = call(team, "PUT", "/tokens", wanted)
     again = call(team, "PUT", "/tokens", wanted | {"scopes": ["iam:self", "servers:read"]})
@@ -62,7 +62,7 @@ def test_a_token_is_rotated_with_an_overlap(team: Service) -> None:
     last = call(team, "POST", f"/tokens/{new['id']}/rotate", {}, status=201)
     assert may(team, last["token"])
     assert not may(team, new["token"])
-    # Who rotates a token is told its secret: nobody gets a wider one than what they hold.
+    # Who rotates a token is shown its secret: nobody gets a wider one than what they hold.
     root = next(one for one in call(team, "GET", "/tokens")["items"] if one["name"] == "root")
     refused = call(team, "POST", f"/tokens/{root['id']}/rotate", {}, token=last["token"], status=403)
     assert refused["error"]["code"] == "exceeds-own-rights"

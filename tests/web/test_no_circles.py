@@ -52,7 +52,7 @@ def collected() -> Iterator[list[object]]:
 
 
 @pytest.mark.parametrize("label", ["another", "first"], ids=["done", "refused"])
-def test_a_change_leaves_no_circle(team: Service, label: str) -> None:
+def test_a_change_leaves_no_reference_cycle(team: Service, label: str) -> None:
     with collected() as found:
         for number in range(5):
             name = f"{label}-{number}" if label == "another" else label
@@ -63,7 +63,7 @@ def test_a_change_leaves_no_circle(team: Service, label: str) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 999_999], ids=["done", "refused"])
-def test_a_look_leaves_no_circle(team: Service, number: int) -> None:
+def test_a_read_leaves_no_reference_cycle(team: Service, number: int) -> None:
     with collected() as found:
         for _ in range(5):
             assert team.call("GET", f"{KEYS}/{number}", token="token-of-olga").status_code in (200, 404)
@@ -71,14 +71,14 @@ def test_a_look_leaves_no_circle(team: Service, number: int) -> None:
 
 
 @pytest.mark.parametrize("path", ["/agent/v1/archive", "/login", "/openapi.json"])
-def test_what_is_answered_in_pieces_leaves_no_request(team: Service, path: str) -> None:
+def test_an_answer_sent_in_pieces_leaves_no_request_in_memory(team: Service, path: str) -> None:
     with collected() as found:
         for _ in range(5):
             team.call("GET", path)
     assert not [one for one in found if isinstance(one, (RequestResponseCycle, WholeAnswer))]
 
 
-def test_a_question_of_two_statements_leaves_no_circle(team: Service) -> None:
+def test_a_question_of_two_statements_leaves_no_reference_cycle(team: Service) -> None:
     def two(conn: Connection) -> int:
         return int(conn.execute(text("SELECT 1")).scalar_one() + conn.execute(text("SELECT 2")).scalar_one())
 

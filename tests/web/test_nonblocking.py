@@ -94,7 +94,7 @@ def test_a_short_read_is_handed_to_no_thread(team: Service) -> None:
         assert not [name for name in seen if name.startswith("keyrack-call")], path
 
 
-def test_what_was_answered_is_asked_again_once_anything_was_written(team: Service) -> None:
+def test_a_remembered_answer_is_asked_again_once_anything_was_written(team: Service) -> None:
     asked: list[str] = []
 
     def note(statement: str, _values: Any) -> None:
@@ -118,7 +118,7 @@ def test_what_was_answered_is_asked_again_once_anything_was_written(team: Servic
         assert asked
 
 
-def test_calls_of_one_round_see_one_instant_and_nobody_later(team: Service) -> None:
+def test_calls_of_one_round_see_one_instant_and_none_sees_a_later_one(team: Service) -> None:
     """Sixteen connections at once, and a key that comes and goes beside them: who asks after a change sees it."""
     other = app.open_instance(team.instance.settings)
     answered = 0
@@ -148,7 +148,7 @@ def test_calls_of_one_round_see_one_instant_and_nobody_later(team: Service) -> N
     assert answered
 
 
-def test_what_was_read_is_let_go_of_once_the_round_is_over(team: Service) -> None:
+def test_a_read_transaction_ends_with_the_round_of_the_event_loop(team: Service) -> None:
     """Else the file beside the database would grow for good, as none of it could be written back."""
     assert add_credential(team, label="another").status_code == 200
     assert team.call("GET", KEYS, token="token-of-olga").status_code == 200
@@ -158,7 +158,7 @@ def test_what_was_read_is_let_go_of_once_the_round_is_over(team: Service) -> Non
         )
 
 
-def test_what_was_answered_ends_with_the_key_though_nothing_was_written(team: Service) -> None:
+def test_a_remembered_answer_ends_with_the_key_though_nothing_was_written(team: Service) -> None:
     assert add_credential(team, label="short", temporary=True).status_code == 200
     database, at = team.instance.database, team.instance.now()
 
@@ -174,7 +174,7 @@ def test_what_was_answered_ends_with_the_key_though_nothing_was_written(team: Se
     assert [seen(when) for when in (at, at, end, end, at)] == [(True, 2), (True, 2), (False, 1), (False, 1), (True, 2)]
 
 
-def test_what_is_kept_has_a_bound(team: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_remembered_answers_is_bounded(team: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unchanged, "MAX", 5)
     database, at = team.instance.database, team.instance.now()
 
@@ -189,12 +189,12 @@ def test_what_is_kept_has_a_bound(team: Service, monkeypatch: pytest.MonkeyPatch
     assert 2 <= max(records) <= 5
 
 
-def test_who_asks_first_is_answered_at_once_too(tmp_path: Path) -> None:
+def test_the_first_question_is_answered_at_once_too(tmp_path: Path) -> None:
     with running(settings_for(tmp_path / "data", "")) as service, service.instance.database.nonblocking():
         assert service.instance.database.read(lambda connection: connection.execute(text("SELECT 1")).scalar()) == 1
 
 
-def test_what_is_not_known_to_be_short_is_answered_by_a_thread(team: Service) -> None:
+def test_a_call_that_is_not_known_to_be_short_is_answered_by_a_thread(team: Service) -> None:
     with askers() as seen:
         assert team.call("GET", "/api/v3/servers/1/ssh/sessions", token="token-of-olga").status_code == 200
     assert [name for name in seen if name.startswith("keyrack-call")]
@@ -231,7 +231,7 @@ def test_a_row_that_others_altered_counts_for_nothing_and_raises_its_alarm(team:
     assert [event for event in call(team, "GET", "/events")["items"] if "The token 5" in event["summary"]]
 
 
-def test_it_is_neither_kept_waiting_nor_made_to_write(team: Service) -> None:
+def test_a_command_on_the_event_loop_neither_waits_nor_writes(team: Service) -> None:
     database = team.instance.database
 
     def alter(connection: Connection) -> None:
@@ -248,7 +248,7 @@ def test_it_is_neither_kept_waiting_nor_made_to_write(team: Service) -> None:
     assert team.call("GET", f"{KEYS}/1", token="token-of-olga").status_code == 200
 
 
-def test_all_that_is_ask_nonblocking_is_of_one_instant(team: Service) -> None:
+def test_all_questions_of_one_round_see_one_instant(team: Service) -> None:
     database = team.instance.database
 
     def count(connection: Connection) -> int:
@@ -263,7 +263,7 @@ def test_all_that_is_ask_nonblocking_is_of_one_instant(team: Service) -> None:
     assert database.read(count) == first + 1
 
 
-def test_elsewhere_nothing_is_answered_at_once(tmp_path: Path) -> None:
+def test_postgresql_answers_nothing_without_waiting(tmp_path: Path) -> None:
     database = Database.open("postgresql://nobody@127.0.0.1/nothing")
     try:
         with pytest.raises(WouldBlock), database.nonblocking():

@@ -94,16 +94,16 @@ NATIVE: tuple[tuple[str, str, dict[str, Any]], ...] = (
 
 
 @pytest.mark.parametrize(("method", "path", "body"), NATIVE)
-def test_our_own_api_names_what_is_missing_before_fields(
+def test_keyracks_own_api_reports_what_is_missing_before_wrong_fields(
     unchanged_team: Service, method: str, path: str, body: dict[str, Any]
 ) -> None:
     answer = unchanged_team.call(method, "/api/keyrack/v1" + path, token="token-of-olga", json=body)
     assert answer.status_code == 404, answer.text
 
 
-def test_our_own_api_tells_nobody_of_what_they_may_not_see(unchanged_team: Service) -> None:
+def test_keyracks_own_api_does_not_show_what_a_caller_may_not_see(unchanged_team: Service) -> None:
     """A member who may not read people hears the same of one who is there and one who is not."""
-    told = {
+    answers = {
         (answer.status_code, answer.text)
         for name in ("alice", "nobody")
         for answer in (
@@ -112,12 +112,12 @@ def test_our_own_api_tells_nobody_of_what_they_may_not_see(unchanged_team: Servi
             ),
         )
     }
-    assert len(told) == 1
+    assert len(answers) == 1
 
 
 @pytest.mark.parametrize("asked", ["page=0", "page=abc", "perPage=-1", "page=1&page=2"])
 @pytest.mark.parametrize("path", ["ssh/credentials", "sshcredentials", "users", "logs", "ssh/sessions"])
-def test_runcloud_tells_nobody_by_a_page_which_servers_there_are(
+def test_a_page_of_runclouds_api_does_not_show_which_servers_exist(
     unchanged_team: Service, path: str, asked: str
 ) -> None:
     for token, server, status in (

@@ -207,7 +207,7 @@ KINDS = (
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_limited_proof_makes_may_no_more(house: Service, kind: str) -> None:
+def test_a_token_made_with_limited_rights_has_no_more_than_these(house: Service, kind: str) -> None:
     proof = limited(house, kind)
     own = proof.reaches()
     if proof.key is not None and kind != "pat's access key":
@@ -224,7 +224,7 @@ def test_what_a_limited_proof_makes_may_no_more(house: Service, kind: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["token-of-pat-all", "olgas-token-for-people", "pat's access key"])
-def test_people_alone_cannot_touch_who_may_more(house: Service, kind: str) -> None:
+def test_an_admin_of_people_cannot_change_somebody_with_more_rights(house: Service, kind: str) -> None:
     proof = limited(house, kind)
     numbers = user_ids(house)
     for name in ("olga", "second", "alice", "gert"):
@@ -239,7 +239,7 @@ def test_people_alone_cannot_touch_who_may_more(house: Service, kind: str) -> No
     assert proof.ask("DELETE", path).status_code == 204
 
 
-def test_a_login_of_another_is_a_right_too(house: Service) -> None:
+def test_somebody_elses_logins_count_as_a_right(house: Service) -> None:
     """Who registers keys in somebody's name gets in where they do: bob's grant makes bob more than pat."""
     more = """
 [[users]]
@@ -289,7 +289,7 @@ def test_nothing_made_with_a_token_outlives_its_end(house: Service) -> None:
 
 
 @pytest.mark.parametrize("body", [{"password": PASSWORD}, {"enabled": False}])
-def test_what_is_refused_has_changed_nothing(house: Service, body: dict[str, Any]) -> None:
+def test_a_refused_call_has_changed_nothing(house: Service, body: dict[str, Any]) -> None:
     """A scope that the answer alone would need must not make a refusal of what was done."""
     proof = Proof(house, "olgas-token-for-people-alone")
     mallory = user_ids(house)["mallory"]
@@ -300,7 +300,7 @@ def test_what_is_refused_has_changed_nothing(house: Service, body: dict[str, Any
     assert (answer.status_code == 201) is ("newcomer" in user_ids(house))
 
 
-def test_two_wishes_at_once_are_one(house: Service) -> None:
+def test_a_refused_part_of_a_change_undoes_the_other_part(house: Service) -> None:
     """A second part that is refused undoes the first: the last owner keeps the password too."""
     olga = Proof(house, "token-of-olga")
     numbers = user_ids(house)
@@ -335,7 +335,7 @@ def add_key_of(service: Service, name: str, token: str) -> int:
     return service.call("POST", f"/api/v4/users/{number}/keys", token=token, json=body).status_code
 
 
-def test_who_has_no_grants_puts_no_key_where_others_log_in(house: Service) -> None:
+def test_an_admin_without_grants_adds_no_key_for_somebody_with_grants(house: Service) -> None:
     """gwen may register no key herself, so a password of hers gains nothing; a key put in her name would log in."""
     house.apply(
         '[workspace]\nname = "acme"\n[[users]]\nname = "gwen"\nrole = "member"\n'

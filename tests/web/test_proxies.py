@@ -54,7 +54,7 @@ def test_the_last_hop_that_is_not_trusted_is_the_client(value: str, client: str)
     assert seen("127.0.0.1", ("X-Forwarded-For", value)) == (client, shared)
 
 
-def test_each_proxy_may_add_a_line_of_its_own() -> None:
+def test_each_proxy_may_add_a_header_line_of_its_own() -> None:
     lines = (("X-Forwarded-For", "6.6.6.6"), ("X-Forwarded-For", "203.0.113.5"), ("X-Forwarded-For", "10.0.0.1"))
     assert seen("127.0.0.1", *lines) == ("203.0.113.5", False)
 
@@ -76,7 +76,7 @@ def test_forwarded_is_read_where_the_proxies_write_it(value: str, client: str) -
     assert seen("127.0.0.1", ("Forwarded", value)) == ("127.0.0.1", True)
 
 
-def test_nobody_else_is_believed() -> None:
+def test_forwarded_addresses_count_only_from_trusted_proxies() -> None:
     assert seen("203.0.113.9") == ("203.0.113.9", False)
     assert seen("203.0.113.9", ("X-Forwarded-For", "10.0.0.1")) == ("203.0.113.9", True)
     assert seen("203.0.113.9", ("Forwarded", "for=10.0.0.1")) == ("203.0.113.9", True)

@@ -46,7 +46,7 @@ def test_callers_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     assert limit.take(99).wait == 0
 
 
-def test_who_began_first_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_caller_whose_minute_began_first_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limit, "MAX_CALLERS", 3)
     clock = Clock()
     limit = RateLimit(1, clock)
@@ -74,7 +74,7 @@ def test_addresses_of_one_ipv6_network_are_one_caller(team_folder: Path, tmp_pat
         assert statuses("/docs", ("2001:db8:0:1::1", "203.0.113.1", "203.0.113.2")) == [200, 200, 200]
 
 
-def test_each_token_has_its_own_and_guesses_count_by_address(team_folder: Path, tmp_path: Path) -> None:
+def test_each_token_has_its_own_limit_and_guesses_count_by_address(team_folder: Path, tmp_path: Path) -> None:
     with serving(team_folder, tmp_path / "data", rate_limit=3) as service:
 
         def ping(token: str | None) -> tuple[int, str, str]:

@@ -51,7 +51,7 @@ CALLS: dict[str, tuple[str, dict[str, str], int, Any]] = {
 
 
 @pytest.mark.parametrize("dialect", CALLS)
-def test_it_is_refused_with_words(unchanged_team: Service, dialect: str) -> None:
+def test_a_repeated_parameter_is_refused_in_words(unchanged_team: Service, dialect: str) -> None:
     address, headers, status, body = CALLS[dialect]
     answer = unchanged_team.call("GET", address, headers=headers)
     assert (answer.status_code, answer.json()) == (status, body)
@@ -63,12 +63,12 @@ def test_github_names_the_field(unchanged_team: Service) -> None:
     assert answer.json()["errors"] == [{"resource": "PublicKey", "code": "custom", "field": "page", "message": WORDS}]
 
 
-def test_who_has_no_token_hears_that_first(unchanged_team: Service) -> None:
+def test_a_caller_without_a_token_is_answered_401_first(unchanged_team: Service) -> None:
     assert unchanged_team.call("GET", "/api/v3/servers?page=1&page=2").status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/api/v3/servers", "/v4/user/keys", "/api/v4/user/keys", "/api/v3/user/keys"])
-def test_what_an_api_does_not_know_it_ignores_several_times_too(unchanged_team: Service, path: str) -> None:
+def test_unknown_parameters_are_ignored_though_repeated(unchanged_team: Service, path: str) -> None:
     headers = {**BEARER, **IAM} if path.startswith("/v4") else BEARER
     many = "&".join(["tags[]=a", "x=1"] * 500)
     assert unchanged_team.call("GET", f"{path}?{many}", headers=headers).status_code == 200

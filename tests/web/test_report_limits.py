@@ -1,4 +1,4 @@
-"""A host that reports without end is told to wait; what it must obey it can ask for all the same."""
+"""A host that reports without end is asked to wait; it gets its document all the same."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.services import Service
 from tests.web.runcloud_team import Agent, serving
 
 
-def report(service: Service, agent: Agent, **told: object) -> tuple[int, str | None]:
+def report(service: Service, agent: Agent, **fields: object) -> tuple[int, str | None]:
     """Status and Retry-After of a report."""
-    answer = service.call("POST", "/agent/v1/report", token=agent.secret, json=told)
+    answer = service.call("POST", "/agent/v1/report", token=agent.secret, json=fields)
     return answer.status_code, answer.headers.get("Retry-After")
 
 
@@ -44,7 +44,7 @@ def test_reports_of_one_host_are_counted(
         assert report(service, one, revision=1, state="applied")[0] == (200 if name == "MAX_LISTS" else 429)
 
 
-def test_what_a_host_tells_at_length_is_bounded_and_its_receipts_are_not(
+def test_long_reports_of_a_host_are_bounded_and_its_receipts_are_not(
     team_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agent_api, "MAX_BYTES", 400_000)

@@ -27,11 +27,11 @@ WANTED = {"server": "web-1", "system_user": "deploy", "duration": "1h", "reason"
 
 
 def on_host(team: Service) -> dict[str, Any]:
-    """What the host of web-1 is told to let in."""
+    """The users and keys in the document of web-1."""
     signed = documents.signed(team.instance, 1)
     assert signed is not None
-    told: dict[str, Any] = json.loads(signed.text)["users"]
-    return told
+    delivered: dict[str, Any] = json.loads(signed.text)["users"]
+    return delivered
 
 
 def key_of(folder: Path, *options: str) -> tuple[Path, str]:
@@ -41,7 +41,7 @@ def key_of(folder: Path, *options: str) -> tuple[Path, str]:
     return file, file.with_suffix(".pub").read_text()
 
 
-def test_two_people_open_it_and_never_oneself(team: Service) -> None:
+def test_two_other_people_must_approve_a_request(team: Service) -> None:
     team.apply(TEAM + ADMIN)
     rule = call(team, "PUT", "/request-rules/production", {"approvers": 2, "tag": "web", "max_duration": "2h"})
     assert (rule["approvers"], rule["max_duration"]) == (2, "2h")
@@ -73,7 +73,7 @@ def test_a_rule_is_for_tags_of_its_own_workspace(team: Service) -> None:
     assert call(team, "POST", "/requests", wanted, token=ALICE, status=201)["approvers"] == 1
 
 
-def test_each_decision_is_said_with_its_reason(team: Service) -> None:
+def test_each_decision_on_a_request_is_shown_with_its_reason(team: Service) -> None:
     team.apply(TEAM + ADMIN)
     call(team, "PUT", "/request-rules/all", {"approvers": 2})
     asked = call(team, "POST", "/requests", WANTED, token=ALICE, status=201)
@@ -93,7 +93,7 @@ def test_each_decision_is_said_with_its_reason(team: Service) -> None:
         assert said in events
 
 
-def test_who_lost_the_right_approved_nothing(team: Service) -> None:
+def test_an_approval_by_somebody_who_lost_the_right_does_not_count(team: Service) -> None:
     team.apply(TEAM + ADMIN)
     call(team, "PUT", "/request-rules/all", {"approvers": 2})
     asked = call(team, "POST", "/requests", WANTED, token=ALICE, status=201)
@@ -117,7 +117,7 @@ def test_who_lost_the_right_approved_nothing(team: Service) -> None:
         ({"reason": ""}, "reason", ""),
     ],
 )
-def test_what_is_not_asked_for(team: Service, change: dict[str, Any], field: str, words: str) -> None:
+def test_a_wrong_request_for_access_is_refused(team: Service, change: dict[str, Any], field: str, words: str) -> None:
     call(team, "PUT", "/request-rules/short", {"max_duration": "2h"})
     error = call(team, "POST", "/requests", WANTED | change, token=ALICE, status=422)["error"]
     assert error["field"] == field
@@ -125,7 +125,7 @@ def test_what_is_not_asked_for(team: Service, change: dict[str, Any], field: str
     assert call(team, "GET", "/requests")["total"] == 0
 
 
-def test_who_asks_twice_for_the_same_is_answered_the_first(team_on_each: Service) -> None:
+def test_asking_twice_for_the_same_access_makes_one_request(team_on_each: Service) -> None:
     """A click too many, or a call that a program sends again, is one request for those who decide."""
     team = team_on_each
     first = call(team, "POST", "/requests", WANTED, token=ALICE, status=201)
@@ -155,7 +155,7 @@ def test_members_see_and_cancel_their_own(team: Service) -> None:
     call(team, "POST", f"/requests/{mine['id']}/approve", status=409)
 
 
-def test_nobody_fills_the_list_by_asking_and_cancelling(team: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_asked_and_cancelled_are_bounded(team: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "MAX_PER_DAY", 3)
     for _ in range(3):
         mine = call(team, "POST", "/requests", WANTED, token=ALICE, status=201)
@@ -179,7 +179,7 @@ def sign(folder: Path, file: Path, text: str, namespace: str = "keyrack-claim") 
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: str(kind[1]))
-def test_who_signs_gets_the_key(team: Service, tmp_path: Path, kind: tuple[str, ...]) -> None:
+def test_the_user_who_signs_the_challenge_gets_the_key(team: Service, tmp_path: Path, kind: tuple[str, ...]) -> None:
     file, line = key_of(tmp_path, *kind)
 
     def asked(token: str) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def test_who_signs_gets_the_key(team: Service, tmp_path: Path, kind: tuple[str, 
     assert any(one.startswith("alice claimed SSH key SHA256:") for one in events)
 
 
-def test_what_claims_nothing(team: Service, tmp_path: Path) -> None:
+def test_a_wrong_signature_claims_no_key(team: Service, tmp_path: Path) -> None:
     file, line = key_of(tmp_path, "-t", "ed25519")
     asked = {"public_key": line}
     call(team, "POST", "/keys/challenge", asked, token=MALLORY, status=403)

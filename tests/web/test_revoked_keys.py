@@ -11,7 +11,7 @@ from tests.web.test_native import call
 from tests.web.test_runcloud import add as add_credential
 
 
-def test_each_api_refuses_it_in_its_own_shape(team: Service) -> None:
+def test_each_api_refuses_a_revoked_key_in_its_own_shape(team: Service) -> None:
     line = fresh_line()
     fingerprint = parse(line).fingerprint
     team.apply('[workspace]\nname = "acme"\n[[repositories]]\nid = 1\npath = "acme/one"\n')

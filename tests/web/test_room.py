@@ -45,7 +45,7 @@ def wish(kind: str, number: int) -> tuple[str, str, Any]:
         ("enrolment", 409),
     ],
 )
-def test_nobody_makes_more_than_there_is_room_for(
+def test_the_number_of_things_in_a_workspace_is_limited(
     team: Service, monkeypatch: pytest.MonkeyPatch, kind: str, status: int
 ) -> None:
     column, _ = room.LIMITS[kind]

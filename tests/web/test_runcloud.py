@@ -81,7 +81,7 @@ def test_add_show_list_delete(team: Service) -> None:
         ({"temporary": 2}, "temporary", "The temporary field must be true or false."),
     ],
 )
-def test_what_is_wrong_is_named(
+def test_a_wrong_field_is_named(
     unchanged_team: Service, fields: dict[str, Any], field: str, message: str | None
 ) -> None:
     answer = add(unchanged_team, **fields)
@@ -121,7 +121,9 @@ def test_temporary_key_is_announced_to_end_in_twelve_hours(team: Service) -> Non
         ({"Authorization": "token-of-olga"}, "Unauthenticated."),
     ],
 )
-def test_without_a_token_in_force(unchanged_team: Service, headers: dict[str, str], message: str) -> None:
+def test_a_request_without_a_token_in_force_is_answered_401(
+    unchanged_team: Service, headers: dict[str, str], message: str
+) -> None:
     answer = unchanged_team.call("GET", "/api/v3/servers", headers=headers)
     assert (answer.status_code, answer.json()) == (401, {"message": message})
 
@@ -226,7 +228,7 @@ def test_v2_names_the_system_user_by_number(team: Service) -> None:
     assert team.call("DELETE", "/api/v2/servers/1" + path, token="token-of-olga").json()["user_id"] == users[0]["id"]
 
 
-def test_all_wrong_fields_are_named_whoever_finds_them(team: Service) -> None:
+def test_all_wrong_fields_are_named_together(team: Service) -> None:
     assert add(team).status_code == 200
     taken, missing = "The label has already been taken.", "The server has no system user of that name."
     for fields, named in (

@@ -67,7 +67,7 @@ def test_an_access_key_is_good_on_v2(served: Service) -> None:
         "Negotiate x",
     ],
 )
-def test_anything_else_is_not(served: Service, header: str) -> None:
+def test_any_other_authorization_header_is_refused(served: Service, header: str) -> None:
     assert ask(served, header) == INVALID
 
 
@@ -112,7 +112,7 @@ def test_a_token_ends_and_can_be_revoked(served: Service) -> None:
         )
 
 
-def test_two_authorization_headers_are_none(served: Service) -> None:
+def test_two_authorization_headers_are_refused(served: Service) -> None:
     headers = [("Authorization", "Bearer token-of-olga"), ("Authorization", BASIC)]
     answer = served.client.get("/api/v2/servers", headers=headers)
     assert (answer.status_code, answer.json()) == INVALID

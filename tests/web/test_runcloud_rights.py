@@ -117,7 +117,7 @@ def test_roles_and_scopes(asked: Directly, call: Endpoint) -> None:
         for title, scopes in SCOPES.items():
             actor = Actor(workspace_id=1, user_id=1, name="", role=role, scopes=scopes)
             allowed = not call.action or policy.may(actor, call.action) is None
-            # The ids lead nowhere: who may call is told that, and changes nothing.
+            # The ids lead nowhere: who may call gets 404, and changes nothing.
             status, said = asked.call(call.method, f"/api/v3{path}", token(role_name, title), body)
             where = f"{names(call)} as {role_name} with {title}: {status} {said!r}"
             if not allowed:
@@ -160,7 +160,7 @@ def furnish(service: Service, login: str, server_id: int) -> Belongings:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("call", [call for call in runcloud.ENDPOINTS if "{" in call.path], ids=names)
-def test_nothing_of_another_workspace(two: Two, call: Endpoint, version: str) -> None:
+def test_nothing_of_another_workspace_is_shown_or_changed(two: Two, call: Endpoint, version: str) -> None:
     service, ours, theirs = two
     for mine, foreign in ((ours, theirs), (theirs, ours)):
         wanted = re.findall(r"\{(\w+)\}", call.path)

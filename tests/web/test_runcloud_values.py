@@ -41,7 +41,7 @@ def send(team: Service, method: str, path: str, body: Any) -> tuple[int, Any]:
     return answer.status_code, answer.json()
 
 
-def test_names_of_system_users(team: Service) -> None:
+def test_published_names_of_system_users_are_accepted_or_refused_as_listed(team: Service) -> None:
     for record in of(NAMES, "username"):
         status, body = send(team, "POST", USERS, {"username": record["value"]})
         expected = {"accepted": (200,), "rejected": (422,), "arguable": (200, 422)}[record["must_be"]]
@@ -54,7 +54,7 @@ def test_names_of_system_users(team: Service) -> None:
             assert deleted.status_code == 200
 
 
-def test_labels(team: Service) -> None:
+def test_published_labels_are_accepted_or_refused_as_listed(team: Service) -> None:
     line = fresh_line()
     for record in of(NAMES, "label"):
         value = record["value"]
@@ -121,9 +121,7 @@ def test_pages(team: Service) -> None:
         (b'{"label": NaN}', "The body is not valid JSON."),
     ],
 )
-def test_json_that_reads_in_two_ways_is_refused_for_what_it_is(
-    unchanged_team: Service, content: bytes, words: str
-) -> None:
+def test_ambiguous_json_is_refused_in_words(unchanged_team: Service, content: bytes, words: str) -> None:
     kind = {"Content-Type": "application/json"}
     answer = unchanged_team.call("POST", CREDENTIALS, token="token-of-olga", content=content, headers=kind)
     assert (answer.status_code, answer.json()["message"]) == (422, words)
@@ -146,9 +144,7 @@ def test_json_that_reads_in_two_ways_is_refused_for_what_it_is(
         ("--1", "must be an integer."),
     ],
 )
-def test_a_page_that_is_none_is_refused_for_what_it_is(
-    unchanged_team: Service, name: str, sent: str, words: str
-) -> None:
+def test_an_invalid_page_is_refused_in_words(unchanged_team: Service, name: str, sent: str, words: str) -> None:
     answer = unchanged_team.call("GET", CREDENTIALS, token="token-of-olga", params={name: sent})
     assert (answer.status_code, answer.json()["message"]) == (422, f"The {name} field {words}")
 
@@ -156,7 +152,7 @@ def test_a_page_that_is_none_is_refused_for_what_it_is(
 @pytest.mark.parametrize(
     "password", ["", None, 12345678, "short", "x" * 256, "é" * 128, "line\nbreak here", "nul\0nul here", "\ud800" * 9]
 )
-def test_passwords_that_are_none(unchanged_team: Service, password: Any) -> None:
+def test_invalid_passwords_are_refused(unchanged_team: Service, password: Any) -> None:
     user = unchanged_team.call("GET", f"{USERS}?search=deploy", token="token-of-olga").json()["data"][0]
     status, body = send(unchanged_team, "PATCH", f"{USERS}/{user['id']}/password", {"password": password})
     assert (status, list(body["errors"])) == (422, ["password"])
@@ -210,7 +206,7 @@ def test_paths_that_lead_nowhere(unchanged_team: Service, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/v3/servers/", "/api/v3/ping/", "/api/v2/servers/1/sshcredentials/"])
-def test_a_trailing_slash_is_no_redirect(unchanged_team: Service, path: str) -> None:
+def test_a_trailing_slash_is_not_redirected(unchanged_team: Service, path: str) -> None:
     answer = unchanged_team.client.get(path, headers={"Authorization": "Bearer token-of-olga"}, follow_redirects=False)
     assert answer.status_code == 200
 
@@ -223,7 +219,7 @@ def test_accept_is_not_asked_for(team: Service) -> None:
         assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
 
 
-def test_keys_that_are_none(team: Service) -> None:
+def test_invalid_keys_are_refused(team: Service) -> None:
     for number, record in enumerate(records("keys_invalid.jsonl")):
         line = record.get("input", spelled({"gen": record.get("input_gen", [])}))
         body = {"label": f"l{number}", "username": "deploy", "publicKey": line}

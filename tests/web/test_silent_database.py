@@ -80,7 +80,7 @@ def test_calls_are_answered_and_later_ones_work(url: str, tmp_path: Path) -> Non
         assert within_the_bound(pool, add, get) == [200, 200]
 
 
-def test_a_thread_is_told(url: str) -> None:
+def test_a_thread_is_told_that_the_database_is_silent(url: str) -> None:
     """In either way in which a question is asked: what SQLAlchemy runs goes psycopg's own way."""
     with closing(Database.open(url)) as database, ThreadPoolExecutor(4) as pool:
 
@@ -107,7 +107,7 @@ def test_a_service_ends_beside_one_that_stands_still(url: str) -> None:
             within_the_bound(pool, database.close)
 
 
-def test_the_listener_finds_another_connection(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_listener_reconnects_to_a_silent_server(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listen, "POLL_SECONDS", 0.2)
     monkeypatch.setattr(listen, "RECONNECT_SECONDS", 0.2)
     with closing(Database.open(url)) as database, closing(psycopg.connect(url, autocommit=True)) as other:

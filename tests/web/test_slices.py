@@ -25,7 +25,7 @@ def in_a_loop(work: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(whole())
 
 
-def test_others_are_served_between_two_slices() -> None:
+def test_other_requests_are_served_between_two_slices() -> None:
     async def work() -> None:
         slices, done = Slices(), list[int]()
         for number in range(MANY):
@@ -41,7 +41,7 @@ def test_others_are_served_between_two_slices() -> None:
     in_a_loop(work)
 
 
-def test_what_goes_on_comes_before_what_begins() -> None:
+def test_work_under_way_comes_before_new_work() -> None:
     async def work() -> None:
         slices, done = Slices(), list[str]()
         slices.begin("one", lambda: done.append("begins"))
@@ -52,7 +52,7 @@ def test_what_goes_on_comes_before_what_begins() -> None:
     in_a_loop(work)
 
 
-def test_a_step_that_fails_keeps_no_other_from_being_done(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_step_that_fails_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
         slices, done = Slices(), list[int]()
 
@@ -69,7 +69,7 @@ def test_a_step_that_fails_keeps_no_other_from_being_done(caplog: pytest.LogCapt
     assert "a step that fails" in caplog.text
 
 
-def test_who_wants_much_waits_behind_who_wants_little() -> None:
+def test_a_host_that_wants_much_waits_behind_those_that_want_little() -> None:
     queue: RoundRobin[str] = RoundRobin()
     for wanted in ("a1", "a2", "a3"):
         queue.put("a", wanted)
@@ -97,7 +97,7 @@ def test_a_change_of_many_hosts_wakes_them_by_slices() -> None:
     in_a_loop(work)
 
 
-def test_what_was_noted_before_a_host_was_woken_is_forgotten() -> None:
+def test_a_state_read_before_a_host_was_woken_is_forgotten() -> None:
     """What it obeys may have been read before the change that is announced."""
 
     async def work() -> None:

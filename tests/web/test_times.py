@@ -34,7 +34,7 @@ def test_a_time_of_another_shape_is_refused_with_an_example(unchanged_team: Serv
         assert "like 2026-12-24T" in said["message"], bad
 
 
-def test_so_in_queries_and_in_gitlabs_api(unchanged_team: Service) -> None:
+def test_invalid_times_are_refused_in_queries_and_in_gitlabs_api(unchanged_team: Service) -> None:
     for bad in BAD:
         said = call(unchanged_team, "GET", f"/events?from={bad}", status=422)["error"]
         assert "like 2026-12-24T18:00:00+01:00" in said["message"]

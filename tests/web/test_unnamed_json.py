@@ -66,7 +66,7 @@ def test_every_call_takes_json_alike(team: Service) -> None:
         assert answers[0] == answers[1] == answers[2], (method, prefix, path)
 
 
-def test_a_form_stays_a_form_on_runcloud_and_is_none_elsewhere(team: Service) -> None:
+def test_a_form_is_accepted_by_runclouds_api_alone(team: Service) -> None:
     form = {"label": "desk", "username": "deploy", "publicKey": fresh_line(), "temporary": "1"}
     answer = team.call("POST", KEYS, token="token-of-olga", data=form)
     assert (answer.status_code, answer.json()["temporary"]) == (200, True)

@@ -60,7 +60,7 @@ def test_a_change_reaches_every_host_at_both_processes(kind: str, postgresql_url
             assert all("deploy" in answer.json()["document"] for answer in answers)
 
 
-def test_who_waits_with_a_secret_that_was_replaced_is_handed_nothing(unused_data: Path) -> None:
+def test_a_host_that_waits_with_a_replaced_secret_is_sent_nothing(unused_data: Path) -> None:
     with running(settings_for(unused_data, "")) as service, ThreadPoolExecutor(1) as hosts:
         service.apply(TEAM)
         owner = tokens.authenticate(service.instance, "token-of-olga", address="192.0.2.1", channel="test")
@@ -77,7 +77,7 @@ def test_who_waits_with_a_secret_that_was_replaced_is_handed_nothing(unused_data
         wait_until(lambda: gauge._value.get() == 1, "the host waits")
         new = enrolled[1]().secret
         assert waiting.result(40).status_code == 401
-        told = {"revision": revision, "state": "applied"}
+        report = {"revision": revision, "state": "applied"}
         headers = {"Authorization": f"Bearer {old}"}
-        assert service.client.post("/agent/v1/report", json=told, headers=headers).status_code == 401
+        assert service.client.post("/agent/v1/report", json=report, headers=headers).status_code == 401
         assert asked(service, new, 0, 0).status_code == 200

@@ -11,7 +11,7 @@ from keyrack.agent.keys.ends import EndForm, EndWriter, form_of, moments_of
 from keyrack.agent.keys.key_files import KeyFiles, render
 from keyrack.agent.service import signature
 from keyrack.agent.service.client import AddressProblem, NoAnswer, ServiceClient, seconds_ahead
-from keyrack.agent.sshd import enforcement, enforcement_record, listening, read_settings
+from keyrack.agent.sshd import enforcement, enforcement_record, keys_command, listening, read_settings
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.running import UNKNOWN
 from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem
@@ -37,8 +37,8 @@ _ENFORCEMENT = {
     ),
 }
 _BESIDE = (
-    ("TrustedUserCAKeys", "all whom an authority there certifies"),
-    ("AuthorizedKeysCommand", "all whom it names"),
+    ("TrustedUserCAKeys", "all whom an authority there certifies", "put into its settings: TrustedUserCAKeys none"),
+    ("AuthorizedKeysCommand", "all whom it names", "take AuthorizedKeysCommand out of its settings"),
 )
 _OFFLINE = {
     document_words.KEEP_ALL: "keys stay as they are (keep)",
@@ -244,11 +244,11 @@ def _check_other_ways(state: StateFolder, effective: Effective) -> Iterator[Chec
         is_managed = local.read(state).drop_in is not None
     except (StateProblem, OSError):
         return  # said already
-    for keyword, whom in () if is_managed else _BESIDE:
+    for keyword, whom, remedy in () if is_managed else _BESIDE:
         value = effective.one(keyword)
-        if value not in ("", "none"):
+        if not keys_command.names_nobody(value):
             words = f"sshd has {keyword} {value}: {whom} get in beside Keyrack's keys, and no document ends that"
-            yield Checked(False, words, f"put into its settings: {keyword} none")
+            yield Checked(False, words, remedy)
 
 
 def _check_listeners(sshd: Sshd) -> Iterator[Checked]:

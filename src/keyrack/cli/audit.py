@@ -75,10 +75,15 @@ def list_audit(
         if json_wanted:
             _stream(events)
             return
-        any_event = False
+        any_event = any_receipts = False
         for one in events:
             any_event = True
-            say(f"{one['id']:>8}  {one['at']}  {dash(one['actor'])}  {one['summary']}")
+            has_receipts = one.get("receipts", False)  # an older service does not say
+            any_receipts |= has_receipts
+            marked = " (receipts)" if has_receipts else ""
+            say(f"{one['id']:>8}  {one['at']}  {dash(one['actor'])}  {one['summary']}{marked}")
+        if any_receipts:
+            say("`keyrack hosts receipts ID` shows which hosts obey what is marked (receipts).", err=True)
         if not any_event:
             said = f" --person finds what {person} did; what was done to {person}: --search {person}." if person else ""
             say(f"No event matches.{said}", err=True)

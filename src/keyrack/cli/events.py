@@ -84,4 +84,5 @@ def _event_json(one: Event) -> dict[str, object]:
         "server_id": one.server_id,
         "summary": one.summary,
         "level": one.level,
+        "receipts": one.has_receipts,
     }

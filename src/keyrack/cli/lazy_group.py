@@ -8,12 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
+from click.exceptions import NoSuchCommand
 from click.shell_completion import CompletionItem
 
 from keyrack.cli.examples import with_example
 
 Commands = Mapping[str, tuple[str, str]]
 """By name: where a command is, as `module:attribute`, and its help in a line."""
+
+
+MOST_NAMED = 20
+"""Of more commands the help tells, which click names with the error."""
 
 
 class LazyGroup(click.Group):
@@ -56,6 +61,20 @@ class LazyGroup(click.Group):
         """List the commands without loading any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in self.known.items()])
+
+
+def meant(error: NoSuchCommand) -> str:
+    """Which command of its group was meant, or else which there are, if they fit a line or two; "" where click says."""
+    group = error.ctx.command if error.ctx else None
+    if error.possibilities or error.ctx is None or not isinstance(group, click.Group):
+        return ""
+    from difflib import get_close_matches  # loaded for a wrong word alone
+
+    names = group.list_commands(error.ctx)
+    near = get_close_matches(error.command_name, names, cutoff=0.7)
+    if near:
+        return f" Did you mean {' or '.join(map(repr, near))}?"
+    return f" There are: {', '.join(names)}." if len(names) <= MOST_NAMED else ""
 
 
 def _loaded(where: str) -> click.Command:

@@ -25,9 +25,10 @@ if _TAKES_CTRL_C:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import click
+from click.exceptions import NoSuchCommand
 
 from keyrack import __version__
-from keyrack.cli.lazy_group import LazyGroup
+from keyrack.cli.lazy_group import LazyGroup, meant
 from keyrack.cli.output.ends import REFUSED
 from keyrack.ssh.printable import printable
 
@@ -139,7 +140,8 @@ class Keyrack(LazyGroup):
         try:
             return super().invoke(context)
         except click.ClickException as error:
-            error.message = "\n".join(map(printable, error.message.split("\n")))  # type: ignore[misc]
+            words = error.message + (meant(error) if isinstance(error, NoSuchCommand) else "")
+            error.message = "\n".join(map(printable, words.split("\n")))  # type: ignore[misc]
             raise
 
 

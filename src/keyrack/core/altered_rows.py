@@ -87,7 +87,7 @@ def row_name(words: str, number: int | str) -> str:
 
 
 def watch(instance: Instance) -> None:
-    """Make an instance's database seal and check rows with its key, and raise alarms for rows that do not hold."""
+    """Have an instance's database seal and check rows with its key, and raise alarms for rows that do not hold."""
     raised: dict[str, datetime] = {}
 
     def on_altered(altered: tuple[AlteredRow, ...]) -> None:

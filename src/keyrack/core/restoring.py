@@ -1,5 +1,5 @@
-"""Prepares a copy of an older database to replace a newer one: what was taken away since stays away, and every host is
-asked what it obeyed; must let nothing in that was refused since, unless somebody says so.
+"""Prepares a copy of an older database to replace a newer one: access that was taken away since stays away, and every
+host is asked what it obeyed; must give no access that was refused since, unless an operator says so.
 """
 
 from __future__ import annotations
@@ -56,15 +56,14 @@ class Loss:
 
 
 def listed(rows: dict[str, int]) -> str:
-    """So many rows of each table, in words; "" for none."""
+    """The counts of rows in words, such as "2 users, 1 grant"; "" for none. rows: counts by table."""
     return ", ".join(f"{number} {NOUNS[name][number != 1]}" for name, number in rows.items())
 
 
 def compare(instance: Instance, newer: Newer | None) -> Loss:
-    """What was lost and taken away since the opened database was copied.
+    """What the newer database has and lacks against the opened one, an older copy.
 
-    newer: the database to be replaced, None where it is not there; one that does not continue this one counts as not
-    there.
+    newer: the database to be replaced, None where there is none; one without this one's last event counts as none.
     """
     last = instance.database.read(_last_event)
     if last is None or newer is None or not newer.has_event(*last):
@@ -83,8 +82,8 @@ def compare(instance: Instance, newer: Newer | None) -> Loss:
 
 
 def ready(instance: Instance, newer: Newer | None, loss: Loss, *, keep_gone: bool = True) -> None:
-    """Make the opened database the one to serve: without what was taken away since, and with every host counted as
-    diverged until it has said what it obeyed. keep_gone: False brings everything back.
+    """Make the opened database the one to serve: without the access that was taken away since, and with every host
+    counted as diverged until it has reported what it obeyed. keep_gone: False keeps all access of the copy.
     """
     attempt = Attempt(
         instance, system_actor(channel="cli"), "servers:write", "restore a database", target_kind="database"

@@ -1,8 +1,7 @@
-"""Seals the rows of databases from before there were seals, once; must never seal again what a mark says is sealed
-already.
+"""Seals the rows of older databases, which had no seals, once; must seal nothing again that a mark says is sealed.
 
-The marks are files beside the instance key, out of reach for whoever can only write to the database: emptying the seals
-gets no rows sealed a second time.
+The marks are files beside the instance key. Somebody who can write only to the database cannot remove them, so emptying
+the seals does not get changed rows sealed.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ RECEIPTS = "instance.key.receipts"
 def first_time(connection: Connection, key: InstanceKey, folder: Path, *, restoring: bool = False) -> None:
     """Seal the rows of a database from before there were seals, in the transaction that migrates it.
 
-    Where the mark is there nothing is sealed, unless an operator restores that very copy (restoring): the rows then
-    count for nothing until somebody seals them (`keyrack hosts damaged --reseal`).
+    folder: of the instance key and its marks. If the mark is there, nothing is sealed, and no row counts until somebody
+    seals it (`keyrack hosts damaged --reseal`); unless restoring: an operator restores this copy.
     """
     if (folder / MARK).exists() and not restoring:
         log.error("this database is from before its rows were sealed; none counts until it is sealed again")
@@ -66,18 +65,18 @@ def _seals(key: InstanceKey) -> Seals:
 
 
 def _attach(connection: Connection, key: InstanceKey) -> Seals:
-    """Make a connection, on which a database is migrated, seal and check rows with this key."""
+    """Have a connection, on which a database is migrated, seal and check rows with this key."""
     own_seals = _seals(key)
     seals.attach_to_connection(connection, own_seals)
     return own_seals
 
 
 def seal_deleted_servers(connection: Connection, key: InstanceKey, *, counted: bool) -> int:
-    """Seal the rows of deleted servers in a database from before these had usual seals, in the transaction that
-    migrates it; answers how many rows. counted: its rows were counted already.
+    """Seal the rows of deleted servers in an older database, where they had former seals, in the transaction that
+    migrates it; returns how many rows. counted: the tree counts the database's other rows already.
 
-    1. Only rows whose former seal holds. 2. Only rows that are not counted yet. So a database that others set back gets
-    nothing sealed or counted a second time.
+    1. Only rows whose former seal holds. 2. Only rows that are not counted yet. So nothing is sealed or counted a
+    second time in a database that others set back.
     """
     own_seals = _attach(connection, key)
     rows = 0
@@ -104,7 +103,7 @@ def seal_deleted_servers(connection: Connection, key: InstanceKey, *, counted: b
 def count_first_time(connection: Connection, key: InstanceKey, folder: Path, *, restoring: bool = False) -> None:
     """Count the rows of a database from before rows were counted, in the transaction that migrates it.
 
-    As first_time: not where the mark is there, unless an operator restores that very copy.
+    As first_time: not if the mark is there, unless an operator restores this copy.
     """
     if (folder / COUNTED).exists() and not restoring:
         log.error("this database is from before its rows were counted; none counts until they are counted again")
@@ -114,18 +113,18 @@ def count_first_time(connection: Connection, key: InstanceKey, folder: Path, *, 
 
 
 def hide_first_time(connection: Connection, key: InstanceKey) -> None:
-    """Hide the sums of servers' rows in a database from before they were hidden, in the transaction that migrates it.
+    """Convert the sums of servers' rows of an older database to hidden ones, in the transaction that migrates it.
 
-    A sum that does not fit stays as it is, so that it does not become right.
+    A sum that does not fit stays as it is, so that the mismatch is still found.
     """
     _attach(connection, key)
     log.info("the sums of servers' rows are hidden from now on", servers=sums.hide_older(connection))
 
 
 def note_events(connection: Connection, key: InstanceKey, folder: Path, *, restoring: bool = False) -> None:
-    """Note up to which event there are no seals, in the transaction that migrates the tables.
+    """Note the last event without a seal, in the transaction that migrates the database.
 
-    As first_time: not where the mark is there, unless an operator restores that very copy.
+    As first_time: not if the mark is there, unless an operator restores this copy.
     """
     if (folder / EVENTS).exists() and not restoring:
         log.error(
@@ -143,8 +142,8 @@ def seal_receipts(
 ) -> None:
     """Seal receipts in a database from before these were sealed, in the transaction that migrates it.
 
-    counted: its rows were counted already, so that those of offboardings are counted here. As first_time: not where the
-    mark is there, unless an operator restores that very copy; hosts are asked again then.
+    counted: the tree counts its other rows already, so that those of offboardings are counted here. As first_time: not
+    if the mark is there, unless an operator restores this copy; without it hosts are asked again.
     """
     if (folder / RECEIPTS).exists() and not restoring:
         log.error(
@@ -159,13 +158,13 @@ def seal_receipts(
 
 
 def note_receipts(folder: Path) -> None:
-    """Leave the mark that receipts are sealed."""
+    """Put the mark beside the key that receipts are sealed."""
     if not (folder / RECEIPTS).exists():
         _put(folder / RECEIPTS, "What hosts acknowledge is sealed in this key's database. Keep this file with the key.")
 
 
 def note_counted(database: Database, folder: Path) -> None:
-    """Leave the mark that rows are counted, once they are; a new database's are from now on."""
+    """Put the mark beside the key that rows are counted, if they are; in a new database begin to count them."""
     if (folder / COUNTED).exists():
         return
 
@@ -182,13 +181,13 @@ def note_counted(database: Database, folder: Path) -> None:
 
 
 def note_event_seals(folder: Path) -> None:
-    """Leave the mark that events have seals."""
+    """Put the mark beside the key that events have seals."""
     if not (folder / EVENTS).exists():
         _put(folder / EVENTS, "The events of this key's database are sealed. Keep this file with the key.")
 
 
 def note(database: Database, key: InstanceKey, folder: Path) -> None:
-    """Leave the mark that rows are sealed, once they are; log where that is in doubt."""
+    """Put the mark beside the key that rows are sealed, if the database proves it; else log an error."""
     if (folder / MARK).exists():
         return
 
@@ -224,12 +223,12 @@ def _put(mark: Path, words: str) -> None:
 
 
 def holds(key: InstanceKey, table: Table, row: Mapping[str, Any]) -> bool:
-    """Whether a row has a seal of this key, of the present or the former kind."""
+    """Whether a row's seal, of the present or the former kind, holds with this key."""
     return _seals(key).holds(table, row) or row["seal"] == _former(key, table, row)
 
 
 def _held_before(connection: Connection, key: InstanceKey, table: Table, row: Mapping[str, Any]) -> bool:
-    """Whether a row of an older database may be sealed: where tables had former seals, the row's must hold."""
+    """Whether a row of an older database may be sealed: in tables that had former seals, only if its seal holds."""
     if table is credentials:
         username = select(system_users.c.username).where(system_users.c.id == row["system_user_id"])
         row = {**row, "username": connection.execute(username).scalar()}
@@ -241,7 +240,7 @@ def _held_before(connection: Connection, key: InstanceKey, table: Table, row: Ma
 
 
 def _former(key: InstanceKey, table: Table, row: Mapping[str, Any]) -> bytes | None:
-    """The seal of a row in the former way, None for tables that had none; row: a credential's with its username."""
+    """The former kind of seal of a row, None for tables without; row: of a credential also with its username."""
     if table is credentials:
         limits = _json(row["restrictions"])
         ends = _moment(row["expires_at"])

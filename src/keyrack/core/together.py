@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class _Joined:
-    """A database for commands, on a connection whose transaction the caller ends."""
+    """Stands in for the database of commands: runs them on a connection whose transaction the caller ends."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -1,6 +1,6 @@
-"""GET and POST of addresses that others name, in bounds of time and size, at allowed places; must follow nothing.
+"""GET and POST of URLs that users name, bounded in time and size, to allowed addresses alone; must follow no redirect.
 
-The name is looked up once, and the connection goes to the very address that was judged.
+The name is looked up once, and the connection goes to the very address that was checked.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ from keyrack.core.keys.key_sync import HttpAnswer, NoHttpAnswer
 from keyrack.core.private_addresses import is_public, is_within
 from keyrack.settings import Settings
 
-SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
+"""How long connecting, or a single read or write, may take."""
 WHOLE_SECONDS = 20.0
+"""How long the whole request may take, once connected."""
 MAX_BYTES = 262_144
+"""The longest body of an answer."""
 
 
 class Outgoing:
-    """Sends requests to addresses that others named; to private ones only in the networks that a setting names.
+    """Sends requests to URLs that users named; to private addresses only in the networks that a setting names.
 
-    setting: its name, for the words of a refusal.
+    setting: the name of that setting.
     """
 
     def __init__(self, settings: Settings, setting: str = "key_source_networks") -> None:
@@ -36,11 +39,11 @@ class Outgoing:
         self._setting = setting
 
     def __call__(self, url: str, headers: Mapping[str, str]) -> HttpAnswer:
-        """GET. Raises NoHttpAnswer with words for people; statuses of any kind are answers."""
+        """GET a URL. Raises NoHttpAnswer with words for people; an answer of any status is returned."""
         return self._answer("GET", url, headers, None)
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
-        """POST; otherwise as GET."""
+        """POST a body to a URL; otherwise as GET."""
         return self._answer("POST", url, headers, body)
 
     def _answer(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> HttpAnswer:
@@ -54,10 +57,10 @@ class Outgoing:
         secure = parts.scheme == "https"
         host, port = parts.hostname or "", parts.port or (443 if secure else 80)
         address = self._address(host, port, secure=secure)
-        connection = http.client.HTTPConnection(host, port, timeout=SECONDS)
-        raw = socket.create_connection((address, port), SECONDS)
+        connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
+        raw = socket.create_connection((address, port), TIMEOUT_SECONDS)
         sock = raw if not secure else _with_tls(raw, host)
-        # A byte now and then keeps each single read alive, so the whole is bounded by a timer.
+        # A server that sends a byte now and then never exceeds a read's timeout, so a timer ends the whole request.
         over = Event()
         late = Timer(WHOLE_SECONDS, _end, (sock, over))
         late.daemon = True
@@ -66,18 +69,18 @@ class Outgoing:
             if isinstance(sock, ssl.SSLSocket):
                 sock.do_handshake()
             connection.sock = sock
-            path = parts.path + (f"?{parts.query}" if parts.query else "")
+            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             sent = {"User-Agent": f"keyrack/{__version__}", "Accept": "*/*", **headers}
             connection.request(method, path, body=sent_body, headers=sent)
             response = connection.getresponse()
             ends = response.length is not None or response.chunked
             body = _body(response)
             named = {name.lower(): value for name, value in response.getheaders()}
-            if over.is_set():  # it may have ended only because the timer ended it
+            if over.is_set():  # what looks like the end may be the timer's
                 raise _late()
             if method == "GET" and not ends:
-                # A connection that broke in the head, before the length, would otherwise be an empty body, and so an
-                # account without keys: http.client takes the end of a connection for the end of a head.
+                # http.client takes the end of a connection for the end of the head. A connection that broke before
+                # Content-Length would count as an empty body, and so as an account without keys.
                 raise NoHttpAnswer("The answer does not say how long it is, and so may have been cut.")
             return HttpAnswer(response.status, named | {"x-now": str(int(time.time()))}, body)
         except (OSError, http.client.HTTPException, ValueError):
@@ -90,7 +93,7 @@ class Outgoing:
             sock.close()
 
     def _address(self, host: str, port: int, *, secure: bool) -> str:
-        """The address to connect to; every one that a name has must be allowed."""
+        """The address to connect to. Raises NoHttpAnswer unless every address of the name is allowed."""
         try:
             addresses = [address for _, (address, _) in resolving.addresses(host, port, socket.SOCK_STREAM)]
         except TimeoutError as late:
@@ -109,8 +112,8 @@ def _why(error: Exception) -> str:
     if isinstance(error, socket.gaierror):
         return "its name was not found"
     if isinstance(error, TimeoutError):
-        return f"it did not answer within {SECONDS:.0f} seconds"
-    # What the other side wrote may stand in these words.
+        return f"it did not answer within {TIMEOUT_SECONDS:.0f} seconds"
+    # The message may quote what the other side sent.
     said = "".join(one if one.isprintable() else "?" for one in str(error)[:200])
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message or said}"
@@ -130,7 +133,7 @@ def _with_tls(raw: socket.socket, host: str) -> ssl.SSLSocket:
 
 
 def _end(sock: socket.socket, over: Event) -> None:
-    """End the connection for whoever reads or writes there, and note why."""
+    """End the connection while another thread reads or writes it; over: set, as the time is over."""
     over.set()
     with suppress(OSError):
         socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not TLS's own, which waits for the other side

@@ -1,4 +1,4 @@
-"""Threads that run calls, also where the system gives no further one; must know no caller."""
+"""Threads that run calls, also when the system allows no further one; must know no caller."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ AGAIN_SECONDS = 5
 
 
 class Threads:
-    """A bounded number of threads. What an event loop hands over is run by one of them, or refused and never run.
+    """A bounded number of threads, for an event loop. A call that it does not take is never run.
 
-    An executor that cannot start a thread raises, and runs the call all the same once one of its threads is free: the
-    caller would hear of a fault, and the change would be made.
+    When ThreadPoolExecutor cannot start a thread, it raises but keeps the call, and runs it once a thread is free: the
+    caller is told of a fault, and the change is made all the same.
     """
 
     def __init__(self, most: int, name: str, first: Callable[[], object] = lambda: None) -> None:
-        """first: what each thread does as it begins."""
+        """first: what each thread runs when it starts."""
         self._there = 0
 
         def begin() -> None:
@@ -32,11 +32,13 @@ class Threads:
         self._executor = ThreadPoolExecutor(most, name, initializer=begin)
 
     def run(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        """What the call answers. Raises Refusal UNAVAILABLE where there is no thread, and none can be started."""
+        """Run a call on a thread and return its result. Raises Refusal UNAVAILABLE when there is no thread and none can be
+        started.
+        """
         answer: Future[T] = Future()
         try:
             self._executor.submit(_work, call, answer)
-        except RuntimeError:  # the system has no thread left: those that are there take it in their turn
+        except RuntimeError:  # no thread can be started: an existing one runs the call in its turn
             if not self._there and answer.cancel():
                 words = "The service's system allows it no further thread. Try again later."
                 raise Refusal(Kind.UNAVAILABLE, "busy", words, retry_after=AGAIN_SECONDS) from None

@@ -59,15 +59,15 @@ def access_key(team: Service) -> AccessKey:
     return make_access_key(team)
 
 
-def test_with_an_access_key(team: Service, access_key: AccessKey) -> None:
+def test_the_sdk_works_with_an_access_key(team: Service, access_key: AccessKey) -> None:
     walk_through(client(CodeArtsRepoClient, team, credentials(access_key)))
 
 
-def test_with_a_temporary_key(team: Service) -> None:
+def test_the_sdk_works_with_a_temporary_access_key(team: Service) -> None:
     walk_through(client(CodeArtsRepoClient, team, credentials(make_temporary_key(team))))
 
 
-def test_with_a_token_header_beside_the_signature(team: Service, access_key: AccessKey) -> None:
+def test_the_sdk_works_with_a_token_header_beside_the_signature(team: Service, access_key: AccessKey) -> None:
     sdk = client(CodeArtsRepoClient, team, credentials(access_key))
     request = ListUserKeysRequest()
     mine = sdk.list_user_keys_invoker(request).add_header("X-Auth-Token", "token-of-alice").invoke()
@@ -80,7 +80,7 @@ def test_with_a_token_header_beside_the_signature(team: Service, access_key: Acc
     assert (refused.value.status_code, refused.value.error_code) == (401, "DEV.00000003")
 
 
-def test_async(team: Service, access_key: AccessKey) -> None:
+def test_the_asynchronous_client_adds_and_deletes_a_key(team: Service, access_key: AccessKey) -> None:
     sdk = client(CodeArtsRepoAsyncClient, team, credentials(access_key))
     line = fresh_line()
     body = DeployKeyParamsDto(title="async", key=line)
@@ -91,7 +91,7 @@ def test_async(team: Service, access_key: AccessKey) -> None:
     assert gone.status_code == 204
 
 
-def test_with_a_region_the_sdk_finds_the_project_itself(
+def test_the_sdk_finds_the_project_by_its_region(
     team: Service, access_key: AccessKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HUAWEICLOUD_SDK_REGION_CODEARTSREPO_CN_NORTH_4", team.url)
@@ -102,7 +102,7 @@ def test_with_a_region_the_sdk_finds_the_project_itself(
     assert sdk.list_user_keys(ListUserKeysRequest()).total == 0
 
 
-def test_what_the_published_example_sends(team: Service, access_key: AccessKey) -> None:
+def test_the_fields_of_the_published_example_are_taken(team: Service, access_key: AccessKey) -> None:
     sdk = client(CodeArtsRepoClient, team, credentials(access_key))
     assert add(sdk, None, None).key is None
     assert sdk.list_user_keys(ListUserKeysRequest()).keys[0].title is None
@@ -130,7 +130,7 @@ def test_refusals_reach_the_caller_as_exceptions(team: Service, deed: Deed, stat
     assert len(refused.value.request_id) == 32
 
 
-def test_no_right_and_wrong_secret(team: Service, access_key: AccessKey) -> None:
+def test_missing_rights_and_a_wrong_secret_raise_the_sdks_errors(team: Service, access_key: AccessKey) -> None:
     sdk = client(CodeArtsRepoClient, team, credentials(make_access_key(team, "token-of-mallory")))
     with pytest.raises(ClientRequestException) as refused:
         sdk.list_user_keys(ListUserKeysRequest())

@@ -104,7 +104,7 @@ def test_duplicate_and_missing(sdk: Any) -> None:
     assert (refused.value.status_code, refused.value.error_code) == (404, "CH.000404")
 
 
-def test_no_private_key_is_taken(sdk: Any) -> None:
+def test_a_private_key_is_refused(sdk: Any) -> None:
     body = PrivateKeyVerify(repository_uuid="0" * 32, private_key="-----BEGIN OPENSSH PRIVATE KEY-----")
     with pytest.raises(ClientRequestException) as refused:
         sdk.show_private_key_verify(ShowPrivateKeyVerifyRequest(body=body))
@@ -203,7 +203,7 @@ def test_ten_deploy_keys_and_no_more(owner: Any) -> None:
     assert (refused.value.status_code, refused.value.error_code) == (400, "CH.010001")
 
 
-def test_a_deleted_repository_lets_go_of_its_deploy_keys(owner: Any, sdk: Any) -> None:
+def test_deleting_a_repository_frees_its_deploy_keys(owner: Any, sdk: Any) -> None:
     uuid, number = make_repository(owner)
     line = fresh_line()
     owner.add_deploy_key_v2(AddDeployKeyV2Request(repository_id=number, body=deploy("ci", line)))

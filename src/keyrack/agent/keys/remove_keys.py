@@ -54,18 +54,30 @@ def remove_keys(
     """
     problems = []
     for removal in removals:
-        for one in reported_keys:
-            if (as_reported(one.path), one.fingerprint) == (removal.path, removal.fingerprint) and one.kind in (
-                KEY,
-                AUTHORITY,
-            ):
-                try:
-                    _rewrite(one, rules)
-                except (OSError, KeyError, as_account.AccountProblem) as problem:
-                    words = problem.strerror if isinstance(problem, OSError) else str(problem)
-                    problems.append(f"the key {one.fingerprint} could not be taken out of {one.path}: {words}")
-                break
+        found = {
+            one.username: one
+            for one in reported_keys
+            if (as_reported(one.path), one.fingerprint) == (removal.path, removal.fingerprint)
+            and one.kind in (KEY, AUTHORITY)
+        }
+        problems += _problem_of_all(found.values(), rules)
     return problems
+
+
+def _problem_of_all(found: Iterable[ReportedKey], rules: SshdRules) -> List[str]:
+    """Remove a key from its file as one of the accounts whose file that is: a home may be that of several, and only its
+    owner may write there. Answers in words what went wrong with the first where none of them could.
+    """
+    problems: List[str] = []
+    for one in found:
+        try:
+            _rewrite(one, rules)
+        except (OSError, KeyError, as_account.AccountProblem) as problem:
+            words = problem.strerror if isinstance(problem, OSError) else str(problem)
+            problems.append(f"the key {one.fingerprint} could not be taken out of {one.path}: {words}")
+        else:
+            return []
+    return problems[:1]
 
 
 def without(data: bytes, fingerprint: str, rules: SshdRules = USUAL_RULES) -> bytes:

@@ -16,7 +16,7 @@ from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence
 
 from keyrack.agent.keys import account_tasks, key_file, other_sources
 from keyrack.agent.keys.seen_files import Place, SeenFiles
-from keyrack.agent.sshd import listening, revoked_list
+from keyrack.agent.sshd import keys_command, listening, revoked_list
 from keyrack.agent.sshd.read_settings import UNREAD, ReadSettings
 from keyrack.agent.sshd.running import TAKES_PATTERNS, UNKNOWN, TimeZone, Version
 from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem, SshdSilent
@@ -105,7 +105,7 @@ class _Sources:
 
     def add_command(self, username: str, command: str) -> None:
         """Add a program of AuthorizedKeysCommand."""
-        if command not in ("", "none"):
+        if not keys_command.names_nobody(command):
             self.commands.add(ReportedKey(username, command, COMMAND, comment=other_sources.name_of(command)))
 
     def places(self) -> List[_Place]:

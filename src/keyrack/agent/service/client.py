@@ -23,6 +23,9 @@ ANSWER_SECONDS = 15.0  # beyond the time that the service was asked to wait
 
 # A document is ASCII, of which JSON text writes a character as two at most. What is taken at all stands in memory.
 _LARGEST_ANSWER = 2 * host_document.MAX_CHARACTERS + 65536
+# What stands outside an answer's texts is a few names and brackets. Of JSON without such a bound a value of three bytes
+# takes 72 in memory, and the signature within comes too late for that.
+_MOST_OUTSIDE_TEXTS = 65536
 _AWAY = (502, 503, 504)
 # OpenSSL's X509_V_ERR_…
 _NOT_YET_VALID, _EXPIRED, _UNKNOWN_ISSUER = 9, 10, (2, 18, 19, 20, 21)
@@ -189,7 +192,7 @@ class ServiceClient:
         if response.headers.get("content-encoding", "").strip().lower() == "gzip":
             body = _unpacked(body)
         try:
-            fields = json.loads(body)
+            fields = None if _is_crowded(body) else json.loads(body)
         except (ValueError, RecursionError):
             fields = None
         if not isinstance(fields, dict):
@@ -216,6 +219,17 @@ def _unpacked(body: bytes) -> bytes:
     if not unpack.eof or unpack.unused_data:
         raise ValueError("what came packed is not whole")
     return data
+
+
+def _is_crowded(body: bytes) -> bool:
+    """Whether JSON has more outside its texts than any answer of the service: it would take many times its size."""
+    if len(body) <= _MOST_OUTSIDE_TEXTS:
+        return False
+    # Without what is escaped, each quote begins or ends a text.
+    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if bare.count(b'"') > _MOST_OUTSIDE_TEXTS:
+        return True
+    return sum(len(piece) for piece in bare.split(b'"')[::2]) > _MOST_OUTSIDE_TEXTS
 
 
 def moment_of(date: str) -> Optional[float]:

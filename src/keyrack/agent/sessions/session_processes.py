@@ -18,11 +18,22 @@ from keyrack.agent.system import processes
 from keyrack.agent.system.processes import Process
 
 
+class Claim(NamedTuple):
+    """What a further line of the log says of a session's connection: another account or key than the first line. In a
+    log that every account can write to, it is not known which of them sshd wrote. kept: see LoginSession.
+    """
+
+    user: str
+    fingerprint: str
+    first: Tuple[str, ...] = ()
+    kept: bool = False
+
+
 class LoginSession(NamedTuple):
     """A login that has not ended. started: clock ticks since boot; kept: Keyrack's document once let this key in here,
     so the session ends when the document no longer does; audit, scope: its marks, empty where it has none; left: its
     connection is gone, but processes of it still run; until: ticks when a later login came from the same address and
-    port, 0 for none; certified, first: see LoggedLogin.
+    port, 0 for none; certified, first: see LoggedLogin; claims: of further lines.
     """
 
     pid: int
@@ -38,6 +49,7 @@ class LoginSession(NamedTuple):
     until: int = 0
     certified: Tuple[str, ...] = ()
     first: Tuple[str, ...] = ()
+    claims: Tuple[Claim, ...] = ()
 
     @property
     def id(self) -> str:
@@ -48,6 +60,20 @@ class LoginSession(NamedTuple):
     def keys(self) -> Tuple[str, ...]:
         """The fingerprints of all keys that signed."""
         return (self.fingerprint, *self.first)
+
+    @property
+    def readings(self) -> Tuple["LoginSession", ...]:
+        """The session as each line of the log has it that may be sshd's: it ends as soon as one of them does.
+
+        A claim of a key that was never let in here does not count: otherwise it would end the session of somebody else.
+        """
+        return (self, *(self.read_as(claim) for claim in self.claims if claim.kept))
+
+    def read_as(self, claim: Claim) -> "LoginSession":
+        """The session as a claim has it."""
+        return self._replace(
+            user=claim.user, fingerprint=claim.fingerprint, first=claim.first, certified=(), kept=claim.kept, claims=()
+        )
 
     @property
     def is_connected(self) -> bool:

@@ -16,7 +16,7 @@ import time
 from typing import Any, Collection, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from keyrack.agent.sessions.login_log import LoggedLogin
-from keyrack.agent.sessions.session_processes import LoginSession, SessionMarks, marked, processes_of
+from keyrack.agent.sessions.session_processes import Claim, LoginSession, SessionMarks, marked, processes_of
 from keyrack.agent.sshd import listening
 from keyrack.agent.system import processes
 from keyrack.agent.system.processes import Process
@@ -26,6 +26,7 @@ from keyrack.ssh.public_key import fingerprint_of
 _LOOK_FOR_SSHD_SECONDS = 5.0
 _MATCH_SECONDS = 60.0  # so long a line of the log waits for its process
 _MAX_WAITING = 10_000
+_MAX_CLAIMS = 100  # of keys that were never let in here, of one session
 _MARK_SECONDS = 60.0  # so long PAM may take to mark a login
 _BRIEF_SECONDS = 1.0  # a login whose process has not been seen for so long has ended before it was seen
 _BRIEF_TICKS = 2 * os.sysconf("SC_CLK_TCK")  # how late a line of the log may be read
@@ -87,6 +88,7 @@ class Sessions:
         self._alone: FrozenSet[int] = frozenset()
         self._alone_at = -math.inf
         self.unsaved = False
+        self._is_claimed = False
 
     @property
     def live(self) -> Tuple[LoginSession, ...]:
@@ -106,6 +108,7 @@ class Sessions:
 
     def update(self, logins: Sequence[LoggedLogin]) -> bool:
         """Add the logins logged since the last update. Answers whether the live sessions have changed."""
+        self._is_claimed = False
         now = time.monotonic()
         before = {session.id for session in self.live}
         self._waiting = [waiting for waiting in self._waiting if now - waiting[0] < _MATCH_SECONDS]
@@ -128,7 +131,7 @@ class Sessions:
                 self._miss(now)
         self._mark(now)
         self._find_left(now)
-        return {session.id for session in self.live} != before
+        return self._is_claimed or {session.id for session in self.live} != before
 
     def _come_back(self, children: FrozenSet[int]) -> None:
         """Move remembered sessions whose connection is still there to the connected ones."""
@@ -201,12 +204,20 @@ class Sessions:
         """Mark the sessions whose keys a document lets in, or did until a moment ago (gone: pairs of an account and a
         fingerprint). Answers whether any was newly marked.
         """
+
+        def was_let_in(session: LoginSession) -> bool:
+            return any((session.user, key) in gone for key in session.keys) or rights.end_of(session) > 0
+
         changed = False
         for session in self.live:
-            if session.kept or not session.fingerprint:
-                continue
-            if any((session.user, key) in gone for key in session.keys) or rights.end_of(session) > 0:
-                self._change(session._replace(kept=True))
+            kept = session.kept or bool(session.fingerprint and was_let_in(session))
+            claims = [
+                one if one.kept else one._replace(kept=was_let_in(session.read_as(one))) for one in session.claims
+            ]
+            # Bounded only now: who writes very many lines must not push out the one that sshd wrote.
+            now = session._replace(kept=kept, claims=_bounded(claims))
+            if now != session:
+                self._change(now)
                 changed = True
         return changed
 
@@ -276,7 +287,37 @@ class Sessions:
                     break
             else:
                 left.append((at, since, login))
-        self._waiting = left
+        self._waiting = self._claim(left)
+
+    def _claim(self, waiting: Iterable[Tuple[float, int, LoggedLogin]]) -> List[Tuple[float, int, LoggedLogin]]:
+        """Note on sessions what further lines of the log say of their connections. Answers the lines that say nothing
+        new of any.
+        """
+        sessions = {(_plain(one.address), one.port): one for one in self.live}
+        claims: Dict[Tuple[str, int], Dict[Claim, None]] = {}
+        left = []
+        for at, since, login in waiting:
+            end = (_plain(login.address), login.port)
+            session = sessions.get(end)
+            if session is not None and self._says_more(session, login):
+                claims.setdefault(end, {})[Claim(login.user, login.fingerprint, login.first)] = None
+            else:
+                left.append((at, since, login))
+        for end, several in claims.items():
+            session = sessions[end]
+            known = {claim[:3] for claim in session.claims}
+            fresh = [claim for claim in several if claim[:3] not in known]
+            if fresh:
+                self._change(session._replace(claims=(*session.claims, *fresh)))
+                self._is_claimed = True
+        return left
+
+    def _says_more(self, session: LoginSession, login: LoggedLogin) -> bool:
+        """Whether a line is about a session and names another key or account than the first line did."""
+        # Where the connection is gone and the line has no pid, it may be of a later one from the same port.
+        is_its = login.pid == session.pid or (login.pid == 0 and session.pid in self._known)
+        said = (session.user, session.fingerprint, session.first)
+        return is_its and login.fingerprint != "" and (login.user, login.fingerprint, login.first) != said
 
     def _begin(self, process: Process, login: LoggedLogin) -> None:
         for old in self.live:
@@ -310,17 +351,31 @@ def as_reported(session: LoginSession, break_glass: Collection[Tuple[str, str]] 
 
 def save(sessions: Iterable[LoginSession]) -> List[Mapping[str, Any]]:
     """Sessions as JSON, to be remembered over a restart of the agent."""
-    return [session._asdict() for session in sessions]
+    saved: List[Mapping[str, Any]] = []
+    for session in sessions:
+        fields = session._replace(claims=_bounded(session.claims))._asdict()
+        if not session.claims:
+            del fields["claims"]  # which an older agent does not know
+        saved.append(fields)
+    return saved
 
 
 def load(value: object) -> List[LoginSession]:
     """The sessions that save() made JSON of; entries of another form are left out."""
     sessions = []
     for fields in value if isinstance(value, list) else ():
-        with contextlib.suppress(TypeError):
+        with contextlib.suppress(TypeError, ValueError):
             session = LoginSession(**fields)
-            sessions.append(session._replace(certified=tuple(session.certified), first=tuple(session.first)))
+            claims = tuple(Claim(user, key, tuple(first), kept) for user, key, first, kept in session.claims)
+            sessions.append(
+                session._replace(certified=tuple(session.certified), first=tuple(session.first), claims=claims)
+            )
     return sessions
+
+
+def _bounded(claims: Sequence[Claim]) -> Tuple[Claim, ...]:
+    """All claims of keys that were let in here, and the newest others."""
+    return (*(one for one in claims if one.kept), *[one for one in claims if not one.kept][-_MAX_CLAIMS:])
 
 
 def moment_text(seconds: float) -> str:

@@ -189,9 +189,10 @@ class SessionWatch:
             ended = termination.end(session, self._sessions.listeners, others)
             if session.id not in self._said:  # one that does not end is tried again at each step, and logged once
                 self._said.add(session.id)
+                over = min(session.readings, key=lambda one: _end_of_reading(self._counted, one))
                 self._say(
-                    f"ended the session of {session.user} from {session.address}, key {session.fingerprint or 'none'} "
-                    f"({count(ended, 'process', 'processes')}): {_why(self._rights, self._counted, session)}"
+                    f"ended the session of {over.user} from {over.address}, key {over.fingerprint or 'none'} "
+                    f"({count(ended, 'process', 'processes')}): {_why(self._rights, self._counted, over)}"
                 )
         return len(due)
 
@@ -312,6 +313,10 @@ def break_glass_keys(document: HostDocument, before: Set[Tuple[str, str]]) -> Se
 
 def _end_of(rights: Rights, session: LoginSession) -> float:
     """Until when a session may last, in seconds since 1970: 0 for no longer, infinity for no end."""
+    return min(_end_of_reading(rights, one) for one in session.readings)
+
+
+def _end_of_reading(rights: Rights, session: LoginSession) -> float:
     document = rights.document
     if session.id in document.end_sessions:
         return 0.0

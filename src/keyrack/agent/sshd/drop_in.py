@@ -10,19 +10,20 @@ from __future__ import annotations
 import os
 from typing import Dict, List, Mapping, Tuple
 
+from keyrack.agent.sshd import keys_command
 from keyrack.agent.sshd.settings import Effective
 from keyrack.agent.sshd.settings_text import read_lines
 from keyrack.ssh.quotes import quote_setting
 
 HEADER = "# Written by Keyrack; changes here are lost. Ask Keyrack for a change, or: keyrack-agent uninstall\n"
+_REMARK = "# true(1) names no key: sshd asks no other program, and its log says nothing of it, as it would of none.\n"
 INCLUDE_REMARK = "# Keyrack; `keyrack-agent uninstall` takes this line away"
 
 # The only settings that a document may change; sshd itself judges the values.
 SETTINGS = ("PasswordAuthentication", "PermitRootLogin", "UseDNS")
 _FOR_EVERYBODY_ONLY = ("UseDNS",)
-# Other ways by which sshd would take a key or a certificate that is not in the document.
+# Other ways by which sshd would take a certificate that is not in the document.
 OTHER_WAYS = (
-    "AuthorizedKeysCommand",
     "AuthorizedPrincipalsCommand",
     "AuthorizedPrincipalsFile",
     "TrustedUserCAKeys",
@@ -38,10 +39,9 @@ def wanted(keys_folder: str, revoked_keys: str, asked: Mapping[str, str], *, cha
         "AuthorizedKeysFile": f"{keys_folder}/%u",
         "RevokedKeys": revoked_keys,
         "ExposeAuthInfo": "yes",
+        **({} if chain else keys_command.silent()),
         **dict.fromkeys(OTHER_WAYS, "none"),
     }
-    if chain:
-        del settings["AuthorizedKeysCommand"]
     settings.update((keyword, value) for keyword, value in asked.items() if keyword in SETTINGS)
     return settings
 
@@ -53,7 +53,8 @@ def chained_words(command: str) -> str:
 
 def render(settings: Mapping[str, str]) -> bytes:
     """The bytes of the file with these settings."""
-    return HEADER.encode("ascii") + b"".join(lines(settings))
+    remark = _REMARK if "AuthorizedKeysCommandUser" in settings else ""
+    return f"{HEADER}{remark}".encode("ascii") + b"".join(lines(settings))
 
 
 def lines(settings: Mapping[str, str]) -> Tuple[bytes, bytes]:

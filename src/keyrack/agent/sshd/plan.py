@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, Set
 from keyrack.agent.keys.seen_files import SeenFiles
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sessions import recent_logins
-from keyrack.agent.sshd import config_block, drop_in, login_verdict, originals
+from keyrack.agent.sshd import config_block, drop_in, keys_command, login_verdict, originals
 from keyrack.agent.sshd.enforcement import LASTING_SECONDS
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem
@@ -202,7 +202,10 @@ def _settings(
         yield "What sshd would do otherwise:"
         before, after = sshd.effective(), sshd.effective(config=copy)
         changed = False
+        named = not keys_command.names_nobody(before.one("AuthorizedKeysCommand"))
         for keyword in wanted:
+            if keyword.startswith("AuthorizedKeysCommand") and not named:
+                continue  # no program named anybody, and none will
             if before.one(keyword) != after.one(keyword):
                 yield f"  {keyword}: {before.one(keyword) or 'none'} -> {after.one(keyword) or 'none'}"
                 changed = True

@@ -12,7 +12,7 @@ import socket
 import time
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from keyrack.agent.sshd import command_line, listening, settings_text
+from keyrack.agent.sshd import command_line, keys_command, listening, settings_text
 from keyrack.agent.sshd.listening import DEFAULT_CONFIG as DEFAULT_CONFIG
 from keyrack.agent.sshd.listening import Listener
 from keyrack.agent.sshd.places import HERE, Place
@@ -194,7 +194,7 @@ class Sshd:
     def keys_commands(self) -> List[str]:
         """The programs of every AuthorizedKeysCommand in its settings, as written."""
         said = (" ".join(line.values) for line in self.lines() if line.keyword == "authorizedkeyscommand")
-        return sorted({command for command in said if command not in ("", "none")})
+        return sorted({command for command in said if not keys_command.names_nobody(command)})
 
     def signature(self) -> Tuple[object, ...]:
         """A value that changes whenever a settings file or the program does, as another version may understand the same

@@ -96,7 +96,7 @@ def show_receipts(change: str, json_wanted: bool, **given: Any) -> None:
 
     The change is a revoked key, by fingerprint, or an event of the log.
     """
-    hint = "Name a revoked key's fingerprint, or an event that `keyrack hosts events` lists."
+    hint = "Name a revoked key's fingerprint, or an event that `keyrack audit list` marks (receipts)."
     with connected(given) as calls, if_missing(hint):
         if change.isascii() and change.isdigit() and len(change) < 10:
             _show_receipts(calls.ask("GET", path_to("events", change, "receipts")), json_wanted)

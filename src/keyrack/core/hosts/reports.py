@@ -236,7 +236,8 @@ def _store(
 def _facts(work: Work, server: Server, checked: _CheckedReport, facts: dict[str, Any]) -> dict[str, Any]:
     """A server's facts with the rest of a report, and why its host did not obey; also stores unmanaged keys."""
     facts = _facts_with_machine(work, server, checked.body, facts)
-    if checked.host_keys is not None and host_facts.SSH_PORT not in (checked.body.get("facts") or ()):
+    told = checked.body.get("facts")
+    if checked.host_keys is not None and not (isinstance(told, Mapping) and host_facts.SSH_PORT in told):
         facts[host_facts.SSH_PORT] = checked.host_keys.port  # older agents report the port only with the keys
     if checked.keys_digest:
         for keys_piece in checked.keys[-1:]:

@@ -20,6 +20,7 @@ from keyrack.core.work import Attempt, Recorded, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, has_ended
 from keyrack.protocol.words import count
+from keyrack.ssh.names import spellings
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store.keys import expired_keys, keys_of_many
 from keyrack.store.keys.keys_of_many import ChosenServer, HeldCredential
@@ -443,7 +444,7 @@ def _is_name(value: object) -> bool:
 def _named(connection: Connection, workspace_id: int, wanted: tuple[str | int, ...]) -> tuple[ChosenServer, ...]:
     numbers = {int(one) for one in wanted if NUMBER.fullmatch(str(one))}
     by_id = {one.id: one for one in keys_of_many.servers_numbered(connection, workspace_id, sorted(numbers))}
-    names = sorted({one for one in wanted if isinstance(one, str)})
+    names = sorted({spelled for one in wanted if isinstance(one, str) for spelled in spellings(one)})
     by_name: dict[str, list[ChosenServer]] = {}
     for one in keys_of_many.servers_named(connection, workspace_id, names):
         by_name.setdefault(one.name, []).append(one)
@@ -451,7 +452,8 @@ def _named(connection: Connection, workspace_id: int, wanted: tuple[str | int, .
     unknown: list[str] = []
     for name in wanted:
         number = int(name) if NUMBER.fullmatch(str(name)) else 0
-        alike = [by_id[number]] if number in by_id else by_name.get(str(name), [])
+        named = next((by_name[spelled] for spelled in spellings(str(name)) if spelled in by_name), [])
+        alike = [by_id[number]] if number in by_id else named
         if len(alike) > 1:
             raise invalid("servers", f"Several servers are called {name!r}; use the id.", "server-ambiguous")
         if not alike:

@@ -47,6 +47,10 @@ class _Compared(Exception):
     """The change was made and its effect read: now it is undone."""
 
 
+class _Made(Exception):
+    """The change was made without a refusal: now it is undone."""
+
+
 class _Undone(Exception):
     def __init__(self, rehearsed: Rehearsed[object]) -> None:
         super().__init__()
@@ -97,6 +101,21 @@ def rehearse(instance: Instance, actor: Actor, change: Callable[[Instance], T]) 
         except _Undone as undone:
             return undone.rehearsed  # type: ignore[return-value]
     raise RuntimeError("a rehearsal ended without an answer")
+
+
+def try_out(instance: Instance, actor: Actor, action: str, change: Callable[[Instance], object]) -> None:
+    """Make a change in a transaction that is undone, and raise the Refusal that it would raise.
+
+    action: what the change needs; change: gets the instance to make it on, and does nothing beside its transaction.
+    """
+
+    def run(work: Work) -> None:
+        work.no_event("it is undone")
+        change(replace(within(work), refusals=Refusals(), rehearses=True))
+        raise _Made
+
+    with Attempt(instance, actor, action, "make a change", target_kind="call") as attempt, suppress(_Made):
+        attempt.write(run)
 
 
 def _terms(reason: Reason) -> tuple[object, ...]:

@@ -11,8 +11,9 @@ from sqlalchemy import Connection, Select, or_, select
 from keyrack.model import Page, Place, SystemUser, Window
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.per_server import per_server
-from keyrack.store.rows import matches, paged, pattern
+from keyrack.store.rows import paged
 from keyrack.store.sealing import sealed, sealed_sets, seals
+from keyrack.store.search import contains
 from keyrack.store.tables import removed_accounts, system_users
 
 
@@ -77,13 +78,13 @@ def find(
     connection: Connection, server_id: int, *, search: str = "", offset: int, limit: int, after: Place | None = None
 ) -> Page[SystemUser]:
     """A page of a server's system users, oldest first; search: part of the name; after: the place before the page."""
-    return _find.page(connection, _record, Window(limit, offset, after), server_id, pattern(search))
+    return _find.page(connection, _record, Window(limit, offset, after), server_id, search or None)
 
 
 @paged
 def _find(server_id: int, sought: str | None) -> Select[Any]:
     statement = select(system_users).where(system_users.c.server_id == server_id).order_by(system_users.c.id)
-    return statement if sought is None else statement.where(matches(system_users.c.username, sought))
+    return statement if sought is None else statement.where(contains(system_users.c.username, sought))
 
 
 def change(connection: Connection, system_user_id: int, values: Mapping[str, Any]) -> None:

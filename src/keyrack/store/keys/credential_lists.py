@@ -12,8 +12,9 @@ from keyrack.store import counts
 from keyrack.store.engine.prepared import page_size, prepared
 from keyrack.store.keys.credentials import credential_columns, credential_question, credential_records
 from keyrack.store.keys.terms import in_force
-from keyrack.store.rows import matches, pattern, piece_after
+from keyrack.store.rows import piece_after
 from keyrack.store.sealing import sums
+from keyrack.store.search import contains
 from keyrack.store.tables import credentials, servers, system_users
 from keyrack.store.tables.columns import EPOCH, Moment
 from keyrack.store.unchanged import kept
@@ -24,7 +25,7 @@ def _ids(server_id: int, at: datetime, sought: str | None) -> Select[Any]:
     ids = select(credentials.c.id).where(credentials.c.server_id == server_id, in_force(credentials.c.expires_at, at))
     if sought is None:
         return ids
-    by_name = or_(matches(credentials.c.label, sought), matches(system_users.c.username, sought))
+    by_name = or_(contains(credentials.c.label, sought), contains(system_users.c.username, sought))
     return ids.join(system_users, system_users.c.id == credentials.c.system_user_id).where(by_name)
 
 
@@ -114,7 +115,7 @@ def _find_credentials(
     connection: Connection, workspace_id: int, server_id: int, at: datetime, search: str, window: Window
 ) -> Page[Credential] | None:
     limit, offset, after = window.limit, window.offset, window.after
-    sought = pattern(search)
+    sought = search or None
     if after is not None:
         if _own_server.value(connection, server_id, workspace_id) is None:
             return None

@@ -9,8 +9,9 @@ from sqlalchemy import Connection, Select, func, select
 
 from keyrack.model import Page, Place, UserKey, Window
 from keyrack.store.engine.prepared import prepared
-from keyrack.store.rows import Records, matches, paged_in_tree, pattern
+from keyrack.store.rows import Records, paged_in_tree
 from keyrack.store.sealing import sealed, sealed_sets, seals
+from keyrack.store.search import contains
 from keyrack.store.tables import (
     user_keys,
 )
@@ -18,7 +19,7 @@ from keyrack.store.unchanged import kept
 
 
 def add_user_key(connection: Connection, values: Mapping[str, Any], ids: sealed_sets.Ids | None = None) -> UserKey:
-    """Insert a user key (the columns of the table); answers it. ids: what was reserved for it."""
+    """Insert a user key (the columns of the table); answers it. ids: the id reserved for it."""
     return user_key_of(sealed_sets.insert_many(connection, user_keys, [values], ids)[0])
 
 
@@ -42,7 +43,7 @@ def get_user_key(connection: Connection, user_id: int, key_id: int) -> UserKey |
 @paged_in_tree
 def _user_keys_of(user_id: int, sought: str | None) -> Select[Any]:
     statement = select(user_keys).where(user_keys.c.user_id == user_id).order_by(user_keys.c.id.desc())
-    return statement if sought is None else statement.where(matches(user_keys.c.title, sought))
+    return statement if sought is None else statement.where(contains(user_keys.c.title, sought))
 
 
 def find_user_keys(
@@ -59,7 +60,7 @@ def find_user_keys(
     return kept(
         connection,
         ("user keys", user_id, search, window),
-        lambda: _user_keys_of.page(connection, _user_keys, window, user_id, pattern(search)),
+        lambda: _user_keys_of.page(connection, _user_keys, window, user_id, search or None),
     )
 
 
@@ -92,7 +93,7 @@ def _keys_of_user(user_id: int) -> Select[Any]:
 
 
 def keys_of_user(connection: Connection, user_id: int) -> tuple[UserKey, ...]:
-    """All of a user's keys that hold a key."""
+    """A user's keys but for entries that hold no key."""
     return tuple(user_key_of(row) for row in _keys_of_user.rows(connection, user_id))
 
 

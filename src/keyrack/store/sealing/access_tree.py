@@ -1,14 +1,15 @@
-"""A tree of keyed hashes over the rows that decide and belong to no one server: shows that a row is the newest that
-Keyrack wrote, and that none is missing; must write no row but its own.
+"""A tree of keyed hashes over the sealed rows that belong to no single server: shows that a row is the newest version
+that Keyrack wrote, and that none is missing; must write no rows but its own.
 
-A seal shows that a row was changed by others. It does not show that it is an older one, put back with the seal it had.
-So each row has its place in a tree, found by its id: 64 places to a node, 64 nodes to a node above, five levels, and a
-root over all tables that counts its changes and carries a seal (tree_nodes.py). A place holds the sum, modulo 2^256,
-of keyed hashes of the seals of its rows; most have one row, some those of one owner. The sum is hidden by a mask that
-no other state of a place has, so that nobody learns what a row adds to it. Whoever can write to the database alone can
-put back a row, a place, a node: nothing fits then below the first node that does not fit its link. He can put back all
-of it at once, the root included, as a restore does: who remembers a higher count raises an alarm, and hosts know what
-they were told.
+A seal shows that others changed a row. It does not show that they put back an older version with its old seal. So
+each row has a place in a tree, found by its id: 64 places to a node, 64 nodes to a node above, five levels. Above the
+trees of all tables is one root, which counts the changes and carries a seal (tree_nodes.py). A place holds the sum,
+modulo 2^256, of keyed hashes of the seals of its rows: of one row in most tables, of all rows of one owner in some. A
+mask, different for each state of a place, hides the sum, so that nobody learns what a row adds to it.
+
+Somebody who can write only to the database can put back a row, a place or a node; a link above then no longer fits,
+and nothing below it counts. They can put back the whole tree with its root, as a restore does. A process that remembers
+a higher count then raises an alarm, and hosts remember what they were told.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ TREES: Mapping[str, tuple[int, str]] = {
     "request_rules": (15, "id"),
     "offboardings": (16, "id"),
     "revoked_keys": (17, "workspace_id"),
-    # Of a server that it exists; what it says changes with each revision, which its host remembers.
+    # Counts only that a server exists: its values change with each revision, and its host remembers the revision.
     "servers": (18, "id"),
     "expired_keys": (19, "workspace_id"),
     "web_sessions": (20, "id"),
@@ -62,10 +63,11 @@ TREES: Mapping[str, tuple[int, str]] = {
     "offboarding_hosts": (28, "offboarding_id"),
     "offboarding_git": (29, "offboarding_id"),
 }
-"""Per table the number of its tree, which must never become another one, and the column that finds a row's place."""
+"""By table: the number of its tree, which must never change, and the column whose value is a row's index in it."""
 NOT_AT_EACH_READ = frozenset(("expired_keys", "revoked_keys", "servers"))
-"""Tables whose rows are not checked against the tree at each read: rows that only refuse count even where they do not
-fit, and a server is checked where its document is made. The scan of the tree (sealed_tables.scan_nodes) finds both."""
+"""Tables whose rows are not checked against the tree at each read: rows that only refuse something count even if they
+do not fit, and a server is checked when its document is made. The scan of the tree (sealed_tables.scan_nodes) checks
+both."""
 
 _MAX_FITTING = 50_000
 _PENDING = "keyrack tree changes"
@@ -77,24 +79,24 @@ BATCH_SIZE = 5_000
 
 
 def begin(connection: Connection, *, reads: bool) -> None:
-    """Start a transaction or command afresh; reads: whether it can write nothing."""
-    # At once, as SQLAlchemy finds the mapping anew each time.
+    """Reset what is kept for a transaction or command; reads: whether it is read-only."""
+    # In one call, as SQLAlchemy looks up `info` each time.
     connection.info.update({_PENDING: {}, _ROOT_READ: None, _BEGAN: time.monotonic(), READS: reads})
 
 
 def pending(connection: Connection) -> dict[Place, SumChange]:
-    """What a command changed so far, by place."""
+    """The changes of sums that the running command has noted, by place."""
     noted: dict[Place, SumChange] = connection.info.setdefault(_PENDING, {})
     return noted
 
 
 def put_pending(info: Any, noted: Mapping[Place, SumChange]) -> None:
-    """Go back to what was changed before a savepoint; info: of the connection, which has none when it broke."""
+    """Restore the changes that were noted before a savepoint; info: the connection's, read while it was not broken."""
     info[_PENDING] = dict(noted)
 
 
 def place_of(table: Table, row: Mapping[str, Any]) -> Place | None:
-    """Where a row is counted; None where its server counts it, or nothing does."""
+    """The place that counts a row; None for a row that its server's sum counts, or nothing."""
     tree = TREES.get(table.name)
     if tree is None or (table.name in OF_SERVER and row["server_id"] is not None):
         return None
@@ -113,9 +115,9 @@ def _summand(seals: Seals, table: Table, row: Mapping[str, Any]) -> int:
 
 
 def note(connection: Connection, table: Table, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> None:
-    """Note that a row was changed; old and new: None where there was or is none.
+    """Note that a row was changed; old and new: None where there was or is no row.
 
-    One that others had put there goes on not to fit after a change, as its seal says for a row that others changed.
+    A row that others entered or put back still does not fit after a change: it was never added to the sum.
     """
     row = old if new is None else new
     if row is None or (table.name == "servers" and old is not None and new is not None):
@@ -125,7 +127,7 @@ def note(connection: Connection, table: Table, old: Mapping[str, Any] | None, ne
     seals, noted = seals_of(connection), pending(connection)
     held, more = noted.get(place, (None, 0))
     if TREES[table.name][1] == "id" and (old is None or new is None):
-        # Alone in its place: what was there before, nobody need know.
+        # The only row of its place, so the sum before does not matter.
         noted[place] = (0 if new is None else _summand(seals, table, new), 0)
         return
     if old is None or seals.holds(table, old):
@@ -135,7 +137,9 @@ def note(connection: Connection, table: Table, old: Mapping[str, Any] | None, ne
 
 
 def note_as_it_stands(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
-    """Have the place of a row, there or not, hold what is there now, because somebody decided so."""
+    """Set the sum of a row's place to the rows that are there now, as a person accepted them; the row itself may be
+    missing.
+    """
     if (place := place_of(table, row)) is not None:
         seals = seals_of(connection)
         rows = rows_at(table).rows(connection, place[1])
@@ -143,12 +147,12 @@ def note_as_it_stands(connection: Connection, table: Table, row: Mapping[str, An
 
 
 def fits(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
-    """Whether a row that holds is the newest that Keyrack wrote of it; row: with its key, its seal and its owner."""
+    """Whether a row whose seal holds is the newest version; row: with its key, its seal and the column of its place."""
     if (place := place_of(table, row)) is None or _fits(connection, table, row, place):
         return True
     if connection.dialect.name != "postgresql" or connection.info.get(READS, False):
         return False
-    # What others commit meanwhile shows from one statement to the next: once more, all as of one instant.
+    # Another transaction may have committed between two statements: read root and nodes once more, in one statement.
     contents = {node["id"]: node["content"] for node in _nodes.rows(connection, [ROOT, *tree_nodes.path_to(place)])}
     connection.info[_ROOT_READ] = _checked(connection, contents.pop(ROOT, None))
     _remember(seals_of(connection), contents)
@@ -168,7 +172,7 @@ def _fits(connection: Connection, table: Table, row: Mapping[str, Any], place: P
         total = ((tree_nodes.sum_in(seals, place, slot) if held is None else held) + more) % MODULUS
         shares = _fitting(connection, table, row, place, total)
         kept = (slot, shares)
-        if noted is None and shares:  # that nothing fits may change with the rows alone: somebody puts them right
+        if noted is None and shares:  # a mismatch is not kept: it may be repaired in the rows, with the same slot
             if len(seals.seen.fitting) >= _MAX_FITTING:
                 seals.seen.fitting.clear()
             seals.seen.fitting[place] = kept
@@ -184,7 +188,7 @@ def _fits(connection: Connection, table: Table, row: Mapping[str, Any], place: P
 def _fitting(
     connection: Connection, table: Table, row: Mapping[str, Any], place: Place, total: int
 ) -> frozenset[bytes | int]:
-    """What tells the rows of a place that make up its sum: their seals, a server's id."""
+    """The seals of the rows that make up the sum of a place (of a server its id); empty where the sum does not fit."""
     seals = seals_of(connection)
     if TREES[table.name][1] == "id":
         fact = row["id"] if table.name == "servers" else row[SEAL]
@@ -199,14 +203,14 @@ def _fitting(
 
 @cache
 def rows_at(table: Table) -> Prepared[[int]]:
-    """The question for all rows of a table in the place with an index."""
+    """The query for all rows of a table in the place with an index."""
     column = table.c[TREES[table.name][1]]
     return Prepared(lambda index: select(table).where(column == index))
 
 
 @dataclass(slots=True)
 class FittingPlaces:
-    """Places that fitted, each with what it held, and a root above them that was true."""
+    """Places that fitted, each with the slot it had, and the verified root above them."""
 
     root: bytes | None = None
     places: list[tuple[Place, bytes]] = field(default_factory=list)
@@ -214,8 +218,8 @@ class FittingPlaces:
 
 @contextmanager
 def collecting_places(connection: Connection) -> Iterator[FittingPlaces]:
-    """Within this, keep which places fitted."""
-    info = connection.info  # which a connection that broke has no more
+    """Within the block, collect the places that are found to fit."""
+    info = connection.info  # kept here, as a broken connection no longer has it
     collected = info[_PLACES] = FittingPlaces()
     try:
         yield collected
@@ -224,7 +228,7 @@ def collecting_places(connection: Connection) -> Iterator[FittingPlaces]:
 
 
 def still_fit(connection: Connection, collected: FittingPlaces) -> bool:
-    """Whether all these places hold still what they held."""
+    """Whether all these places have the same slots as when they were collected."""
     if not collected.places:
         return True
     root = read_root(connection)
@@ -237,7 +241,7 @@ def still_fit(connection: Connection, collected: FittingPlaces) -> bool:
 
 
 def read_root(connection: Connection) -> bytes | None:
-    """The root as of this transaction, read once; the same for the same facts. None where there is none that holds."""
+    """The root, read once in a transaction; None where there is none or its seal does not hold."""
     root: bytes | None = connection.info.get(_ROOT_READ)
     if root is None:
         rows = _nodes.rows(connection, [ROOT])
@@ -246,29 +250,29 @@ def read_root(connection: Connection) -> bytes | None:
 
 
 def take_root(connection: Connection, raw: Any) -> None:
-    """Take the root from a question that read it beside its rows, so that nothing more need be asked."""
+    """Take the root that a query read beside its rows (root_content), which saves a query."""
     if connection.info.get(_ROOT_READ) is None:
         connection.info[_ROOT_READ] = _checked(connection, raw)
 
 
 def root_so_far(connection: Connection) -> bytes | None:
-    """The root that this transaction read so far, None where it read none that holds."""
+    """The root that this transaction has read; None where it has read none, or one whose seal does not hold."""
     root: bytes | None = connection.info.get(_ROOT_READ)
     return root
 
 
 def take_checked_root(connection: Connection, root: bytes | None) -> None:
-    """Take a root that another transaction of this connection found to hold, where nothing was written since."""
+    """Take a root that an earlier transaction of this connection verified; only if nothing was written since."""
     if root is not None and connection.info.get(_ROOT_READ) is None:
         connection.info[_ROOT_READ] = root
 
 
 root_content = select(access_tree.c.content).where(access_tree.c.id == ROOT).scalar_subquery()
-"""The root, for a question that reads it beside its rows."""
+"""The root's content, for a query that reads it beside its rows."""
 
 
 def counter(connection: Connection) -> int:
-    """How often what the tree counts was changed; 0 where there is no root that holds."""
+    """The root's count of changes; 0 where there is no root whose seal holds."""
     root = read_root(connection)
     return 0 if root is None else tree_nodes.counter_of(root)
 
@@ -284,8 +288,8 @@ def _checked(connection: Connection, raw: Any) -> bytes | None:
     began = connection.info.get(_BEGAN, 0.0)
     newest, since = seen.newest
     if connection.info.get(READS, False) and count != newest:
-        # Fewer than were known before this transaction began: all of it was put back together, which a restore does
-        # too. Hosts know what they were told (core/hosts/database_rollback.py); people hear of it.
+        # Fewer changes than were known before this transaction began: the whole tree was put back, by a restore or by
+        # somebody else. People get an alarm; hosts remember what they were told (core/hosts/database_rollback.py).
         if count < newest and since < began:
             seals.note_altered(AlteredRow(access_tree.name, (ROOT,), {}, AlteredHow.OLDER))
         if count > newest or since < began:
@@ -294,7 +298,7 @@ def _checked(connection: Connection, raw: Any) -> bytes | None:
 
 
 def slot_of(connection: Connection, root: bytes, place: Place) -> bytes | None:
-    """What a place holds, b"" for nothing; None where a node above it does not fit its link."""
+    """The slot of a place, b"" for an empty one; None where a node above it does not fit its link."""
     seals, path = seals_of(connection), tree_nodes.path_to(place)
     nodes = seals.seen.nodes
     link = tree_nodes.link_from_root(root, place[0])
@@ -313,7 +317,7 @@ def slot_of(connection: Connection, root: bytes, place: Place) -> bytes | None:
 
 
 def _remember(seals: Seals, read: Mapping[int, bytes]) -> dict[int, tuple[bytes, bytes]]:
-    """Keep nodes as they were read, each with the link that fits it: it is true as long as the link is found above."""
+    """Keep nodes as they were read, each with its link; a kept node is valid while the node above has that link."""
     entries = {
         node: (tree_nodes.link_of(seals, node, bytes(content)), bytes(content)) for node, content in read.items()
     }
@@ -342,16 +346,18 @@ def _writing(dialect: str) -> Statement:
 
 
 def settle(connection: Connection) -> None:
-    """Bring what a command changed into the tree, before it is committed.
+    """Write the changes that a command noted into the tree, before its commit.
 
-    Where a node above a place does not fit nothing is counted there: it goes on not to fit.
+    Where a node above a place does not fit its link nothing is written, so that the mismatch stays and is found.
     """
     noted = {place: change for place, change in pending(connection).items() if change[0] is not None or change[1]}
     connection.info[_PENDING] = {}
     if not noted:
         return
     if connection.dialect.name == "postgresql":
-        _locking_root.enqueue(connection)  # in a statement of its own: what others add meanwhile must be seen after it
+        _locking_root.enqueue(
+            connection
+        )  # by itself: the next one must see all that was committed while this one waited
     wanted = sorted({ROOT}.union(*(tree_nodes.path_to(place) for place in noted)))
     read: dict[int, bytes] = {}
     for some in chunks(wanted, BATCH_SIZE):
@@ -368,7 +374,7 @@ def settle(connection: Connection) -> None:
 
 
 def start(connection: Connection, count: int = 0) -> None:
-    """Put an empty tree in place of whatever is there, for all rows to be noted; count: of changes made before."""
+    """Replace the tree by an empty one, before all rows are noted anew; count: the count of changes to start from."""
     connection.info[_PENDING] = {}
     connection.execute(delete(access_tree))
     content = tree_nodes.new_root(seals_of(connection), count)
@@ -377,18 +383,18 @@ def start(connection: Connection, count: int = 0) -> None:
 
 
 def has_root(connection: Connection) -> bool:
-    """Whether there is a root that holds; whatever is found, nobody is told."""
+    """Whether there is a root whose seal holds; one that does not hold raises no alarm here."""
     rows = _nodes.rows(connection, [ROOT])
     return bool(rows) and tree_nodes.root_holds(seals_of(connection), rows[0]["content"])
 
 
 def highest(connection: Connection) -> int:
-    """The highest count of changes that is known of, of this tree or of one that was there before."""
+    """The highest count of changes known to this process, of this tree or an earlier one."""
     return max(seals_of(connection).seen.newest[0], counter(connection))
 
 
 def altered_nodes(connection: Connection) -> list[tuple[str, int]]:
-    """The nodes that others changed or deleted: the table each is of, "" for the root, and its id."""
+    """The nodes that others changed or deleted, each as its table's name ("" for the root) and its id."""
     root = read_root(connection)
     if root is None:
         return [("", ROOT)]
@@ -421,7 +427,7 @@ def note_altered_below(connection: Connection, node: int, content: bytes) -> Non
 
 
 def is_whole(connection: Connection, table: Table, index: int, slot: bytes) -> bool:
-    """Whether all rows are there that a place counts; slot: what it holds."""
+    """Whether all rows that a place counts are there; slot: the place's."""
     seals = seals_of(connection)
     total = tree_nodes.sum_in(seals, (TREES[table.name][0], index), slot)
     if sum(_summand(seals, table, row) for row in _seals_at(table).rows(connection, index)) % MODULUS == total:
@@ -437,7 +443,7 @@ def _seals_at(table: Table) -> Prepared[[int]]:
 
 
 def places_held(connection: Connection, table: Table) -> Iterable[int]:
-    """The indexes of a table's places that hold something, in their order, as far as the nodes above them fit."""
+    """The indexes of a table's places that are not empty, ascending, without those below a node that does not fit."""
     tree = TREES[table.name][0]
     root = read_root(connection)
     if root is None:

@@ -1,4 +1,4 @@
-"""Canonical JSON of rows' values, to be sealed and hashed: the same text for both databases; must know no table."""
+"""Canonical JSON of rows' values for seals and hashes: the same text on both databases; must know no table."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def _plain(value: Any) -> Any:
 
 
 encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_plain, check_circular=False).encode
-"""Canonical JSON of a row's values, in which bytes and the text of their hexadecimal digits are the same."""
+"""Canonical JSON of a row's values. Bytes become their hexadecimal digits, so they equal a text of these digits."""
 encode_typed = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_typed, check_circular=False).encode
-"""Canonical JSON for what is sealed. It raises TypeError for bytes, which SQLite lets others write in place of a text:
-with as_hex for the columns that hold bytes, no row has the seal of one that says the same in another type.
+"""Canonical JSON for seals. It raises TypeError for bytes, which SQLite accepts in a column of text; columns of bytes
+go through as_hex first. So no row has the same seal as one with a value of another type.
 """
 
 
 def as_hex(value: Any) -> str | None:
-    """Bytes as text, None as it is. Raises TypeError for anything else."""
+    """Bytes as hexadecimal digits, None as None. Raises TypeError for anything else."""
     if value is None:
         return None
     if not isinstance(value, bytes | memoryview):

@@ -1,7 +1,7 @@
-"""Seals of events: show which ones Keyrack wrote, so that none is entered into the log by others; must write no event.
+"""Seals of events: show which events Keyrack wrote, so that others cannot enter any; must write no event.
 
-A seal is over all that an event says and a number of its own, not over its id, which it has only once it is written:
-an event that is a copy of another has the same seal, which no two of ours have.
+A seal covers all columns of an event but the id, which the database gives later, and a random number. Because of that
+number no two events of ours have the same seal, so a copied event is found by it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from keyrack.store.sealing.seals import SEAL, is_ours, seals_of
 from keyrack.store.tables import events
 
 COLUMNS = tuple(column for column in events.c if column.name != SEAL)
-"""What is shown of an event."""
+"""The columns of an event without its seal."""
 _SEALED = tuple(sorted(column.name for column in COLUMNS if column.name != "id"))
 _NUMBER = 8
 _BEGUN = "events are sealed after"
 
 
 def of(connection: Connection, event: Mapping[str, Any], number: bytes | None = None) -> bytes:
-    """The seal of an event; its details as JSON keeps them. number: of its own, a new one unless given."""
+    """The seal of an event; its details as they are read from JSON. number: its random number, a new one for None."""
     fields = {name: event[name] for name in _SEALED if event[name] is not None}
     number = secrets.token_bytes(_NUMBER) if number is None else number
     return number + seals_of(connection).mac(b"event " + number + encode_typed(fields).encode())
 
 
 def sealed(connection: Connection, event: Mapping[str, Any]) -> dict[str, Any]:
-    """An event that is to be written, with its seal."""
+    """The values of an event to be written, with its seal."""
     details = event["details"]
     written = {**event, "details": details if _is_as_kept(details) else _as_kept(details)}
     written[SEAL] = of(connection, written)
@@ -43,7 +43,7 @@ def sealed(connection: Connection, event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sealed_each(connection: Connection, events: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The same for many at once. Details that several share, as one object, are looked at once."""
+    """The same for many events. Details that successive events share, as one object, are converted once."""
     numbers = secrets.token_bytes(_NUMBER * len(events))
     last: Any = None
     details: dict[str, Any] = {}
@@ -60,7 +60,7 @@ _PLAIN = frozenset((type(None), str, int, bool))
 
 
 def _is_as_kept(value: Any) -> bool:
-    """Whether a value is written under a seal as what JSON makes of it would be, as nearly all are."""
+    """Whether a value is the same after it was written as JSON and read again; false only where that is not certain."""
     kind = type(value)
     if kind is dict:
         return _TEXT.issuperset(map(type, value)) and _are_as_kept(value.values())
@@ -74,13 +74,13 @@ def _are_as_kept(values: Collection[Any]) -> bool:
 
 
 def _as_kept(details: Mapping[str, Any]) -> dict[str, Any]:
-    """Details as they are read again."""
+    """Details as they are after they were written as JSON and read again."""
     kept: dict[str, Any] = json.loads(json.dumps(dict(details)))
     return kept
 
 
 def holds(connection: Connection, event: Mapping[str, Any], begun: int) -> bool:
-    """Whether Keyrack wrote an event; begun: the last one from before there were seals."""
+    """Whether Keyrack wrote an event; begun: the id of the last event without a seal, as begun() returns it."""
     seal = event[SEAL]
     if seal is None:
         return bool(event["id"] <= begun)
@@ -88,14 +88,14 @@ def holds(connection: Connection, event: Mapping[str, Any], begun: int) -> bool:
 
 
 def begun(connection: Connection) -> int:
-    """The last event of before there were seals; 0 where there is none, or where what says so was altered."""
+    """The id of the last event from before events had seals; 0 where there is none, or the note of it was altered."""
     number, _, seal = (instance_facts.noted(connection, _BEGUN) or "").partition(" ")
     is_made_here = number.isascii() and number.isdecimal() and hmac.compare_digest(seal, _begun(connection, number))
     return int(number) if is_made_here else 0
 
 
 def begin(connection: Connection) -> None:
-    """Note that the events there are have no seals, and that all later ones have."""
+    """Note that the present events have no seals; every later event must have one."""
     last = str(connection.execute(select(func.max(events.c.id))).scalar() or 0)
     instance_facts.note(connection, _BEGUN, f"{last} {_begun(connection, last)}")
 
@@ -105,10 +105,10 @@ def _begun(connection: Connection, number: str) -> str:
 
 
 def copied(connection: Connection) -> int | None:
-    """The first event that is a copy of an older one; None where there is none. It looks at all of them."""
+    """The id of the first event that is a copy of an older one, None where there is none; reads all events."""
     on_sqlite = connection.dialect.name == "sqlite"
     if on_sqlite:
-        # All seals are sorted, some 70 bytes each: in a file, where there are more than a little memory holds.
+        # The query sorts all seals, some 70 bytes each: in a temporary file, where they do not fit into memory.
         connection.exec_driver_sql("PRAGMA temp_store = FILE")
     try:
         event_id: int | None = _copied.value(connection)

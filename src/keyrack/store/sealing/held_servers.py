@@ -1,10 +1,10 @@
-"""Defers writing the rows of servers that several commands of one transaction change one after another, so that each is
-sealed and written once; must know no command.
+"""Defers writing the rows of servers that several commands of one transaction change, so that each is sealed and
+written once; must know no command.
 
-Each key that is entered raises its server's revision, and changes the sum of its rows. Where the next command takes the
-row from the one before it, and reads no other from the database, only the last state need be written. The code that
-runs the commands says before each whether it may hold rows, and calls write() at the end; else each row is written
-immediately.
+Each key that is entered raises its server's revision and changes the server's sum. If the next command takes the row
+from memory and does not read it from the database, only the last state needs to be written. The code that runs the
+commands says before each whether it may hold rows (defer their writes), and calls write() at the end. Outside of
+holding(), or where a command may not hold rows, each row is written immediately.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _HELD = "keyrack held servers"
 @dataclass(frozen=True, slots=True)
 class _HeldRow:
     before: Row
-    """As it is in the database."""
+    """The row in the database."""
     row: Row
-    """What it is to be; its sum and seal are made as it is written."""
+    """The row to be written; its sum and seal are computed then."""
     columns: tuple[str, ...]
     added: int
-    """What was counted of the server's rows meanwhile (sums.py)."""
+    """The change of the server's sum so far (sums.taken)."""
 
 
 @dataclass(slots=True)
 class _Held:
     may: bool = False
-    """Whether the command under way may hold rows."""
+    """Whether the running command may hold rows."""
     rows: dict[int, _HeldRow] = field(default_factory=dict)
     written: int = 0
 
@@ -44,7 +44,7 @@ class _Held:
 @contextmanager
 def holding(connection: Connection) -> Iterator[None]:
     """A block of this transaction in which rows may be held; rows that are not written by its end are dropped."""
-    info = connection.info  # which a connection that broke has no more
+    info = connection.info  # kept here, as a broken connection no longer has it
     info[_HELD] = _Held()
     try:
         yield
@@ -53,8 +53,8 @@ def holding(connection: Connection) -> Iterator[None]:
 
 
 def begin_command(connection: Connection, *, may_hold: bool) -> None:
-    """Before each command. may_hold: it reads servers' rows only by a question that was asked ahead, or after write();
-    for one that reads others all that is held is written first.
+    """To be called before each command. may_hold: the command reads servers' rows only by its prefetched query or after
+    write(); before any other command all held rows are written.
     """
     held: _Held = connection.info[_HELD]
     held.may = may_hold
@@ -69,13 +69,15 @@ def may_hold(connection: Connection) -> bool:
 
 
 def hold(connection: Connection, before: Row, values: Mapping[str, Any]) -> None:
-    """Set columns of a server later, with what was counted of its rows; before: as it was read, locked, or as held."""
+    """Defer setting columns of a server, and the pending change of its sum; before: its row as read with a lock, or as
+    held() returned it.
+    """
     number, rows = before["id"], connection.info[_HELD].rows
     last: _HeldRow | None = rows.get(number)
     if last is not None and last.row["revision"] != before["revision"]:
-        raise RuntimeError("A server's row was held, and read without it.")
+        raise RuntimeError("A server's row was read from the database while a newer one was held.")
     added = sums.taken(connection, number)
-    # As new ones each time, so that what is held now can be held again (as_held).
+    # A new object each time, so that an earlier state can be restored (as_held, hold_again).
     if last is None:
         rows[number] = _HeldRow(before, Row({**before, **values}), tuple(values), added)
     else:
@@ -83,24 +85,24 @@ def hold(connection: Connection, before: Row, values: Mapping[str, Any]) -> None
 
 
 def held(connection: Connection, server_id: int) -> Mapping[str, Any] | None:
-    """A server's row as it is held; this very object has its seal once it is written, unless it was held anew."""
+    """A server's held row, None for none; write() puts the seal into this object, unless a newer one is held."""
     held: _Held | None = connection.info.get(_HELD)
     held_row = None if held is None else held.rows.get(server_id)
     return None if held_row is None else held_row.row
 
 
 def as_held(connection: Connection) -> Mapping[int, Any]:
-    """All that is held, to be held again where what comes next is undone."""
+    """The held rows, to be given to hold_again if the next command is rolled back."""
     return dict(connection.info[_HELD].rows)
 
 
 def hold_again(connection: Connection, rows: Mapping[int, Any]) -> None:
-    """Go back to what was held, where the database goes back to what it was then."""
+    """Restore the held rows after a rollback to the savepoint at which as_held returned them."""
     connection.info[_HELD].rows = dict(rows)
 
 
 def write(connection: Connection) -> None:
-    """Write what is held; to be called before anything else asks for a server's row."""
+    """Write the held rows; to be called before anything else reads a server's row."""
     held: _Held | None = connection.info.get(_HELD)
     if held is None or not held.rows:
         return
@@ -118,6 +120,6 @@ def write(connection: Connection) -> None:
 
 
 def written(connection: Connection) -> int:
-    """How many statements that took in this transaction so far."""
+    """How many rows write() has written in this transaction."""
     held: _Held = connection.info[_HELD]
     return held.written

@@ -1,11 +1,12 @@
-"""What shows that a host acknowledged something: a keyed code beside it; must write no row and decide about nobody.
+"""Receipts: codes (HMAC) which show that a host acknowledged something; must write no row and decide nothing.
 
-A report is written without the row that it concerns being sealed anew, so each receipt has a code of its own, made
-once for all rows that a report acknowledges. Of a server it is over the revision that its host applied, the revision's
-mark and the time; of keys to refuse and of people who were removed over the time, and how far the host has come. Each
-row's own revision is under its seal, so a code that is put beside another row, or kept and put back, never says more
-than the host did. One that is taken away shows by what the same host acknowledged after it (store/hosts/applied.py);
-all of a host at once show by its server's row, which has under its seal that there was one.
+A report must not change the seals of the rows it acknowledges, so a receipt has a code in a column of its own, computed
+once for all rows that a report acknowledges. A server's code covers the revision that its host applied, the revision's
+mark and the time. The code of a key to refuse or a person who was removed covers the time and the revision that the
+host has reached. Each row's own revision is under its seal, so a code that is copied to another row, or put back later,
+never says more than the host did. A receipt that others deleted shows by what the same host acknowledged after it
+(store/hosts/applied.py); if they deleted all receipts of a host, its server's row shows it, whose seal covers that
+there was one.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ NOTHING_APPLIED: Mapping[str, Any] = {
     RECEIPT: None,
     "first_applied_at": None,
 }
-"""A server whose host has acknowledged nothing."""
+"""The columns of a server whose host has acknowledged nothing."""
 _APPLIED = ("applied_revision", "applied_lineage", "applied_at")
 _CODE = 32
 Until = tuple[int, str]
-"""A revision and a fingerprint: what stands before both is acknowledged."""
+"""A revision and a fingerprint, as a bound: all rows of a host that sort before it are acknowledged."""
 
 
 def applied(
     connection: Connection, server_id: int, enrolled_at: datetime | None, revision: int, mark: str, at: datetime
 ) -> dict[str, Any]:
-    """The columns of a server whose host obeys a revision; enrolled_at: when that host became this server's, as it
-    stands in the row, so that no receipt of a machine before it counts.
+    """The columns of a server whose host applied a revision at a time; enrolled_at: as in the server's row, so that
+    receipts of a machine that was enrolled before do not count.
     """
     values = {"applied_revision": revision, "applied_lineage": mark, "applied_at": at}
     of = {"id": server_id, "enrolled_at": enrolled_at, **values}
@@ -48,16 +49,16 @@ def applied(
 
 
 def _of_server(seals: Seals, values: Mapping[str, Any]) -> bytes:
-    # Written by hand, as it is made twice for each report of ten thousand hosts. The mark stands last, as others may
-    # have written anything there.
+    # Formatted here, without JSON, as each report needs it twice. The mark stands last, as others may have written any
+    # text into it.
     since, at = as_microseconds(values["enrolled_at"]), as_microseconds(values["applied_at"])
     number, revision, mark = values["id"], values["applied_revision"], values["applied_lineage"]
     return seals.mac(f"a server's receipt {number} {since} {revision} {at} {mark}".encode())
 
 
 def server_holds(connection: Connection, row: Mapping[str, Any]) -> bool:
-    """Whether what a server's row says its host acknowledged is what Keyrack wrote; otherwise it is remembered, so that
-    an alarm names it, and counts as nothing. row: with all columns of the table.
+    """Whether the receipt in a server's row is right; one that is not is noted for an alarm, and counts as none.
+    row: all columns of the table.
     """
     if all(row[name] == NOTHING_APPLIED[name] for name in _APPLIED):
         if row["first_applied_at"] is None:
@@ -69,12 +70,12 @@ def server_holds(connection: Connection, row: Mapping[str, Any]) -> bool:
 
 
 def proved(connection: Connection, row: Mapping[str, Any]) -> dict[str, Any]:
-    """What counts in place of what a server's row says its host acknowledged: nothing else, or that it has not."""
+    """The columns to replace in a server's row before it is used: none, or NOTHING_APPLIED for a false receipt."""
     return {} if server_holds(connection, row) else dict(NOTHING_APPLIED)
 
 
 def acknowledged(connection: Connection, table: Table, server_id: int, at: datetime, until: Until) -> bytes:
-    """The code beside all rows of a table that a host's report acknowledges; until: where they end, without itself."""
+    """The code for all rows of a table that a host's report acknowledges; until: their bound, exclusive."""
     bound = f"{until[0]} {until[1]}".encode()
     return _of_acknowledged(seals_of(connection), table, server_id, at, bound) + bound
 
@@ -84,8 +85,8 @@ def _of_acknowledged(seals: Seals, table: Table, server_id: int, at: datetime, b
 
 
 def when(connection: Connection, table: Table, row: Mapping[str, Any]) -> datetime | None:
-    """When a host acknowledged what a row asks of it; None where it has not, or Keyrack did not write that it did,
-    which is remembered, so that an alarm names it. row: with all columns of the table.
+    """When a host acknowledged a row; None where it has not, or the receipt is false, which is noted for an alarm.
+    row: all columns of the table.
     """
     at: datetime | None = row["acknowledged_at"]
     if at is None or not sealed.sound(connection, table, row):
@@ -94,12 +95,12 @@ def when(connection: Connection, table: Table, row: Mapping[str, Any]) -> dateti
 
 
 def is_acknowledged(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
-    """Whether Keyrack wrote that a row is acknowledged; otherwise that is remembered. Nothing is said of its seal."""
+    """Whether a row's receipt is right; a false one is noted for an alarm. The row's seal is not checked."""
     return acknowledged_until(connection, table, row) is not None
 
 
 def acknowledged_until(connection: Connection, table: Table, row: Mapping[str, Any]) -> Until | None:
-    """As is_acknowledged: before what the report that acknowledged this row acknowledged all; None where none did."""
+    """As is_acknowledged; returns the bound in the receipt, None for a false one."""
     code, of = row[RECEIPT], (table, row["server_id"], row["acknowledged_at"])
     if isinstance(code, bytes) and len(code) > _CODE:
         bound = code[_CODE:]
@@ -112,19 +113,19 @@ def acknowledged_until(connection: Connection, table: Table, row: Mapping[str, A
 
 
 def place(row: Mapping[str, Any]) -> Until:
-    """Where a row that a host is to acknowledge stands among all of that host."""
+    """The sort position of a row among all that its host is to acknowledge; to be compared with an Until."""
     return row["revision"], row.get("fingerprint", "")
 
 
 def note(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
-    """Remember a row whose receipt others entered, changed or took away."""
+    """Note for an alarm a row whose receipt others entered, changed or deleted."""
     values = {name: row[name] for name in (column.name for column in table.c) if name in row}
     key = tuple(row[column.name] for column in table.primary_key)
     seals_of(connection).note_altered(AlteredRow(table.name, key, values, AlteredHow.FALSE_RECEIPT))
 
 
 def seal_older(connection: Connection, table: Table, row: Mapping[str, Any]) -> bytes | None:
-    """The code of a receipt from before there were any; None where the row has none."""
+    """The code for a receipt of an older database, which had no codes; None where the row has no receipt."""
     if table is servers:
         blank = all(row[name] == NOTHING_APPLIED[name] for name in _APPLIED)
         return None if blank else _of_server(seals_of(connection), row)

@@ -1,6 +1,6 @@
-"""The one way in which rows that decide about access are written: each with a seal; must decide about nobody.
+"""Writes rows that decide about access, each with its seal; nothing else may write them; must decide nothing.
 
-What a seal is, store/sealing/seals.py says; what shows that a row is missing, store/sealing/sums.py.
+store/sealing/seals.py describes seals; store/sealing/sums.py and access_tree.py show that a row is missing.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from keyrack.store.sealing.sums import (
 
 
 def _cascaded() -> dict[str, tuple[tuple[Table, Any, Any], ...]]:
-    """By table what the database itself deletes with a row, and is counted elsewhere than in that row: its table, and
-    the column there beside the one of the row that it names.
+    """By table: what the database deletes with one of its rows (ON DELETE CASCADE), unless that row counts it itself.
+    Each as its table, its column, and the column of the owner that this refers to.
     """
     by_owner: dict[str, list[tuple[Table, Any, Any]]] = {}
     for table in SEALED_TABLES:
         for key in table.foreign_keys:
             owner = key.column.table.name
-            # The rows that a server counts are gone with it.
+            # A server's sum goes with its row, so what it counted needs no change of a sum.
             if key.ondelete == "CASCADE" and not (owner == "servers" and table.name in OF_SERVER):
                 by_owner.setdefault(owner, []).append((table, key.parent, key.column))
     return {owner: tuple(children) for owner, children in by_owner.items()}
@@ -53,12 +53,12 @@ def _cascaded() -> dict[str, tuple[tuple[Table, Any, Any], ...]]:
 
 _HANGING = _cascaded()
 MAX_DELETES = 3
-"""So often rows are deleted by a condition on PostgreSQL, before one that is there still was kept by others."""
+"""How often a DELETE by a condition is tried on PostgreSQL before rows that are still there are an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Names one row by its primary key, where conditions are asked for: no condition need be made for it."""
+    """Names one row by its primary key, in place of a condition; saves making one."""
 
     values: tuple[Any, ...]
 
@@ -69,15 +69,13 @@ def row_of(*values: Any) -> Key:
 
 
 def holds(connection: Connection, table: Table, row: Any, prefix: str = "") -> bool:
-    """Whether a row is as Keyrack wrote it last; row: a mapping with all columns of the table, their names after
-    prefix.
-    """
+    """Whether a row is as Keyrack last wrote it; row: all columns of the table, their names with this prefix."""
     values = mapping_of(row, table, prefix)
     return seals_of(connection).holds(table, values) and _is_newest(connection, table, values)
 
 
 def sound(connection: Connection, table: Table, row: Any, prefix: str = "") -> bool:
-    """As holds, and a row that does not hold is remembered, so that an alarm names it."""
+    """As holds; a row that does not hold is also noted, so that an alarm names it."""
     seals, values = seals_of(connection), mapping_of(row, table, prefix)
     if not seals.holds(table, values):
         seals.note_altered(altered_row(table, part(row, table, prefix)))
@@ -93,12 +91,12 @@ def _is_newest(connection: Connection, table: Table, values: Mapping[str, Any]) 
 
 
 def insert_row(connection: Connection, table: Table, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Insert a row; answers all its columns."""
+    """Insert a row; returns all its columns."""
     return insert_rows(connection, table, [values])[0]
 
 
 def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Insert rows that have the same columns; answers all columns of each."""
+    """Insert rows that have the same columns; returns all columns of each."""
     seals = seals_of(connection)
     if not rows:
         return []
@@ -120,7 +118,7 @@ def _inserting(table: Table, columns: tuple[str, ...]) -> Statement:
 
 
 def insert_new(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
-    """Insert a row unless there is one that it would collide with; whether it was inserted."""
+    """Insert a row unless it collides with another; returns whether it was inserted."""
     row = _inserting_new(table, tuple(values), connection.dialect.name).row(connection, {**values, SEAL: b""})
     if row is None:
         return False
@@ -137,17 +135,17 @@ def _inserting_new(table: Table, columns: tuple[str, ...], dialect: str) -> Stat
 
 
 def copy_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
-    """Insert a row of another copy of this database with the seal it has there, unless there is one with its key."""
+    """Insert a row of another copy of this database (SQLite) with its seal, unless there is one with its key."""
     statement = sqlite_insert(table).values(**row).on_conflict_do_nothing().returning(table.c.seal)
     if connection.execute(statement).first() is not None:
         count(connection, table, None, row)
 
 
 def change(connection: Connection, table: Table, *where: Any, values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Set columns of the rows that meet the conditions; answers these rows as they are then.
+    """Set columns of the rows that meet the conditions; returns these rows with their new values.
 
-    A row that was changed by others stays so, whatever is set in it: nobody's alteration is sealed by the way.
-    Where only volatile columns are set no row is read, and none is answered.
+    A row that others changed gets no valid seal by this: their change is not accepted with ours. Where only columns
+    outside the seal (VOLATILE) are set, no row is read and none returned.
     """
     if VOLATILE[table.name].issuperset(values):
         key = _key_in(table, where)
@@ -161,8 +159,8 @@ def change(connection: Connection, table: Table, *where: Any, values: Mapping[st
 
 
 def change_each(connection: Connection, table: Table, changes: Mapping[int, Mapping[str, Any]]) -> None:
-    """As change, for many rows, by id, each with values of its own: in one statement for all that set the same columns
-    and nothing that decides.
+    """As change, for many rows by id, each with its own values; rows that set the same columns, all outside the seal,
+    are written by one statement.
     """
     alike: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for number, values in changes.items():
@@ -177,7 +175,7 @@ def change_each(connection: Connection, table: Table, changes: Mapping[int, Mapp
 def recompute(
     connection: Connection, table: Table, *where: Any, new: Callable[[Mapping[str, Any]], Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
-    """As change, where the new values depend on the row as it was."""
+    """As change, where the new values depend on the row; new: given the old row, returns the columns to set."""
     return [_written(connection, table, old, new(old)) for old in _locked(connection, table, *where)]
 
 
@@ -197,14 +195,14 @@ def _written(
 
 @cache
 def _locking(table: Table) -> Statement:
-    """Reads the row with a primary key; nobody else changes it until the end."""
+    """A SELECT of the row with a primary key that locks it until the transaction ends."""
     return Statement(
         lambda: select(table).where(*(column == placeholder(column) for column in table.primary_key)).with_for_update()
     )
 
 
 def remove(connection: Connection, table: Table, *where: Any) -> int:
-    """Delete the rows that meet the conditions, with what hangs on them; answers how many."""
+    """Delete the rows that meet the conditions, and those that refer to them; returns how many met the conditions."""
     key = _key_in(table, where)
     for child, column, owned in _HANGING.get(table.name, ()):
         of_these = select(owned).where(*where) if key is None else [key[owned.name]]
@@ -221,9 +219,9 @@ def remove(connection: Connection, table: Table, *where: Any) -> int:
 
 
 def _removed(connection: Connection, table: Table, where: Sequence[Any]) -> list[Mapping[str, Any]]:
-    """Delete the rows that meet conditions; one that is there afterwards was kept by somebody else's trigger or rule.
+    """Delete the rows that meet conditions. Raises if some are still there, as a trigger or rule of others kept them.
 
-    On PostgreSQL it may also have been entered by others since the statement began: such a one goes the next time.
+    On PostgreSQL one may also have been entered since the statement began, so the statement is tried a few times.
     """
     gone: list[Mapping[str, Any]] = []
     for _ in range(1 if connection.dialect.name == "sqlite" else MAX_DELETES):
@@ -241,7 +239,9 @@ def _deleting(table: Table) -> Statement:
 
 
 def reseal(connection: Connection, table: Table, key: Sequence[Any]) -> Mapping[str, Any] | None:
-    """Seal a row as it stands, because somebody decided so; the row, None where there is none and none is missed."""
+    """Seal a row as it is now, as a person accepted it; returns it. Of a row that is gone it accepts that, and returns
+    None.
+    """
     if not (rows := _locked(connection, table, row_of(*key))):
         access_tree.note_as_it_stands(connection, table, _blank(table, key))
         return None
@@ -258,7 +258,7 @@ def reseal(connection: Connection, table: Table, key: Sequence[Any]) -> Mapping[
 
 
 def drop(connection: Connection, table: Table, key: Sequence[Any]) -> None:
-    """Delete the row with this primary key, which is not as Keyrack wrote it; those beside it count as they stand."""
+    """Delete a row that is not as Keyrack wrote it; others of its place count as they are now."""
     rows = _locked(connection, table, row_of(*key))
     for row in rows or [_blank(table, key)]:
         remove(connection, table, row_of(*key))
@@ -266,21 +266,21 @@ def drop(connection: Connection, table: Table, key: Sequence[Any]) -> None:
 
 
 def accept_place(connection: Connection, table: Table, number: int) -> None:
-    """Have the place of rows, some of which are missed, hold what is there now, because somebody decided so.
+    """Accept that rows of a place are missing: its sum becomes that of the rows that are there now.
 
-    number: of what they belong to, as access_tree.TREES has it.
+    number: the place's index, the value of the column that access_tree.TREES names.
     """
     of = access_tree.TREES[table.name][1]
     access_tree.note_as_it_stands(connection, table, {**dict.fromkeys(table.c.keys()), of: number})
 
 
 def _blank(table: Table, key: Sequence[Any]) -> Mapping[str, Any]:
-    """A row that is not there, by its key."""
+    """A row that has only its primary key."""
     return {**dict.fromkeys(table.c.keys()), **dict(zip(_KEY_NAMES[table.name], key, strict=True))}
 
 
 def _key_in(table: Table, where: Sequence[Any]) -> Mapping[str, Any] | None:
-    """The primary key that conditions name and nothing else, as most do: such a question need not be made anew."""
+    """The primary key, if conditions name it and nothing else, so that a prepared statement can be used; else None."""
     if len(where) == 1 and isinstance(where[0], Key):
         return dict(zip(_KEY_NAMES[table.name], where[0].values, strict=True))
     key: dict[str, Any] = {}
@@ -313,9 +313,9 @@ def _locked(connection: Connection, table: Table, *where: Any) -> Sequence[Mappi
 
 
 def set_seals(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], *, there: bool = True) -> None:
-    """Write the seals that rows hold into the database; rows: with their primary keys.
+    """Write the seals of rows into the database; rows: with primary key and seal.
 
-    there: this transaction wrote or locked them, so that each is there, and a seal that is not written is an error.
+    there: this transaction wrote or locked the rows, so that one that cannot be updated is an error.
     """
     named = [column.name for column in table.primary_key]
     given = ({**{f"of_{name}": row[name] for name in named}, SEAL: row[SEAL]} for row in rows)

@@ -1,7 +1,7 @@
-"""Rows that decide about access, written many at once: few statements however many rows; must decide about nobody.
+"""Writes many rows that decide about access at once, by few statements; must decide nothing.
 
-What store/sealing/sealed.py does for a row it does for thousands: rows are read in few questions, seals and sums are
-made here, and one statement is run with all their values.
+It does for thousands of rows what store/sealing/sealed.py does for one: rows are read by few queries, seals and sums
+are computed here, and one statement is run with the values of all rows.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ Ids = Sequence[int]
 def insert_many(
     connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], ids: Ids | None = None
 ) -> list[Row]:
-    """Insert rows; answers all columns of each. Columns that are left out are empty; one with a default must be given.
+    """Insert rows; returns all columns of each. Columns that are left out become NULL, also those with a default.
 
-    ids: those that id_to_give gave, for as many. Raises IntegrityError where one collides with what there is.
+    ids: ids from id_to_give, one for each row. Raises IntegrityError where a row collides with another.
     """
     if not rows:
         return []
@@ -75,10 +75,10 @@ def _inserting(table: Table) -> Statement:
 
 
 def _reserved(connection: Connection, table: Table, count: int) -> Ids:
-    """Ids that nobody else gets, as a seal is over the id too."""
+    """New ids, taken before the insert, as a row's seal covers its id."""
     if connection.dialect.name == "postgresql":
         return [row["nextval"] for row in _reserving.rows(connection, {"sequence_of": table.name, "count": count})]
-    # The one writer holds the file; SQLite moves the sequence on to the highest id that is inserted.
+    # SQLite has one writer, so nobody else takes these; the sequence follows the highest id that is inserted.
     highest = _last_id.value(connection, table.name) or 0
     return range(highest + 1, highest + 1 + count)
 
@@ -95,15 +95,15 @@ _sequences = lightweight("sqlite_sequence", column("name", String), column("seq"
 
 
 def numbers_rows(connection: Connection) -> bool:
-    """Whether the next ids follow from the last one: on SQLite, where the one writer holds the file."""
+    """Whether the next id is known from the last one: on SQLite, which has one writer."""
     return connection.dialect.name == "sqlite"
 
 
 def id_to_give(table: Table, *, numbered: bool) -> ColumnElement[int]:
-    """The id of the row that a command is about to enter, for a question that asks for more, so that it need not be
-    asked for by itself: nobody else gets it, and where the command is refused nobody does on PostgreSQL.
+    """An expression for the id of the row that a command is about to insert, for a query that it runs anyway.
 
-    numbered: what numbers_rows answers; on SQLite nothing may be entered between the question and the row.
+    Nobody else gets the id; on PostgreSQL it stays unused where the command is refused. numbered: what numbers_rows
+    returns; on SQLite nothing may be inserted between that query and the row.
     """
     if not numbered:
         return func.nextval(func.pg_get_serial_sequence(table.name, "id"), type_=Integer)
@@ -119,11 +119,11 @@ def _last_id(name: str) -> Select[Any]:
 def remove_among(
     connection: Connection, table: Table, sound: Mapping[int, Mapping[str, Any]] | None = None, **named: Sequence[Any]
 ) -> list[Row]:
-    """Delete the rows whose columns have one of the values named for each; nothing sealed may hang on them. Answers
-    them as they were. One that is there afterwards was kept by somebody else's trigger or rule; of rows that are not
-    named by id it may have been entered by others, and is deleted once more.
+    """Delete the rows whose columns each have one of the values given for it, such as user_id=[1, 2]; returns them.
 
-    sound: by id those that were read before and found to be as Keyrack wrote them.
+    No sealed row may refer to them. Raises where a row is still there, as a trigger or rule of others kept it; rows
+    that are not named by id may have been entered meanwhile, so they are deleted a second time before that.
+    sound: by id the rows that were read before and whose seals hold.
     """
     gone = _deleting(table, tuple(named)).rows(connection, named)
     by_id = tuple(named) == ("id",)
@@ -160,10 +160,10 @@ def change_many(
     *,
     sound: bool = False,
 ) -> list[Row]:
-    """Set columns of rows that were read, locked, with all that is sealed of them; answers them as they are then.
+    """Set columns of rows; returns them with their new values. rows: as read with a lock, with all sealed columns.
 
-    new: the values for a row, the same columns for each; sound: they were all found to be as Keyrack wrote them. A row
-    that was changed by others stays so.
+    new: given a row, returns the columns to set, the same for each row; sound: the seals of all were checked already. A
+    row that others changed gets no valid seal by this.
     """
     seals = seals_of(connection)
     written: list[Row] = []
@@ -185,7 +185,7 @@ def change_many(
 
 
 def locked_servers(connection: Connection, server_ids: Iterable[int]) -> list[Row]:
-    """What is sealed of these servers, by id; nobody else changes them until the end."""
+    """The sealed columns of these servers, by id, locked until the transaction ends."""
     rows: list[Row] = []
     for some in chunks(sorted(set(server_ids)), BATCH_SIZE):
         rows += _locking_servers().rows(connection, some)
@@ -194,8 +194,8 @@ def locked_servers(connection: Connection, server_ids: Iterable[int]) -> list[Ro
 
 @cache
 def locked_columns() -> tuple[Column[Any], ...]:
-    """The columns of a server that locked_servers answers."""
-    # What hosts tell of themselves is left out: it is long, and nothing here needs it.
+    """The columns of a server that locked_servers returns."""
+    # What hosts report of themselves is left out: it is long, and nothing here needs it.
     columns = VOLATILE[servers.name]
     return tuple(column for column in servers.c if column.name not in columns)
 
@@ -211,8 +211,8 @@ def _locking_servers() -> Prepared[[Sequence[int]]]:
 def change_servers(
     connection: Connection, rows: Iterable[Row], new: Callable[[Mapping[str, Any]], Mapping[str, Any]]
 ) -> list[Row]:
-    """As change_many for servers that locked_servers read, with the sums of what was counted of their rows so far: a
-    server is sealed and written once.
+    """As change_many, for servers read by locked_servers; also sets their sums to what was noted so far, so that each
+    server is sealed and written only once.
     """
     changed = change_many(connection, servers, rows, lambda old: {**new(old), "rows_sum": sums.sum_of(connection, old)})
     sums.note_written(connection, changed)

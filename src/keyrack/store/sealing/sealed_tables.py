@@ -1,5 +1,5 @@
-"""Works on whole sealed tables: reads all rows, seals them the first time, takes them from a copy; must decide about no
-row.
+"""Works on whole sealed tables: reads all rows, seals and counts those of older databases, looks for missing ones; must
+decide about no row.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sqlalchemy import Column, Connection, Integer, LargeBinary, Select, String,
 from keyrack.store.chunks import chunks
 from keyrack.store.engine.prepared import Prepared, among, prepared
 from keyrack.store.sealing import access_tree, receipts, sealed, sums, tree_nodes
-from keyrack.store.sealing.seals import NO_VALUES_OF_OURS, SEAL, SEALED_TABLES, AlteredHow, AlteredRow, seals_of
+from keyrack.store.sealing.seals import MALFORMED, SEAL, SEALED_TABLES, AlteredHow, AlteredRow, seals_of
 from keyrack.store.tables import access_tree as tree
 from keyrack.store.tables import offboarding_git, offboarding_hosts, revocations, servers
 from keyrack.store.tables.columns import Flag, Json, Moment, as_bytes, as_flag, as_json, as_moment, as_number, as_text
@@ -23,7 +23,7 @@ MAX_NAMED = 500
 
 
 def every(connection: Connection, table: Table, *where: Any) -> Iterator[Mapping[str, Any]]:
-    """All rows of a table that meet the conditions, in the order of their keys, so many at a time."""
+    """All rows of a table that meet the conditions, by primary key; read BATCH_SIZE at a time."""
     for rows in pieces(connection, table, *where):
         yield from rows
 
@@ -31,7 +31,7 @@ def every(connection: Connection, table: Table, *where: Any) -> Iterator[Mapping
 def pieces(
     connection: Connection, table: Table, *where: Any, after: Sequence[Any] = (), batch_size: int = BATCH_SIZE
 ) -> Iterator[Sequence[Mapping[str, Any]]]:
-    """The same, piece by piece; after: the key of a row, there or not, behind which to begin."""
+    """The same in batches; after: a primary key, of a row that may be gone, after which to begin."""
     named, last = list(table.primary_key), list(after)
     while True:
         further = [tuple_(*named) > tuple_(*last) if len(named) > 1 else named[0] > last[0]] if last else []
@@ -46,9 +46,9 @@ def pieces(
 def seal_all(
     connection: Connection, holds_as_before: Callable[[Table, Mapping[str, Any]], bool], progress: Callable[[str], None]
 ) -> int:
-    """Seal every row that was written before there were seals; how many.
+    """Seal the rows of a database from before there were seals; returns how many.
 
-    holds_as_before: whether a row that had a seal of the former kind is as Keyrack wrote it; progress: hears of it.
+    holds_as_before: whether a row may be sealed (core/sealing.py); progress: called with words after each batch.
     """
     seals, count = seals_of(connection), 0
     for table in SEALED_TABLES:
@@ -58,7 +58,7 @@ def seal_all(
             try:
                 if holds_as_before(table, row):
                     done.append({**row, SEAL: seals.of(table, row)})
-            except NO_VALUES_OF_OURS:
+            except MALFORMED:
                 continue
             if len(done) == BATCH_SIZE:
                 sealed.set_seals(connection, table, done, there=False)
@@ -71,8 +71,9 @@ def seal_all(
 
 
 def seal_receipts(connection: Connection, *, counted: bool) -> int:
-    """Seal what hosts acknowledged before there were codes of receipts, and what waits for the word of hosts and Git
-    endpoints after an offboarding; how many. counted: whether other rows were counted, so that those are counted here.
+    """Add codes to the receipts of an older database, and seals to what hosts and Git endpoints are to acknowledge
+    after an offboarding; returns how many rows. counted: the tree counts the other rows already, so that these must
+    be added to it here.
     """
     seals, count = seals_of(connection), 0
     for table in (servers, revocations, offboarding_hosts):
@@ -90,7 +91,7 @@ def seal_receipts(connection: Connection, *, counted: bool) -> int:
 
 
 def _set(connection: Connection, table: Table, column: str, given: Sequence[tuple[Mapping[str, Any], bytes]]) -> int:
-    """Set a column of rows; how many."""
+    """Set a column; given: each row with its value; returns how many."""
     named = sealed.key_names(table)
     values = ({**{f"of_{name}": row[name] for name in named}, column: value} for row, value in given)
     sums.setting(table, (column,)).run_many(connection, values)
@@ -98,7 +99,7 @@ def _set(connection: Connection, table: Table, column: str, given: Sequence[tupl
 
 
 def count_all(connection: Connection, *, since: int = 0) -> int:
-    """Count anew all rows that hold as they stand; how many. since: how often the counts were changed before."""
+    """Make a new tree of all rows whose seals hold; returns how many. since: the count of changes to start from."""
     access_tree.start(connection, since)
     seals, rows = seals_of(connection), 0
     for table in SEALED_TABLES:
@@ -115,8 +116,8 @@ def count_all(connection: Connection, *, since: int = 0) -> int:
 
 
 def counted(connection: Connection, table: Table, after: int = -1) -> Iterator[tuple[int, bool]]:
-    """What was counted of a table, by the id of the row or of what its rows belong to, and whether it is there still;
-    of rows that belong together all of them, or one that is named by itself. after: an id behind which to begin.
+    """The indexes of a table's places that hold something, and for each whether all its rows are there; where a row
+    there is damaged itself, True, as that row is listed anyway. after: an index after which to begin.
     """
     column = table.c[access_tree.TREES[table.name][1]]
     held = [index for index in access_tree.places_held(connection, table) if index > after]
@@ -126,7 +127,7 @@ def counted(connection: Connection, table: Table, after: int = -1) -> Iterator[t
 
 
 def _lacks_some(connection: Connection, table: Table, index: int) -> bool:
-    """Whether some of several rows at one place are missing although each row that is there holds by itself."""
+    """Whether rows are missing at a place that several rows share, where each row that is there holds."""
     if access_tree.TREES[table.name][1] == "id":
         return False
     rows = access_tree.rows_at(table).rows(connection, index)
@@ -137,15 +138,15 @@ def _lacks_some(connection: Connection, table: Table, index: int) -> bool:
 
 def is_missed(connection: Connection, table: Table, index: int) -> bool:
     """Whether the tree counts something at this place, so that a row which is not there was deleted by others; True
-    also where that cannot be told. index: as access_tree.TREES has it.
+    also where the tree is damaged. index: of the place, a value of the column in access_tree.TREES.
     """
     root = access_tree.read_root(connection)
     return root is None or access_tree.slot_of(connection, root, (access_tree.TREES[table.name][0], index)) != b""
 
 
 def is_complete(connection: Connection, table: Table, index: int) -> bool:
-    """Whether all rows are there that the tree counts at a place which several rows share. Where others deleted one,
-    that is noted, so that an alarm names it. index: as access_tree.TREES has it.
+    """Whether all rows are there that the tree counts at a place which several rows share; a missing one is noted for
+    an alarm. index: of the place, a value of the column in access_tree.TREES.
     """
     root = access_tree.read_root(connection)
     slot = None if root is None else access_tree.slot_of(connection, root, (access_tree.TREES[table.name][0], index))
@@ -159,7 +160,7 @@ def is_complete(connection: Connection, table: Table, index: int) -> bool:
 
 def scan_nodes(connection: Connection, after: int, limit: int) -> int | None:
     """Scan the next `limit` nodes of the tree after this id (ROOT at first) for rows and nodes that others deleted, and
-    note each, so that an alarm names it. Answers the last node's id, None where no more follow.
+    note each for an alarm. Returns the last node's id, None where no more follow.
     """
     root = access_tree.read_root(connection)
     if root is None:
@@ -178,19 +179,19 @@ def scan_nodes(connection: Connection, after: int, limit: int) -> int | None:
 
 @prepared
 def _next_nodes(after: int, limit: int) -> Select[Any]:
-    # Those of a level come after all of the level below.
+    # By id: the trees one after another, in each the lowest level first.
     return select(tree).where(tree.c.id > after).order_by(tree.c.id).limit(limit)
 
 
 def _note_missing_rows(connection: Connection, tree_number: int, held: Mapping[int, bytes]) -> None:
-    """Note the rows that are missing at places which hold something. held: what the places hold, by index."""
+    """Note the rows that are missing at places. held: the slots of the places, by index."""
     table = _table_of(tree_number)
     if table is None or not held:
         return
     name = access_tree.TREES[table.name][1]
     there = set(_indexes_among(table).values(connection, list(held)))
     for index, slot in held.items():
-        # Of several rows in one place one may be missing while others are there.
+        # At a place that several rows share, one may be missing while others are there.
         if index not in there or (name != "id" and not access_tree.is_whole(connection, table, index, slot)):
             _note_missing(connection, table, index)
 
@@ -213,7 +214,7 @@ def _indexes_among(table: Table) -> Prepared[[Sequence[int]]]:
 
 
 def typed(table: Table, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A row that was read from an SQLite file past SQLAlchemy, as it would have been read by it."""
+    """A row that was read from an SQLite file without SQLAlchemy, with its values as SQLAlchemy reads them."""
     return {column.name: _typed(column, raw[column.name]) for column in table.c}
 
 

@@ -1,8 +1,8 @@
-"""What a seal is: a keyed code over a row that decides about access; must write no row and decide about nobody.
+"""Seals: message authentication codes over rows that decide about access; must write no row and decide nothing.
 
-It is over a table's name and all columns of a row that decide. The store knows no key: whoever opens the database
-hands the function in (Seals.use). Whoever can write to the database alone cannot make a seal, so a row that he changed
-or entered does not hold, and counts for nothing that opens.
+A seal covers the table's name and all columns that decide something. The store knows no key: the caller that opens the
+database provides the function (Seals.use). Somebody who can write only to the database cannot make a seal, so the seal
+of a row that they changed or entered does not hold, and the row gives no access.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from keyrack.store.tables.columns import Flag, Moment, as_flag, as_microseconds
 
 SEAL = "seal"
 VOLATILE: Mapping[str, frozenset[str]] = {
-    # What a host tells of itself comes with every report, and opens nothing.
+    # What a host says of itself changes with every report, and gives no access.
     "servers": frozenset(
         {
             *("applied_revision", "applied_at", "applied_lineage", "agent_version", "os", "os_version", "seen_at"),
@@ -42,7 +42,7 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     "system_users": frozenset(),
     "removed_accounts": frozenset(),
     "enrolments": frozenset(),
-    # Who made it is emptied by the database itself once that user is gone.
+    # The database itself sets created_by to NULL when that user is deleted.
     "credentials": frozenset(("created_by", "acknowledged_at", "noticed_at")),
     # A receipt has a code of its own (receipts.py).
     "revocations": frozenset(("acknowledged_at", "receipt")),
@@ -78,8 +78,7 @@ VOLATILE: Mapping[str, frozenset[str]] = {
 }
 """The sealed tables, each with the columns that its seal leaves out because they decide nothing and change often."""
 
-# What belongs to one server, and is counted in the sum that its own row holds: a row that somebody deletes or puts
-# back as it was has a good seal or leaves none, but the sum fits no longer.
+# Tables whose rows belong to one server and are counted in the sum that the server's row has (sums.py).
 OF_SERVER = frozenset(
     (
         "server_tags",
@@ -97,23 +96,23 @@ SEALED_TABLES: tuple[Table, ...] = tuple(metadata.tables[name] for name in VOLAT
 _KEY = "keyrack seals"
 MAX_NODES = 8_192
 MAX_FOUND = 1000
-NO_VALUES_OF_OURS = (TypeError, ValueError, OverflowError, AttributeError)
-"""What is raised where a row is written out, to be sealed, whose values no column of ours can hold."""
+MALFORMED = (TypeError, ValueError, OverflowError, AttributeError)
+"""The exceptions of computing a seal over values of a wrong type, which others can write into SQLite's columns."""
 
 
 class AlteredHow(StrEnum):
-    """How a row is not as Keyrack wrote it; the values are kept in the events of alarms."""
+    """In which way a row is not as Keyrack wrote it; the values are stored in the events of alarms."""
 
     CHANGED = "changed"
     """Its seal does not hold."""
     OLDER = "older"
-    """Its seal holds, and it is not the newest that was written of it."""
+    """Its seal holds, but it is not the newest version."""
     MISSING = "missing"
     """Others deleted it."""
     INCOMPLETE = "incomplete"
-    """Its seal holds, and what belongs to it was deleted or put back."""
+    """Its seal holds, but rows that belong to it were deleted or put back."""
     FALSE_RECEIPT = "receipt"
-    """Keyrack did not write what a host is said to have acknowledged there."""
+    """Its receipt, that a host acknowledged it, was not written by Keyrack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,28 +126,28 @@ class AlteredRow:
 
     @property
     def name(self) -> str:
-        """How it is named to be looked at, removed or sealed again: such as users:5 or server_tags:3,web."""
+        """Its name, such as users:5 or server_tags:3,web."""
         return f"{self.table}:{','.join(str(part) for part in self.key)}"
 
 
 class Seen:
-    """What was found true of the tree (see access_tree.py), so that it is not reckoned again."""
+    """Parts of the tree that were verified (access_tree.py), so that they are not computed again."""
 
     def __init__(self) -> None:
-        self.nodes: dict[int, tuple[bytes, bytes]] = {}  # each with the link that fits it
+        self.nodes: dict[int, tuple[bytes, bytes]] = {}  # link and content, by id
         self.fitting: dict[tuple[int, int], tuple[bytes, frozenset[bytes | int]]] = {}
         self.root = b""
-        self.newest = (0, 0.0)  # the highest count of changes, and since when it is known
+        self.newest = (0, 0.0)  # the highest count of changes, and the monotonic time since when it is known
 
     def keep(self, nodes: Mapping[int, tuple[bytes, bytes]]) -> None:
-        """Keep nodes, each with the link that was computed of it."""
+        """Keep nodes by id, each as link and content."""
         if len(self.nodes) >= MAX_NODES:
             self.nodes.clear()
         self.nodes.update(nodes)
 
 
 class Seals:
-    """Makes seals with the key that it is given, and remembers which rows were found altered since it was asked."""
+    """Makes and checks seals with the function that it is given, and collects the altered rows that are found."""
 
     def __init__(self) -> None:
         self._mac: Callable[[bytes], bytes] | None = None
@@ -156,16 +155,16 @@ class Seals:
         self.unreported: dict[str, AlteredRow] = {}
         self.seen = Seen()
         self.kept: dict[tuple[Any, str], dict[Any, Any]] = {}
-        """What was made of rows that hold, by what made it, of which statement's rows (see rows.Records)."""
+        """Records made of verified rows: by their rows.Records and the statement, then by the row's name."""
         self._kept_of_table: dict[Table, list[tuple[Any, dict[Any, Any]]]] = {}
-        """The same by the rows' table, for forget(): what made it, and what is kept, by the row's name."""
+        """The same by table, for forget()."""
         self.summands: dict[bytes, int] = {}
         """What a row adds to the sum of its server, by its seal (see sums.py)."""
         self.counts: dict[Any, Any] = {}
-        """How long lists are (see store/counts.py)."""
+        """The lengths of lists (store/counts.py)."""
 
     def use(self, mac: Callable[[bytes], bytes]) -> None:
-        """Seal with this keyed function from now on: text to 32 bytes."""
+        """Seal with this function from now on: a message authentication code of 32 bytes."""
         self._mac = mac
         with self._lock:
             self.kept.clear()
@@ -175,23 +174,23 @@ class Seals:
         self.seen = Seen()
 
     def mac(self, message: bytes) -> bytes:
-        """32 bytes over a text that is no row's, whose first words say what it is."""
+        """The code of a message that is not a row; it must begin with words that say what it is for."""
         if self._mac is None:
             raise RuntimeError("What is counted of access is sealed, and there is no key to seal it with.")
         return self._mac(message)
 
     def of(self, table: Table, values: Mapping[str, Any]) -> bytes:
-        """The seal of a row; values: its columns as they are read from the database."""
+        """The seal of a row; values: its columns as read from the database. Raises one of MALFORMED for wrong types."""
         if self._mac is None:
             raise RuntimeError("A row that decides about access is sealed, and there is no key to seal it with.")
         return self._mac(_text(table, values))
 
     def holds(self, table: Table, values: Mapping[str, Any]) -> bool:
-        """Whether a row, with all its columns, is as Keyrack wrote it."""
+        """Whether a row's seal is right; values: all its columns, with the seal."""
         return is_ours(values[SEAL], lambda: self.of(table, values))
 
     def kept_by(self, made_by: Any, statement: str) -> dict[Any, Any]:
-        """What is kept of a statement's rows, by the row's name, to be read and added to; made_by: a rows.Records."""
+        """The kept records of a statement's rows, by row name; the caller may add some. made_by: a rows.Records."""
         name = (made_by, statement)
         if (kept := self.kept.get(name)) is not None:
             return kept
@@ -204,19 +203,19 @@ class Seals:
             return self.kept[name]
 
     def forget(self, table: Table, row: Mapping[str, Any]) -> None:
-        """Keep nothing of a row as it was: it is deleted, or another one now."""
+        """Drop what is kept of a row that was deleted or changed; row: as it was."""
         self.summands.pop(row[SEAL], 0)
         for made_by, kept in self._kept_of_table.get(table, ()):
             kept.pop(made_by.name_in_table(row), None)
 
     def note_altered(self, altered: AlteredRow) -> None:
-        """Remember an altered row until somebody takes it."""
+        """Collect an altered row until take_unreported; of more than MAX_FOUND the rest is dropped."""
         with self._lock:
             if len(self.unreported) < MAX_FOUND:
                 self.unreported[altered.name] = altered
 
     def take_unreported(self) -> tuple[AlteredRow, ...]:
-        """The altered rows that were found since the last time."""
+        """The altered rows that were found since the last call."""
         if not self.unreported:
             return ()
         with self._lock:
@@ -225,7 +224,7 @@ class Seals:
 
 
 def attach_to_engine(engine: Engine, seals: Seals) -> None:
-    """Have every connection of an engine know what seals its rows."""
+    """Give these seals to every connection of an engine."""
 
     @event.listens_for(engine, "connect")
     def _connected(_raw: object, record: Any) -> None:
@@ -233,23 +232,23 @@ def attach_to_engine(engine: Engine, seals: Seals) -> None:
 
 
 def attach_to_connection(connection: Connection, seals: Seals) -> None:
-    """Have one connection know what seals its rows."""
+    """Give these seals to one connection."""
     connection.info[_KEY] = seals
 
 
 def seals_of(connection: Connection) -> Seals:
-    """What seals the rows of this connection."""
+    """The seals of this connection."""
     seals: Seals = connection.info[_KEY]
     return seals
 
 
 def is_ours(code: Any, compute: Callable[[], bytes]) -> bool:
-    """Whether a seal or another keyed code, as it was read from the database, is the one that `compute` makes of the
-    values beside it. Those that no column of ours can hold, for which it raises, were not written by us.
+    """Whether a code read from the database, such as a seal, equals the one that `compute` returns; False where that
+    raises one of MALFORMED.
     """
     try:
         return isinstance(code, bytes) and hmac.compare_digest(code, compute())
-    except NO_VALUES_OF_OURS:
+    except MALFORMED:
         return False
 
 
@@ -259,23 +258,23 @@ def altered_row(table: Table, values: Mapping[str, Any], how: AlteredHow = Alter
 
 
 def incomplete(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
-    """Remember that rows that belong to this one were deleted or put back by others."""
+    """Note for an alarm that others deleted or put back rows that belong to this one."""
     seals_of(connection).note_altered(altered_row(table, values, AlteredHow.INCOMPLETE))
 
 
 def columns(table: Table, prefix: str) -> list[Any]:
-    """All columns of a table for a question that joins it, their names after a prefix."""
+    """All columns of a table for a query that joins it, their names with a prefix."""
     return [column.label(f"{prefix}{column.name}") for column in table.c]
 
 
 def part(row: Any, table: Table, prefix: str = "") -> Mapping[str, Any]:
-    """The columns of one table in a row of a question, by their own names."""
+    """The columns of one table in a row of a query, without the prefix of their names."""
     mapping: Mapping[str, Any] = row if isinstance(row, Mapping) else row._mapping
     return {name: mapping[prefix + name] for name in _NAMES[table.name]}
 
 
 def mapping_of(row: Any, table: Table, prefix: str) -> Mapping[str, Any]:
-    """The row by its table's own names, and perhaps more; no copy where it has them, as this is asked of every row."""
+    """The row by its table's column names, perhaps with more columns; not a copy where there is no prefix."""
     if prefix:
         return part(row, table, prefix)
     mapping: Mapping[str, Any] = row if isinstance(row, Mapping) else row._mapping
@@ -283,7 +282,7 @@ def mapping_of(row: Any, table: Table, prefix: str) -> Mapping[str, Any]:
 
 
 def unsealed(values: Any) -> dict[str, Any]:
-    """The columns of a row without its seal, for a record."""
+    """The columns of a row without its seal."""
     mapping = values if isinstance(values, dict | Mapping) else values._mapping
     return {str(name): value for name, value in mapping.items() if name != SEAL}
 
@@ -294,12 +293,14 @@ def key_of(table: Table, values: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _sealed_as(column: Column[Any]) -> Callable[[Any], Any] | None:
-    """What a column's value goes through: what is true or false is a number in SQLite, times and bytes have no JSON."""
+    """The conversion of a column's value before it is sealed, None for none: SQLite has numbers for booleans, and JSON
+    has no times or bytes.
+    """
     kinds = ((Flag, as_flag), (Moment, as_microseconds), (LargeBinary, as_hex))
     return next((sealed_as for kind, sealed_as in kinds if isinstance(column.type, kind)), None)
 
 
-# What columns were called when the first seals were made over them, which name them so.
+# The former names of renamed columns, as existing seals are made with these.
 _SEALED_NAMES: Mapping[tuple[str, str], str] = {("offboarding_git", "acknowledged_at"): "confirmed_at"}
 
 
@@ -307,7 +308,7 @@ def _sealed_name(column: Column[Any]) -> str:
     return _SEALED_NAMES.get((column.table.name, column.name), column.name)
 
 
-# Per table: the columns under its seal, each with its name there, and what their values go through.
+# By table: the sealed columns, each with its name in the sealed text and the conversion of its values.
 _SEALED: Mapping[str, tuple[tuple[str, str, Callable[[Any], Any] | None], ...]] = {
     table.name: tuple(
         (column.name, _sealed_name(column), _sealed_as(column))
@@ -319,8 +320,8 @@ _SEALED: Mapping[str, tuple[tuple[str, str, Callable[[Any], Any] | None], ...]] 
 
 
 def _text(table: Table, values: Mapping[str, Any]) -> bytes:
-    """A row as text, the same for both databases. Empty columns are left out, so that a column added later, empty in
-    all rows there are, breaks no seal.
+    """The text of a row that is sealed, the same for both databases. NULL columns are left out, so that adding a column
+    breaks no seal of existing rows.
     """
     parts: list[Any] = [table.name]
     for name, sealed_name, sealed_as in _SEALED[table.name]:
@@ -331,5 +332,5 @@ def _text(table: Table, values: Mapping[str, Any]) -> bytes:
 
 
 def column_names(table: Table) -> tuple[str, ...]:
-    """The columns under a table's seal."""
+    """The names of the columns that a table's seal covers."""
     return tuple(name for name, *_ in _SEALED[table.name])

@@ -1,9 +1,9 @@
-"""The sum of the seals of a server's rows, which its own row holds: shows what others deleted or put back; must change
-no row but a server's own.
+"""The sum over the seals of a server's rows, kept in the server's own row: shows that others deleted or put back rows;
+must change no row but the server's.
 
-A row that somebody deletes or puts back as it was has a good seal or leaves none, but the sum fits no longer. A row
-adds a keyed hash of its seal, and the sum is hidden by a mask of its own each time: who reads the database does not
-learn what a row adds, and so cannot look for other rows that add the same.
+A row that others put back has a good seal, and a deleted row leaves no trace, but the sum no longer fits. Each row adds
+a keyed hash of its seal, and the sum is stored under a mask that is new each time. So a reader of the database does not
+learn what a row adds, and cannot search for other rows that add the same.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from keyrack.store.sealing.tree_nodes import Place, SumChange
 from keyrack.store.tables import metadata
 
 NOTHING = bytes(32)
-"""The sum of a server of which nothing was counted yet."""
+"""The sum of a server none of whose rows was counted yet."""
 _NONCE = 16
 _WIDTH = _NONCE + 32
 _MAX_SUMMANDS = 100_000  # some 230 bytes each
@@ -36,7 +36,7 @@ _WRITTEN = "keyrack written servers"
 
 
 def begin_counting(connection: Connection, noted: Mapping[Place, SumChange] | None = None) -> None:
-    """Start a command's counts afresh; noted: what commands before it left to be counted in the tree."""
+    """Reset the counts for a command; noted: changes of the tree that earlier commands deferred."""
     info = connection.info
     info[_PENDING] = {}
     info[_WRITTEN] = {}
@@ -47,8 +47,8 @@ def begin_counting(connection: Connection, noted: Mapping[Place, SumChange] | No
 
 @contextmanager
 def counting(connection: Connection) -> Iterator[None]:
-    """Around a savepoint: what is undone with it does not count."""
-    info = connection.info  # which a connection that broke has no more
+    """Around a savepoint: drops the counts of changes that are rolled back with it."""
+    info = connection.info  # kept here, as a broken connection no longer has it
     before, noted = dict(info.get(_PENDING, {})), dict(access_tree.pending(connection))
     try:
         yield
@@ -60,16 +60,16 @@ def counting(connection: Connection) -> Iterator[None]:
 
 
 def settle(connection: Connection) -> None:
-    """Bring what a command changed into the sums of the servers concerned and into the tree, before it is committed."""
+    """Write the changes that a command noted into the servers' sums and the tree, before its commit."""
     settle_servers(connection)
-    access_tree.settle(connection)  # last: others wait for its root, and whoever holds that waits for nobody
+    access_tree.settle(connection)  # last, as it locks the root: whoever has that lock must wait for no other
     begin_counting(connection)
 
 
 def settle_servers(connection: Connection) -> None:
     """The same for the sums alone."""
     pending: dict[int, int] = connection.info.get(_PENDING, {})
-    # What this command wrote itself is as it wrote it: nobody else can until it ends.
+    # Rows that this command wrote are locked by it, so they need not be read again.
     written: dict[int, Mapping[str, Any]] = connection.info.get(_WRITTEN, {})
     concerned = [server_id for server_id, delta in sorted(pending.items()) if delta % _MODULUS]
     table, seals = metadata.tables["servers"], seals_of(connection)
@@ -93,7 +93,7 @@ def _locking_servers(ids: Sequence[int]) -> Select[Any]:
 
 
 def sum_of(connection: Connection, server: Mapping[str, Any]) -> bytes | None:
-    """The sum of a server with what was counted since, which counts no more; server: its row as it was."""
+    """The sum of a server with the changes noted since, which are then no longer pending; server: its row before."""
     pending: dict[int, int] = connection.info.get(_PENDING, {})
     delta = pending.pop(server["id"], 0)
     held: bytes | None = server["rows_sum"]
@@ -103,60 +103,60 @@ def sum_of(connection: Connection, server: Mapping[str, Any]) -> bytes | None:
     if held is None:
         return _hidden(seals, server["id"], _total(connection, server["id"], holding=True))
     before = _shown(seals, server["id"], held)
-    # One that fits nothing goes on fitting nothing, until somebody looks.
+    # A malformed sum stays malformed, so that it is found.
     return held if before is None else _hidden(seals, server["id"], before + delta)
 
 
 def tells_changes(held: bytes | None) -> bool:
-    """Whether a server's sum, as its row holds it, is another one after each change of its rows."""
+    """Whether a server's stored sum differs after each change of its rows, which one without a mask need not."""
     return held is not None and len(held) == _WIDTH
 
 
 def taken(connection: Connection, server_id: int) -> int:
-    """What was counted of a server's rows since, which counts no more until it is put back."""
+    """Remove and return the pending change of a server's sum, to be given to put_back later."""
     pending: dict[int, int] = connection.info.get(_PENDING, {})
     return pending.pop(server_id, 0)
 
 
 def put_back(connection: Connection, server_id: int, added: int) -> None:
-    """What was taken counts again, for this command."""
+    """Make a change that was taken pending again, for this command."""
     pending: dict[int, int] = connection.info.setdefault(_PENDING, {})
     pending[server_id] = pending.get(server_id, 0) + added
 
 
 def note_written(connection: Connection, servers: Iterable[Mapping[str, Any]]) -> None:
-    """Servers as this command wrote them: they need not be read again for what is counted later."""
+    """Keep servers' rows as this command wrote them, so that settling need not read them again."""
     connection.info.setdefault(_WRITTEN, {}).update((row["id"], row) for row in servers if row[SEAL])
 
 
 def last_written(connection: Connection, server_id: int) -> Mapping[str, Any] | None:
-    """A server as this command wrote it, None where it did not, or not whole."""
+    """A server's row as this command wrote it; None where it did not write the whole row."""
     written: dict[int, Mapping[str, Any]] = connection.info.get(_WRITTEN, {})
     return written.get(server_id)
 
 
 def fits(connection: Connection, server_id: int) -> bool:
-    """Whether the rows of a server are all those that Keyrack wrote, as its own row has it.
+    """Whether the rows of a server make up the sum in its own row.
 
-    What was entered by others does not hold, and is left out; what was deleted or put back by others makes it False.
+    Rows that others entered are left out, as their seals do not hold. False where others deleted or put back rows.
     """
     row = next(iter(_sum_of_server.rows(connection, server_id)), None)
     if row is None:
         return True
     if not access_tree.fits(connection, metadata.tables["servers"], row):
-        return False  # it was deleted, and others put it back
+        return False  # Keyrack deleted the server, and others put it back
     if (held := row["rows_sum"]) is None:
         return True
     total = _shown(seals_of(connection), server_id, held)
     if total is None:
         return False
-    # What this command itself changed is in no sum before it settles.
+    # Changes of this command are not in the stored sum before it settles.
     total += connection.info.get(_PENDING, {}).get(server_id, 0)
     return any((total - _total(connection, server_id, holding=holding)) % _MODULUS == 0 for holding in (False, True))
 
 
 def sum_anew(connection: Connection, server_id: int) -> bytes:
-    """Set the sum of a server to that of its rows which hold as they stand; answers it."""
+    """Set the sum of a server to that of its rows whose seals hold now; returns it as stored."""
     held = _hidden(seals_of(connection), server_id, _total(connection, server_id, holding=True))
     table = metadata.tables["servers"]
     connection.execute(update(table).where(table.c.id == server_id).values(rows_sum=held))
@@ -179,7 +179,7 @@ def _seals_of_server(table: Table) -> PerServer[[]]:
 
 
 def _total(connection: Connection, server_id: int, *, holding: bool) -> int:
-    """What a server's rows add; holding: those alone that are as Keyrack wrote them."""
+    """The sum of what a server's rows add; holding: of those alone whose seals hold."""
     total, seals = 0, seals_of(connection)
     for name in sorted(OF_SERVER):
         table = metadata.tables[name]
@@ -201,9 +201,9 @@ def count(
     *,
     held: bool | None = None,
 ) -> None:
-    """Note for the sums and the tree that a row changed; old and new: None where there was or is none.
+    """Note for the sums and the tree that a row changed; old and new: None where there was or is no row.
 
-    held: whether the old one was as Keyrack wrote it, where that was looked at already in this transaction.
+    held: whether the old row's seal holds, if this transaction checked it already.
     """
     access_tree.note(connection, table, old, new)
     if old is not None:
@@ -214,7 +214,7 @@ def count(
         if row is None or row["server_id"] is None:
             continue
         pending: dict[int, int] = connection.info.setdefault(_PENDING, {})
-        # Whoever writes does not ask again, only whoever makes its host's document, if there is a host.
+        # Not kept in memory: only making a host's document needs it again, and there may be no host.
         summand = _summand(seals_of(connection), row[SEAL], keep=False)
         if sign < 0 and not (seals_of(connection).holds(table, row) if held is None else held):
             summand = _counted(connection, row["server_id"], summand, pending)
@@ -222,7 +222,7 @@ def count(
 
 
 def count_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The same for many rows that are new, of which the servers' are counted without a look at the tree for each."""
+    """The same for many new rows; faster where only the sums of servers count them."""
     if table.name not in OF_SERVER or table.name in access_tree.TREES:
         for row in rows:
             count(connection, table, None, row)
@@ -234,7 +234,7 @@ def count_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, 
 
 
 def _counted(connection: Connection, server_id: int, summand: int, pending: Mapping[int, int]) -> int:
-    """What a row that does not hold, and is gone by now, had added to the sum: what its seal adds, or nothing."""
+    """What a deleted row whose seal does not hold had added to the sum: what its seal adds, or 0."""
     table = metadata.tables["servers"]
     held = connection.execute(select(table.c.rows_sum).where(table.c.id == server_id)).scalar()
     shown = None if held is None else _shown(seals_of(connection), server_id, held)
@@ -243,8 +243,8 @@ def _counted(connection: Connection, server_id: int, summand: int, pending: Mapp
 
 
 def hide_older(connection: Connection) -> int:
-    """Hide the sums of a database from before sums were hidden, and add up hashes of seals in place of seals: of each
-    server whose sum fits. The others go on fitting nothing. How many there were.
+    """Convert the sums of an older database, which added up the seals themselves without a mask. Returns how many were
+    converted; a sum that does not fit stays as it is.
     """
     table, seals, given = metadata.tables["servers"], seals_of(connection), []
     for row in connection.execute(select(table).where(table.c.rows_sum.is_not(None))).mappings().all():
@@ -259,7 +259,7 @@ def hide_older(connection: Connection) -> int:
 
 
 def _of_seals(connection: Connection, server_id: int, holding: bool) -> bytes:
-    """The sum as it was reckoned before."""
+    """A sum in the older form."""
     seals, total = seals_of(connection), 0
     for name in OF_SERVER:
         table = metadata.tables[name]
@@ -270,7 +270,7 @@ def _of_seals(connection: Connection, server_id: int, holding: bool) -> bytes:
 
 
 def _summand(seals: Seals, seal: Any, *, keep: bool = True) -> int:
-    """What a row adds to the sum of its server; keep: it will be asked for again."""
+    """What a row adds to the sum of its server; keep: remember it in memory."""
     if not isinstance(seal, bytes) or not seal:
         return 0
     if (known := seals.summands.get(seal)) is None:
@@ -287,13 +287,13 @@ def _mask(seals: Seals, server_id: int, nonce: bytes) -> int:
 
 
 def _hidden(seals: Seals, server_id: int, total: int) -> bytes:
-    """A sum as the server's row holds it."""
+    """A sum under a new mask, as the server's row stores it."""
     nonce = secrets.token_bytes(_NONCE)
     return nonce + ((total + _mask(seals, server_id, nonce)) % _MODULUS).to_bytes(32, "big")
 
 
 def _shown(seals: Seals, server_id: int, held: bytes) -> int | None:
-    """The sum that a server's row holds; None for what fits nothing."""
+    """The sum that a server's row stores, without its mask; None where it is malformed."""
     if held == NOTHING:
         return 0
     if len(held) != _WIDTH:
@@ -303,7 +303,9 @@ def _shown(seals: Seals, server_id: int, held: bytes) -> int | None:
 
 @cache
 def setting(table: Table, columns: tuple[str, ...], *, there: bool = False) -> Statement:
-    """Sets columns of the row with a primary key, whose columns' names stand after of_; there: it is known to be."""
+    """An UPDATE of columns of the row with a primary key; its parameters are the columns, and those of the key with the
+    prefix of_. there: the row is known to be there, so that it is an error if none is updated.
+    """
     named = [column == placeholder(column, f"of_{column.name}") for column in table.primary_key]
     values = {name: placeholder(table.c[name]) for name in columns}
     return Statement(lambda: update(table).where(*named).values(values), one=there)

@@ -46,7 +46,7 @@ from keyrack.web.console import (
     safety,
     templates,
 )
-from keyrack.web.console.visits import CONFIRMED, FORM_AGAIN, STATUS, ConsolePage, Form, Visit
+from keyrack.web.console.visits import CONFIRMED, FORM_AGAIN, STATUS, ConsolePage, Form, Visit, judged_first
 
 PAGES: tuple[ConsolePage, ...] = (
     *pages_sign_in.PAGES,
@@ -227,10 +227,8 @@ def _answer(page: ConsolePage, call: Call) -> Response:
             kept = [pair for pair in visit.form.pairs() if pair[0] not in (safety.FIELD, *first.fixed)]
             hidden = [*kept, *first.fixed.items(), (CONFIRMED, "yes")]
             return visit.show("confirm.html", asked=first, hidden=hidden)
-        if page.typed is not None:
-            page.typed(visit)
         if page.dangerous:
-            proven = reauthentication.demand(visit)
+            proven = reauthentication.demand(visit, partial(judged_first, page))
             if isinstance(proven, Response):
                 return proven
             visit = proven

@@ -11,7 +11,16 @@ from starlette.responses import Response
 from keyrack import policy
 from keyrack.core.instance import Instance
 from keyrack.core.keys import key_sources, key_sync, last_uses, rehearsal, user_keys, who_can
-from keyrack.core.people import groups, named_people, offboarding, offboarding_undo, second_factors, users, web_sessions
+from keyrack.core.people import (
+    groups,
+    named_people,
+    offboarding,
+    offboarding_undo,
+    passwords,
+    second_factors,
+    users,
+    web_sessions,
+)
 from keyrack.errors import invalid
 from keyrack.model import Role, User
 from keyrack.protocol.words import count
@@ -211,8 +220,15 @@ def typed_name(visit: Visit) -> None:
         raise invalid(CONFIRM, f"Type {name} to confirm; nothing was changed.")
 
 
+def typed(visit: Visit) -> None:
+    """Refuse that, and a reason that is none."""
+    typed_name(visit)
+    offboarding.preview(visit.instance, visit.actor, visit.path["name"], reason=visit.form.text("reason"))
+
+
 def offboard(visit: Visit) -> Response:
     """Take a person out everywhere, once their name was typed."""
+    typed_name(visit)
     name = visit.path["name"]
     made = offboarding.offboard(visit.instance, visit.actor, name, reason=visit.form.text("reason"))
     return visit.go(f"/offboardings/{made.id}", f"{name} is offboarded; hosts confirm it one by one.")
@@ -303,6 +319,7 @@ PAGES = (
         again=person,
         dangerous=True,
         preview="/people/{name:path}",
+        typed=lambda visit: passwords.check(visit.form.text("password")),
     ),
     change(
         "/reset-proofs/{name:path}",
@@ -313,7 +330,7 @@ PAGES = (
         asks=resetting_second_factors,
     ),
     page(_OFFBOARD, going, offboarding.OFFBOARD),
-    change(_OFFBOARD, offboard, offboarding.OFFBOARD, again=going, dangerous=True, preview=_OFFBOARD, typed=typed_name),
+    change(_OFFBOARD, offboard, offboarding.OFFBOARD, again=going, dangerous=True, preview=_OFFBOARD, typed=typed),
     page("/offboardings/{id}", receipt, "people:read"),
     change("/offboardings/{id}/undo", undo, offboarding.OFFBOARD, again=receipt, dangerous=True, undo=_OFFBOARD),
     change("/groups", add_group, "people:write", again=people, undo=_DELETE_GROUP),

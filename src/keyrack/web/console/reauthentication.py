@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from starlette.responses import Response
@@ -15,12 +16,15 @@ PASSWORD, CODE, PASSKEY = "proof_password", "proof_code", "proof_passkey"
 PROOFS = (PASSWORD, CODE, PASSKEY)
 
 
-def demand(visit: Visit) -> Visit | Response:
-    """The visit as it may go on, or the page that asks for a proof first."""
+def demand(visit: Visit, judge: Callable[[Visit], None]) -> Visit | Response:
+    """The visit as it may go on, or the page that asks for a proof first. Before it asks, judge raises the Refusal of
+    what was typed.
+    """
     assert visit.session is not None
     if web_sessions.is_proven(visit.instance, visit.session):
         return _without_proofs(visit)
     if not any(visit.form.text(name) for name in PROOFS):
+        judge(visit)
         return _page(visit)
     try:
         _prove(visit)

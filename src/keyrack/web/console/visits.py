@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, TypeVar
@@ -279,8 +279,8 @@ class ConsolePage:
     has one of asks, preview and undo (decision 353);
     open: for anybody; hashes: it may hash a password; judged: what lets somebody in may also be the thing itself, such
     as a role in a repository, so that the core alone says who may; from_outside: a program sends it, which proves
-    itself by what it sends, and no form of ours; typed: refuses what was typed wrong before the person is asked to
-    prove who they are.
+    itself by what it sends, and no form of ours; typed: refuses, before the person is asked to prove who they are, what
+    they typed wrong; None tries the whole change out where `again` would show its form (`judged_first`).
     """
 
     method: str
@@ -298,6 +298,16 @@ class ConsolePage:
     undo: str = ""
     keeps: bool = True
     typed: Callable[[Visit], None] | None = None
+
+
+def judged_first(page: ConsolePage, visit: Visit) -> None:
+    """Raise what would be refused of a dangerous change, so that nobody proves who they are for nothing."""
+    if page.typed is not None:
+        page.typed(visit)
+    elif page.again is not None and page.asks is None:
+        rehearsal.try_out(
+            visit.instance, visit.actor, page.action, lambda inner: page.handler(replace(visit, instance=inner))
+        )
 
 
 def page(

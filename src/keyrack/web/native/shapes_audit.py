@@ -57,6 +57,7 @@ class Event(Answer):
     server_id: Annotated[Id | None, about("On which server.")]
     summary: Annotated[str, about("What happened, in words.", "Added SSH key laptop for deploy on web-1")]
     level: Annotated[str, about("How much it matters.", "info")]
+    receipts: Annotated[bool, about("Whether hosts are to obey it: GET /events/{id}/receipts shows which do.", True)]
 
 
 class EventPage(Listed[Event]):
@@ -78,4 +79,5 @@ def event(shown: EventRecord) -> Event:
         server_id=shown.server_id,
         summary=shown.summary,
         level=shown.level,
+        receipts=shown.has_receipts,
     )
