@@ -32,9 +32,7 @@ class Threads:
         self._executor = ThreadPoolExecutor(most, name, initializer=begin)
 
     def run(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        """Run a call on a thread and return its result. Raises Refusal UNAVAILABLE when there is no thread and none can be
-        started.
-        """
+        """Run a call on a thread and return its result. Raises Refusal UNAVAILABLE when no thread can be started."""
         answer: Future[T] = Future()
         try:
             self._executor.submit(_work, call, answer)
