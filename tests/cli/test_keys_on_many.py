@@ -73,9 +73,9 @@ def test_a_key_is_found_wherever_it_stands(folder: Path, tmp_path: Path) -> None
         shown = run(folder, "keys", "where", named)
         assert "credential" in shown
         assert "not delivered yet" in shown
-    told = json.loads(run(folder, "keys", "where", line, "--json"))
-    assert told.keys() == {"fingerprint", "revoked_at", "ended_at", "items"}
-    (place,) = told["items"]
+    places = json.loads(run(folder, "keys", "where", line, "--json"))
+    assert places.keys() == {"fingerprint", "revoked_at", "ended_at", "items"}
+    (place,) = places["items"]
     assert (place["server"], place["system_user"], place["name"], place["delivered"]) == (
         "web-1",
         "deploy",

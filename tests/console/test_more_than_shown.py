@@ -31,7 +31,7 @@ KEYRACK = actors.system_actor(1)
 
 @pytest.fixture(scope="module", autouse=True)
 def crowd(console: Service) -> None:
-    """Two hosts more than the overview looks at that were not heard of for an hour, and obey nothing yet."""
+    """Two hosts more than the overview reads that were not seen for an hour, and obey nothing yet."""
     at = console.instance.now() - timedelta(hours=1)
     machine = {"workspace_id": 1, "mode": "observe", "revision": 1, "applied_revision": 0, "facts": {}, "sshd": {}}
     machine |= {"rows_sum": bytes(32), "lineage": "", "address": "192.0.2.1", "created_at": at, "updated_at": at}
@@ -68,10 +68,10 @@ def test_a_page_says_that_not_all_hosts_and_alarms_were_read(page: Page, console
     lines = signed_in(page, "olga").get_by_role("main").get_by_role("listitem")
     page.goto("/alarms")
     expect(lines.filter(has_text="Not all")).to_have_count(0)
-    told = {"facts": {"problems": ["the disk is full"]}}
+    values = {"facts": {"problems": ["the disk is full"]}}
     of_crowd = tables.servers.c.name.like("crowd-%")
     console.instance.database.write(
-        lambda connection: connection.execute(update(tables.servers).where(of_crowd).values(told))
+        lambda connection: connection.execute(update(tables.servers).where(of_crowd).values(values))
     )
     common = {"at": console.instance.now(), "action": "servers:write", "outcome": "alarm", "reason": "odd"}
     common |= {"level": "alarm", "target_kind": "server", "target_id": 1, "server_id": None, "details": {}}
