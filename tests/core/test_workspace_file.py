@@ -103,7 +103,9 @@ deploy_keys = [{entries[2]}, {entries[3]}]
         return [line for line in text.splitlines() if not line.startswith("#")]
 
     def rewrite(connection: Connection) -> None:
-        # PostgreSQL puts a row that is written anew behind the others.
+        # PostgreSQL puts a row that is written anew behind the others, and reads small tables whole once it knows them.
+        if database.dialect == "postgresql":
+            connection.exec_driver_sql("ANALYZE")
         for name in ("users", "user_keys", "groups", "repositories", "repository_members", "deploy_keys"):
             connection.exec_driver_sql(f"UPDATE {name} SET id = id WHERE id = (SELECT min(id) FROM {name})")
         key_sources.change(connection, 1, {"next_at": instance.now() + timedelta(days=9)})
