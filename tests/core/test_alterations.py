@@ -374,7 +374,7 @@ def test_a_row_that_is_put_right_counts_again_at_once(world: World) -> None:
 
     def put_right(connection: Connection) -> None:
         for row in gone:
-            connection.execute(delete(held).where(named(held, row)))
+            connection.execute(delete(held).where(alterations.named(held, row)))
 
     instance.database.write(put_back)
     later = app.open_instance(world.team.instance.settings)
