@@ -139,15 +139,15 @@ def test_a_wrong_clock_is_reported_though_the_certificate_is_valid(host: Enrolle
     follower = host.follower()
     for _ in range(3):
         follower.step(0)
-    (words,) = next(told["problems"] for told in service.reports if told.get("problems"))
+    (words,) = next(report["problems"] for report in service.reports if report.get("problems"))
     assert words.startswith("this host's clock is about 2 hours behind the service's")
     assert follower.wrong == (words,)
     assert f"BAD  {words}" in host.agent("status").stdout
-    told = len(service.reports)
-    service.clock_ahead = 7400.0  # no news
+    before = len(service.reports)
+    service.clock_ahead = 7400.0  # no change
     follower.step(0)
     follower.step(0)
-    assert len(service.reports) == told
+    assert len(service.reports) == before
     service.clock_ahead = 0.0
     follower.step(0)
     follower.step(0)

@@ -80,8 +80,13 @@ def is_known(instance: Instance, token: str) -> bool:
 
 def run_without_privileges(*words: str, data: Path) -> subprocess.CompletedProcess[str]:
     """The same as an account for which rights of files count, which they do not for root."""
+    return unprivileged(*words, "--data", str(data))
+
+
+def unprivileged(*words: str) -> subprocess.CompletedProcess[str]:
+    """One command as such an account."""
     dropped = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", "--inh-caps=-all", "--"]
-    program = [sys.executable, "-m", "keyrack.cli.main", *words, "--data", str(data)]
+    program = [sys.executable, "-m", "keyrack.cli.main", *words]
     whole = [*(dropped if os.geteuid() == 0 else []), *program]
     return subprocess.run(whole, capture_output=True, text=True, check=False, timeout=60)
 

@@ -46,7 +46,8 @@ def test_a_key_is_read_from_standard_input_too(folder: Path) -> None:
 
     assert fingerprint_of(line) in piped(line + "\n", "people", "add-key", "alice", "-").stdout
     on_server = ("servers", "add-key", "web-1", "-", "--label", "x", "--as", "deploy")
-    assert fingerprint_of(line) in piped(line + "\n", *on_server).stdout
+    windows = "\ufeff" + line + "\r\n"
+    assert fingerprint_of(line) in piped(windows, *on_server).stdout, "as editors and shells of Windows write a file"
     private = piped("-----BEGIN OPENSSH PRIVATE KEY-----\n", "people", "add-key", "alice", "-")
     assert (private.returncode, private.stderr) == (
         1,
@@ -72,9 +73,9 @@ def test_a_key_is_found_wherever_it_stands(folder: Path, tmp_path: Path) -> None
         shown = run(folder, "keys", "where", named)
         assert "credential" in shown
         assert "not delivered yet" in shown
-    told = json.loads(run(folder, "keys", "where", line, "--json"))
-    assert told.keys() == {"fingerprint", "revoked_at", "ended_at", "items"}
-    (place,) = told["items"]
+    places = json.loads(run(folder, "keys", "where", line, "--json"))
+    assert places.keys() == {"fingerprint", "revoked_at", "ended_at", "items"}
+    (place,) = places["items"]
     assert (place["server"], place["system_user"], place["name"], place["delivered"]) == (
         "web-1",
         "deploy",

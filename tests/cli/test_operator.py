@@ -55,7 +55,7 @@ def test_grants_from_the_command_line(folder: Path) -> None:
     given = run(folder, "grants", "give", *wanted)
     assert "Let alice in as deploy on web-1 (grant 1)." in given
     (listed,) = json.loads(run(folder, "grants", "list", "--json"))
-    # What concerns a host without naming it is told of it too, by each way to ask.
+    # An event that concerns a host without naming it is listed for it too, by each way to ask.
     run(folder, "grants", "give", "--user", "bob", "--all", "--as", "deploy")
     for words in (("events", "web-1"), ("audit", "list", "--host", "web-1")):
         assert "Let bob log in as deploy on all hosts" in run(folder, *words), words
@@ -84,13 +84,13 @@ def test_removing_a_key_that_still_opens_something_says_what(folder: Path, tmp_p
     still = f"still let in by: credential {added} (server web-1)"
     assert run(folder, "groups", "remove", "ops", "alice") == f"alice is not in group ops any more; {still}.\n"
     run(folder, "groups", "add", "ops", "alice")
-    told = f"Deleted SSH key {added} from web-1; still let in by: grant 1 (server web-1).\n"
-    assert run(folder, "servers", "delete-key", "web-1", str(added)) == told
+    words = f"Deleted SSH key {added} from web-1; still let in by: grant 1 (server web-1).\n"
+    assert run(folder, "servers", "delete-key", "web-1", str(added)) == words
     added = json.loads(run(folder, "servers", "add-key", "web-1", str(public), *where, "--json"))["id"]
     still = f"still let in by: credential {added} (server web-1)"
     assert run(folder, "people", "delete-key", "alice", str(own)) == f"Deleted key {own} of alice; {still}.\n"
-    told = f"Deleted SSH key {added} from web-1.\n"
-    assert run(folder, "servers", "delete-key", "web-1", str(added)) == told
+    words = f"Deleted SSH key {added} from web-1.\n"
+    assert run(folder, "servers", "delete-key", "web-1", str(added)) == words
     run(folder, "groups", "delete", "ops")
     (newest,) = json.loads(run(folder, "events", "--limit", "1", "--json"))
     assert newest["summary"] == "Deleted group ops, and took back what it was granted: deploy on server 1 (grant 1)"
@@ -123,8 +123,8 @@ def test_a_file_is_planned_first(folder: Path, tmp_path: Path) -> None:
     assert "create group ops: add alice, bob" in run(folder, "apply", str(file))
     assert run(folder, "apply", str(file), "--check") == "Nothing to change.\n"
     file.write_text(TEAM + '[[groups]]\nname = "ops"\nmembers = ["alice"]\n')
-    told = run(folder, "apply", str(file))
-    assert "left as it is, without --prune: take bob out of group ops" in told
+    applied = run(folder, "apply", str(file))
+    assert "left as it is, without --prune: take bob out of group ops" in applied
     assert "take bob out of group ops\n1 change." in run(folder, "apply", str(file), "--prune")
     newest = json.loads(run(folder, "events", "--limit", "2", "--json"))
     assert newest[0]["summary"] == "Applied a workspace file: 1 change"

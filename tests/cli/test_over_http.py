@@ -22,6 +22,7 @@ from keyrack.cli.connection import over_http
 from keyrack.cli.main import main
 from keyrack.core.audit.events import ALARM, KINDS, REFUSED
 from keyrack.web.native import api, catalogue
+from tests.cli.test_backup import unprivileged
 from tests.core.keys_for_tests import fresh_line
 from tests.endless_answer import endless_answer
 from tests.ports import free_port
@@ -104,6 +105,34 @@ def test_programs_log_in_by_their_environment(team: Service, home: Path, monkeyp
     monkeypatch.setenv("KEYRACK_URL", team.url)
     monkeypatch.setenv("KEYRACK_TOKEN", "token-of-alice")
     assert listed("people", "me")["name"] == "alice"
+    assert f"Commands go to {team.url} all the same" in run("logout").stderr
+    assert run("login", team.url, "--token-file", "-", sent="token-of-olga").stderr.startswith("Commands go to")
+    monkeypatch.setenv("KEYRACK_TOKEN", "wrong")
+    assert "It is KEYRACK_TOKEN's: set another." in run("people", "me").output
+    monkeypatch.setenv("KEYRACK_URL", team.url.replace("http:", "https:"))
+    assert "; does it speak https there?" in run("people", "me").output
+    monkeypatch.setenv("KEYRACK_URL", f"{team.url}/api/keyrack/v1")
+    assert ", or its address ends before /api/keyrack/v1." in run("people", "me").output
+    monkeypatch.delenv("KEYRACK_TOKEN")
+    half = run("people", "me")
+    assert (half.exit_code, "KEYRACK_URL is set and KEYRACK_TOKEN is not" in half.output) == (2, True)
+
+
+def test_a_login_that_cannot_be_kept_or_removed_is_told(
+    team: Service, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "config" / "keyrack").chmod(0o500)
+    kept = unprivileged("logout")
+    assert (kept.returncode, "You are still logged in. " in kept.stderr) == (1, True), kept.stderr
+    for name in ("XDG_CONFIG_HOME", "HOME"):
+        monkeypatch.setenv(name, "/dev/null")
+    assert "You are not logged in" in run("people", "me").output
+    assert "No login was kept." in good("logout")
+    assert "/dev/null" in run("login", team.url, "--token-file", "-", sent="token-of-olga").output
+    for name in ("XDG_CONFIG_HOME", "HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
+    assert "There is no home folder that keeps a login: set HOME" in run("people", "me").output
 
 
 LISTS = (
@@ -171,8 +200,8 @@ def test_a_dry_run_says_who_gains_and_loses_and_changes_nothing(team: Service, h
         ("grants", "take-back", "1"),
     ):
         number = str(listed("grants", "list")[0]["id"])
-        told = good(*[number if word == "1" else word for word in change], "--dry-run")
-        assert told == "alice would lose the login as deploy on web-1\n", change
+        preview = good(*[number if word == "1" else word for word in change], "--dry-run")
+        assert preview == "alice would lose the login as deploy on web-1\n", change
     assert good("groups", "remove", "ops", "bob", "--dry-run") == "Nobody would gain or lose a login.\n"
     rehearsed = json.loads(good("groups", "delete", "ops", "--dry-run", "--json"))
     assert ([one["user"] for one in rehearsed["loses"]], rehearsed["gains"]) == (["alice"], [])
@@ -320,8 +349,8 @@ def test_restrictions_are_shown_in_the_words_of_openssh(team: Service, home: Pat
 def test_a_server_without_a_host_is_shown_as_such(team: Service, home: Path) -> None:
     good("grants", "give", "--user", "alice", "--server", "web-1", "--as", "deploy")
     good("freeze", "keys", "--server", "web-1")
-    (told,) = listed("freeze", "show", "1")
-    assert (told["host"], told["done"], told["acknowledged_at"]) == (False, True, None)
+    (frozen,) = listed("freeze", "show", "1")
+    assert (frozen["host"], frozen["done"], frozen["acknowledged_at"]) == (False, True, None)
     assert good("leaver", "alice", "--wait").endswith("done on 0 of 0 servers; 1 has no host\n")
     event = listed("audit", "list", "--search", "everywhere")[0]["id"]
     for words in (("freeze", "show", "1"), ("leaver", "show", "1"), ("hosts", "receipts", str(event))):

@@ -1,5 +1,5 @@
 """Kinds of alteration by somebody who may write to the database and knows how Keyrack seals: each changes as little as
-it can, or what a look at one row alone does not show.
+it can, or what checking one row alone does not show.
 """
 
 from __future__ import annotations

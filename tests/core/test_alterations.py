@@ -69,9 +69,9 @@ class World:
         with contextlib.suppress(Refusal):
             signed = documents.signed(instance, self.team.server.id)
             if signed is not None:
-                told = json.loads(signed.text)
+                document = json.loads(signed.text)
                 mine = parse(self.evil).canonical
-                ways += [name for name, lines in told["users"].items() if mine in [line["key"] for line in lines]]
+                ways += [name for name, lines in document["users"].items() if mine in [line["key"] for line in lines]]
         with contextlib.suppress(Refusal):
             found = who_can.find(instance, self.team.owner, server=str(self.team.server.id))
             ways += ["who can" for way in found.items if way.reason.public_key == parse(self.evil).canonical]
@@ -432,7 +432,7 @@ def tokens_hold(world: World) -> bool:
 
 
 def test_putting_back_all_tables_raises_an_alarm(world: World) -> None:
-    """With the root, as one older state: a restore does the same, so it counts, and hosts know what they were told."""
+    """With the root, as one older state: a restore does the same, so it counts, and hosts know their documents."""
     instance = world.team.instance
     assert tokens_hold(world)
 

@@ -153,6 +153,24 @@ class Process:
         assert self.process.wait(60) == 0, self.printed.read_text("utf-8")
 
 
+def test_a_second_git_host_on_a_folder_is_refused_and_the_first_goes_on(team: Service, tmp_path: Path) -> None:
+    """It wrote its own settings for sshd over the first's and ended its sshd, which then never came back."""
+    port = free_port()
+    first = Process(team, tmp_path, port)
+    try:
+        for again in (port, free_port()):
+            words = [sys.executable, "-m", "keyrack.cli.main", "git-host", "--git-listen", f"127.0.0.1:{again}"]
+            data = str(team.instance.settings.data)
+            second = subprocess.run([*words, "--data", data], capture_output=True, text=True, timeout=60, check=False)
+            assert (second.returncode, "Another Git host runs from " in second.stderr) == (1, True), second.stderr
+        with socket.create_connection(("127.0.0.1", port), 30) as greeted:
+            assert greeted.recv(4) == b"SSH-"
+        assert "has ended" not in first.printed.read_text("utf-8")
+    finally:
+        first.stop()
+    Process(team, tmp_path, port).stop()  # what held it is gone with its process
+
+
 def test_a_transfer_outlives_a_crash_of_the_authorizer_and_can_still_be_stopped(team: Service, tmp_path: Path) -> None:
     (tmp_path / "people").mkdir()
     port = free_port()

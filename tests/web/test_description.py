@@ -108,7 +108,7 @@ def test_every_call_has_shapes_examples_and_refusals(unchanged_team: Service) ->
             done = [answers[status] for status in answers if status[0] == "2"]
             assert done or "404" in answers, place
             for found in done:
-                assert found["description"] == "What was asked for.", place
+                assert found["description"] == "Success.", place
                 assert "204" in answers or "content" in found, place
             assert {"429", "503", "default"} <= set(answers), place
             # Who is in a group, which account a server has, and which key a host makes, is said by the path alone.

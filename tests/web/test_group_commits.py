@@ -109,7 +109,7 @@ def test_a_transaction_goes_on_while_calls_wait_and_others_are_answered_in_betwe
     acme: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(group_commits, "SLICE_SECONDS", 0.0)
-    monkeypatch.setattr(group_commits, "FEWEST_CALLS", 1)
+    monkeypatch.setattr(group_commits, "MIN_CALLS", 1)
     monkeypatch.setattr(group_commits, "TRANSACTION_SECONDS", 60.0)
     seen: list[str] = []
     before = commits(acme)

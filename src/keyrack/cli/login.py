@@ -48,6 +48,8 @@ def command(url: str, token_file: Path | None) -> None:
     except OSError as error:
         raise click.ClickException(f"{logins.path()}: {error.strerror}.") from None
     say(f"Logged in at {url}{f' as {name}' if name else ''}; kept in {logins.path()}.")
+    if note := logins.note():
+        say(note, err=True)
 
 
 def _token(file: Path | None) -> str:

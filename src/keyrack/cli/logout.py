@@ -11,5 +11,10 @@ from keyrack.cli.output.shown import say
 @click.command(name="logout")
 def command() -> None:
     """Forget the login. The token stays valid: `keyrack tokens revoke` ends it."""
-    gone = logins.forget()
-    say("You were not logged in." if gone is None else f"Forgot the login at {gone.url or logins.path()}.")
+    try:
+        gone = logins.forget()
+    except OSError as error:
+        raise click.ClickException(f"You are still logged in. {logins.path()}: {error.strerror}.") from None
+    say("No login was kept." if gone is None else f"Forgot the login at {gone.url or logins.path()}.")
+    if note := logins.note():
+        say(note, err=True)

@@ -1,4 +1,4 @@
-"""The database as everything above sees it: read, write, listen; must know no table but the changes."""
+"""The database as the layers above use it: read, write, listen; must know no table but `changes`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ READERS = 12
 
 
 class Commits:
-    """What was committed for one call, so that whoever answers it says no "nothing was changed" that is not true."""
+    """Whether a call has committed anything, so that its answer does not say "nothing was changed" when it has."""
 
     __slots__ = ("made",)
 
@@ -70,12 +70,12 @@ class Commits:
 
 
 commits: ContextVar[Commits | None] = ContextVar("commits", default=None)
-"""Of the call that runs in this context; whoever begins one sets it."""
+"""The Commits of the call that runs in this context; set by whoever begins a call."""
 
 
 class OnPostgresql(NamedTuple):
-    """Connections of a process, for threads and for fibers: with two more, for telling of changes and hearing of them,
-    four processes fit into PostgreSQL's usual 100.
+    """How many connections a process opens at most, for threads and for fibers. With two more, for NOTIFY and LISTEN,
+    four processes stay below PostgreSQL's usual 100.
     """
 
     readers: tuple[int, int] = (6, 8)
@@ -116,10 +116,10 @@ class Database:
             self._writer = SqliteWriter(writing, self._file, self._deliver)
             attach_to_engine(engine, self.seals)
             self._nonblocking = NonblockingReader(engine)
-            # Apart from the writer's, so that writes that wait for a row cannot keep reads from going on.
+            # A pool of their own, so that writes that wait for a row keep no reads waiting.
             self._readers = Pool(engine, READERS, PATIENCE_SECONDS)
         else:
-            # Loaded here: with its driver it takes a while, for which commands on SQLite need not wait.
+            # Imported here, as the driver takes a while to load and commands on SQLite do without it.
             from keyrack.store.engine.postgresql_reader import PostgresqlReader
             from keyrack.store.engine.postgresql_writer import PostgresqlWriter
 
@@ -133,7 +133,7 @@ class Database:
         return cls(parsed, dialect)
 
     def read(self, question: Question[T]) -> T:
-        """Ask in one read transaction: all of it sees the same instant, and it cannot write.
+        """Ask in one read transaction, which sees the database as it is at one instant and cannot write.
 
         The question may be asked a second time if the connection broke. Raises DatabaseUnavailable.
         """
@@ -149,12 +149,12 @@ class Database:
 
     @property
     def waits_in_fibers(self) -> bool:
-        """Whether what it is asked in a fiber (store/engine/fibers.py) leaves the event loop to others meanwhile."""
+        """Whether the event loop runs other calls while one waits in a fiber (store/engine/fibers.py)."""
         return self.dialect == "postgresql"
 
     def prepare_nonblocking(self) -> None:
-        """Open the connection that nonblocking() reads by, so that its first caller is answered; without this, it is
-        opened after the first caller was refused. Called by a thread that may wait. Raises DatabaseUnavailable.
+        """Open the connection for nonblocking() now; else its first caller gets WouldBlock. Called by a thread that may
+        wait. Raises DatabaseUnavailable.
         """
         if self._nonblocking is not None:
             self._answer(self._nonblocking.open, again=False)
@@ -197,8 +197,8 @@ class Database:
     ) -> T:
         """Run a call as inside nonblocking(), and answer its result.
 
-        later: an event loop's call_soon. All reads in one round of the loop see one instant, which is after each of
-        those calls came in: to begin a new snapshot takes as long as many a call.
+        later: an event loop's call_soon. All reads in one round of the loop then share one snapshot, which is newer
+        than each of the calls: to begin another one takes as long as many a call.
         """
         if self._nonblocking is None:
             raise WouldBlock("the database is elsewhere")
@@ -248,13 +248,13 @@ class Database:
         a duplicate, it uses ``with conn.begin_nested()``. Raises DatabaseUnavailable; if the connection
         broke during the commit itself, the change may have been made after all.
 
-        workspace_lock: the workspace (its id) whose lock it takes: until its end no other command goes on that took it.
-        Who decides from what he reads ("nothing else on this host lets the key in") takes it. On SQLite commands run
-        one after another anyhow; on PostgreSQL they run side by side, and two that each see the other's key still in
-        force would both leave it unrevoked. (Isolation level SERIALIZABLE prevents that too: under load it undid four
-        commands out of five.)
+        workspace_lock: the id of a workspace whose lock the command takes: other commands that take it wait until this
+        one ends. A command that decides by what it reads ("nothing else on this host lets the key in") needs it. On
+        SQLite commands run one after another anyhow; on PostgreSQL they run side by side, and two that each see the
+        other's key still in force would both leave it unrevoked. (Isolation level SERIALIZABLE prevents that too: under
+        load it undid four commands out of five.)
         prefetch: its first question, which may be sent ahead where several commands are committed together.
-        defers_tree: what it changes in the tree may be written with what those change that are committed together with
+        defers_tree: its changes to the tree may be written together with those of the commands that are committed with
         it (store/sealing/deferred_writes.py).
         """
         if self._nonblocking is not None and self._nonblocking.is_here:
@@ -281,14 +281,14 @@ class Database:
 
     @property
     def can_write_now(self) -> bool:
-        """Whether a command would begin now. On PostgreSQL each that waits for a workspace's lock holds a connection,
-        so what can as well be written later must not wait with them for one.
+        """Whether a command would begin at once. On PostgreSQL commands that wait for a workspace's lock hold their
+        connections, so what is not urgent should be written later instead of waiting for a free one.
         """
         return self._writer.is_free
 
     def check(self) -> None:
-        """Ask the database which tables it has, and have it take a change where it is not known to take any: a full
-        disk and a standby still answer. Raises DatabaseUnavailable, of which DatabaseAltered names what is missing.
+        """Check that no table is missing and, unless the last write succeeded, that it takes changes: a full disk and a
+        standby still answer reads. Raises DatabaseUnavailable; its subclass DatabaseAltered names what is missing.
         """
         if missing := self.read(lambda conn: catalogue.missing(conn, migrate.head())):
             raise DatabaseAltered(altered.in_words(missing))
@@ -296,8 +296,8 @@ class Database:
             self.write(lambda conn: conn.exec_driver_sql("UPDATE alembic_version SET version_num = version_num"))
 
     def lossy_settings(self) -> tuple[str, ...]:
-        """The settings of the database's server by which a crash of its machine may take what was acknowledged; SQLite
-        has none that its sessions do not set. Raises DatabaseUnavailable.
+        """The settings of PostgreSQL's server with which a crash of its machine may lose acknowledged changes; none on
+        SQLite, as each connection sets what matters. Raises DatabaseUnavailable.
         """
         if self.dialect == "sqlite":
             return ()
@@ -309,7 +309,7 @@ class Database:
         """Have listener called with the ids of servers that changed, after each commit, by whichever process.
 
         It is called in one of our threads and must return at once. Changes close in time come together; one
-        may come twice; one may be lost for good when its process dies, so who waits also looks now and then.
+        may come twice; one may be lost for good when its process dies, so waiting callers should also ask now and then.
         Returns the function that ends this. Raises DatabaseUnavailable on SQLite only.
         """
         self._check_open()
@@ -328,13 +328,13 @@ class Database:
     ) -> None:
         """Seal and check rows with this keyed function.
 
-        on_altered: called outside of any transaction with rows that were read and are not as Keyrack wrote them.
+        on_altered: called, outside of any transaction, with rows that were read and that others changed.
         """
         self.seals.use(mac)
         self._on_altered = on_altered
 
     def close(self) -> None:
-        """Finish the writes under way and let go of every thread and connection. Twice is once."""
+        """Finish the writes under way and end all threads and connections. May be called again."""
         with self._lock:
             if self._closed:
                 return
@@ -355,9 +355,9 @@ class Database:
             raise RuntimeError("The database is closed.")
 
     def _answer(self, ask: Callable[[], T], *, again: bool, changes: bool = False) -> T:
-        """Ask, and keep an account of whether the database answers; a file that must not be used is not asked again.
+        """Ask, and note whether the database answered. Raises DatabaseUnusable at once where its file must not be used.
 
-        changes: whether something is changed, of which there is an account of its own.
+        changes: whether it is a write; whether writes succeed is noted separately.
         """
         self._check_open()
         self._check_file()
@@ -386,16 +386,16 @@ class Database:
         self._no_changes.failed(error)
 
     def _with_any_text(self, ask: Callable[[], T]) -> T:
-        """Ask, and once more where a text that others wrote cannot be read: nothing was done then."""
+        """Ask, and ask again if a text that others wrote could not be read, as then nothing was done."""
         try:
             return ask()
-        except Exception as error:  # each driver has its own for it; raised where it is another
+        except Exception as error:  # each driver has its own class for it; any other error is raised
             if not is_no_text(error) or self._file is None or not self._file.read_any_text():
                 raise
         return ask()
 
     def _tell_broken(self) -> None:
-        """Once for all that one question found. Whoever is told asks questions of his own, which tell nobody."""
+        """Call on_altered once for all rows that a question found. Questions that it asks itself call it no more."""
         if self._on_altered is None or getattr(self._telling, "now", False):
             return
         altered_rows = self.seals.take_unreported()

@@ -1,4 +1,4 @@
-"""How rows become records and lists become pages; must ask nothing of its own."""
+"""How rows become records and lists become pages; must name no table of its own."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ T = TypeVar("T")
 COUNTED = "tree_root"
 _PLACE = "place_in_the_list"
 ONE_ROW = select(literal(1).label("one")).subquery("one_row")
-"""What a question begins with that answers one row whether there is such a thing or not."""
+"""A table with one row: what is joined to it by an outer join gives one row, whether it exists or not."""
 
 
 def inserted(connection: Connection, table: Table, values: Mapping[str, Any]) -> int:
-    """Insert a row, sealed where its table is, and answer its id."""
+    """Insert a row, with a seal if its table has seals; answers its id."""
     if table.name in VOLATILE:
         return int(sealed.insert_row(connection, table, values)["id"])
     return int(_inserting(table, tuple(values)).value(connection, values))
 
 
 def move_on(connection: Connection, table: Table, number: int) -> None:
-    """Have ids that the database gives from now on be above one that somebody chose; SQLite does so by itself."""
+    """Let the ids that the database gives from now on be above `number`, which was chosen; SQLite does so itself."""
     if connection.dialect.name == "postgresql":
         moved = (
             "SELECT setval(pg_get_serial_sequence(%s, 'id'), GREATEST(%s, nextval(pg_get_serial_sequence(%s, 'id'))))"
@@ -50,10 +50,10 @@ def _inserting(table: Table, columns: tuple[str, ...]) -> Statement:
 
 
 class Paged(Generic[P]):
-    """A prepared question that is answered a page at a time, each with the count of all rows."""
+    """A prepared question that is answered in pages."""
 
     def __init__(self, make: Callable[P, Select[Any]], *, in_tree: bool = False) -> None:
-        """in_tree: whether what the list holds follows from columns under seals of rows that the tree counts."""
+        """in_tree: see paged_in_tree."""
         self.__doc__ = make.__doc__
         self._in_tree = in_tree
 
@@ -99,13 +99,13 @@ class Paged(Generic[P]):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Page[T]:
-        """One page. By offset it has the count of all; by a place it costs the same wherever it is, counts nothing, and
-        is for lists in the order of one column in which no two are alike.
+        """One page. By offset, with the count of all rows. By a place (window.after), without a count, which costs the
+        same for every page; the list must be in the order of one column that is unique in it.
         """
         if window.after is not None:
             return self._after(connection, record, window, *args, **kwargs)
         offset, limit = window.offset, window.limit
-        # Nothing is kept of a search, of which there are as many as texts.
+        # Counts of searches are not kept: there are as many searches as texts.
         marked = self._in_tree and not any(isinstance(one, str) for one in args)
         of = (self, *args, *kwargs.items())
         before = counts.known(connection, of) if marked else counts.NOT_COUNTED
@@ -147,14 +147,14 @@ class Paged(Generic[P]):
 
 
 def piece_after(placed: Sequence[tuple[T, Place]], window: Window) -> Page[T]:
-    """The page that follows a place; placed: its items with their places, and one more where more follow."""
+    """The page that follows a place; placed: its items with their places, and one item more if more follow."""
     shown = placed[: window.limit]
     after = shown[-1][1] if len(placed) > window.limit else None
     return Page(tuple(item for item, _ in shown), 0, 0, window.limit, after, counted=False)
 
 
 def _order(statement: Select[Any]) -> tuple[Any, bool]:
-    """The one column that orders a statement, and whether it does so downwards."""
+    """The one column that orders a statement, and whether it is descending."""
     (clause,) = statement._order_by_clauses
     if isinstance(clause, UnaryExpression):
         return clause.element, clause.modifier is desc_op
@@ -162,7 +162,7 @@ def _order(statement: Select[Any]) -> tuple[Any, bool]:
 
 
 class KeptRecord(NamedTuple):
-    """A record, the row that it was made of, and the places in the tree that fitted as it was made."""
+    """A record, the row that it was made of, and the places in the tree that its seals were checked against."""
 
     record: Any
     row: tuple[Any, ...]
@@ -170,12 +170,12 @@ class KeptRecord(NamedTuple):
 
 
 class Records(Generic[T]):
-    """Makes records of rows, and makes no second one of a row that was read before, to the byte as it is now.
+    """Makes records of rows, and keeps them: a row that is read again, unchanged, gets the record that was made of it.
 
-    To read a row's values, check its seal and make a record takes ten times as long as to ask the database for it. What
-    is kept is compared with the row as it stands at this moment, and with what counts it
-    (store/sealing/access_tree.py), so nothing that was changed or put back is ever taken for true. Of each row its last
-    state alone is kept. A question whose last column is COUNTED reads the tree's root beside its rows.
+    To convert a row's values, check its seal and make a record takes ten times as long as to read it. A kept record is
+    used only if the row is the same now and its places in the tree still fit (store/sealing/access_tree.py), so nothing
+    that others changed or put back is taken for true. Only the last state of a row is kept. A question whose last
+    column is COUNTED reads the tree's root beside its rows.
     """
 
     def __init__(
@@ -187,9 +187,9 @@ class Records(Generic[T]):
         most: int = 5_000,
         table: Table | None = None,
     ) -> None:
-        """make: a record of a row; named: the columns by which a later state of it is known, all where a question lacks
-        one of them; keep: whether it may be kept; most: how many are, for each statement; table: whose rows they are,
-        and whose columns name them, so that nothing is kept of one that is deleted.
+        """make: a record of a row; named: the columns that identify a row, or all columns if a question lacks one of
+        them; keep: whether a record may be kept; most: how many are kept for each statement; table: the table of the
+        rows, if `named` is its key, so that the records of deleted rows are dropped.
         """
         self.table = table
         self.name_in_table = itemgetter(*named)
@@ -200,7 +200,7 @@ class Records(Generic[T]):
         return self.of(connection, *question.raw(connection, *args, **kwargs))
 
     def of(self, connection: Connection, plan: CompiledStatement, rows: Iterable[tuple[Any, ...]]) -> list[T]:
-        """A record of each row, as the driver has them, and the plan that reads them."""
+        """A record of each row; plan, rows: as Prepared.raw answers them."""
         kept = seals_of(connection).kept_by(self, plan.sql)
         counted = plan.names[-1:] == (COUNTED,)
         name_of = self._name_of(plan)
@@ -211,7 +211,7 @@ class Records(Generic[T]):
                 access_tree.take_root(connection, raw[-1])
             name = name_of(row)
             known = kept.get(name)
-            # That it depends on no place is asked first, as of most it is so: a call for each row would cost more.
+            # Whether it has places is asked first: most have none, and a call for each row would cost more.
             if (
                 known is None
                 or known.row != row
@@ -222,7 +222,7 @@ class Records(Generic[T]):
         return records
 
     def one(self, connection: Connection, question: Prepared[P], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """The record of the first row, None where there is none."""
+        """The record of the first row, or None."""
         records = self.all(connection, question, *args, **kwargs)
         return records[0] if records else None
 
@@ -246,13 +246,13 @@ class Records(Generic[T]):
 
 
 def paged(make: Callable[P, Select[Any]]) -> Paged[P]:
-    """A question that is prepared once, as store/engine/prepared.py has it, and answered by pages."""
+    """A prepared question (store/engine/prepared.py) that is answered in pages."""
     return Paged(make)
 
 
 def paged_in_tree(make: Callable[P, Select[Any]]) -> Paged[P]:
-    """The same where what the list holds follows from columns under seals of rows that the tree counts, and from
-    nothing else, such as the time: it is counted only where anything of the tree changed since (store/counts.py).
+    """The same for a list that depends only on sealed columns of rows that the tree counts, and not, say, on the time:
+    it is counted only if anything in the tree changed since it was counted last (store/counts.py).
     """
     return Paged(make, in_tree=True)
 
@@ -266,9 +266,7 @@ def page(
     limit: int,
     after: Place | None = None,
 ) -> Page[T]:
-    """One page of an ordered statement and the count of all its rows, or, as Paged.page has it, after a place; offset
-    and limit in rows.
-    """
+    """One page of an ordered statement, with the count of all its rows, or after a place, without it, as Paged.page."""
     if after is not None:
         column, descending = _order(statement)
         if after:
@@ -281,5 +279,5 @@ def page(
 
 
 def first(rows: Iterable[T | None]) -> T | None:
-    """The first that is there; questions behind it are not asked, where they are asked one by one."""
+    """The first that is not None; a generator is not asked further."""
     return next((row for row in rows if row is not None), None)

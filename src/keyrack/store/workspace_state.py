@@ -1,4 +1,4 @@
-"""All of a workspace that a file can declare, in a few questions however much there is; must decide nothing."""
+"""Reads all of a workspace that a workspace file can declare, by a few questions; must decide nothing."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from keyrack.store.tables import (
 )
 
 BATCH_SIZE = 500
-"""Values that one statement names."""
+"""How many values one statement lists at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
-    """An API token: whose, of which workspace, how it is called, what it may, and whether it ended."""
+    """An API token with the hash of its secret."""
 
     id: int
     user_id: int
@@ -84,7 +84,11 @@ class RepositoryState:
 
 @dataclass(slots=True)
 class State:
-    """A workspace as it stands; all is empty where there is none yet."""
+    """A workspace as the database has it; everything is empty if there is none of that name yet.
+
+    passwords (hashes) and user_keys are by user id, credentials and host_keys by server id, deploy_keys by repository
+    id, members by group id; users, groups and repositories by name or path. known_…: named in a file, of any workspace.
+    """
 
     workspace: Workspace | None = None
     key_policy: KeyPolicyRow | None = None
@@ -120,8 +124,8 @@ def load(
     repository_paths: Iterable[str],
     repository_ids: Iterable[int],
 ) -> State:
-    """The workspace of this name without its keys, and of whichever workspace the tokens, access keys and repositories
-    with these hashes, ids and paths.
+    """The workspace of this name without its keys (see fill_keys), and the tokens, access keys and repositories of any
+    workspace that have these hashes, ids and paths.
     """
     state = State(
         known_tokens={row.secret_hash: row for row in _tokens(connection, token_hashes)},
@@ -179,8 +183,8 @@ def _fill(connection: Connection, state: State, workspace_id: int) -> None:
 def fill_keys(
     connection: Connection, state: State, at: datetime, *, users_named: Iterable[str], servers_named: Iterable[int]
 ) -> None:
-    """Add the keys of users, and those of servers that are in force at a time and as Keyrack wrote them; and of all of
-    the workspace the sources of keys, the rules of requests, the keys that are revoked, deploy keys and host keys.
+    """Add the keys of some users and the sound credentials, in force at a time, of some servers; and of the whole
+    workspace its key sources, request rules, revoked keys, deploy keys and host keys.
 
     users_named: names of users; servers_named: ids of servers of the workspace.
     """

@@ -1,4 +1,4 @@
-"""Counts each answer in the metrics, and logs those that refuse or fail; must log no secret and no query."""
+"""Counts each response in the metrics, and logs refusals and failures; must log no secret and no query."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from keyrack.logs import logger
 MAX_LINES_PER_SECOND = 50
 
 _LIKE_A_SECRET = re.compile(r"[\w-]{43,}")
-"""As long as the shortest secret of Keyrack's own: somebody names a token by it, where its id is asked for."""
+"""As long as the shortest of Keyrack's secrets: a caller may put a token into a path in place of its id."""
 
 log = logger("keyrack.web")
 
 
 def shown(path: str) -> str:
-    """A path as the log has it: the beginning of each part that may be a secret, and no more than 200 characters."""
+    """A path for the log: at most 200 characters, and of each part that may be a secret only the beginning."""
     return _LIKE_A_SECRET.sub(lambda part: f"{part[0][:6]}…", path)[:200]
 
 
 class Notes:
-    """Counts answers by the prefix of their API, and logs those that refuse or fail."""
+    """Counts responses by their API's prefix, and logs refusals and failures."""
 
     def __init__(self, instance: Instance) -> None:
         self._figures = instance.figures
@@ -38,7 +38,7 @@ class Notes:
         instance.throttle.on_wrong_proof = lambda kind, why: self._figures.proofs.labels(kind, why).inc()
 
     def note(self, scope: Scope, prefix: str, status: int) -> None:
-        """One answer, as it begins; prefix: of the API that gives it."""
+        """Note one response as it begins; prefix: of its API."""
         path = scope["path"]
         counter = self._counters.get((prefix, status // 100))
         if counter is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +35,7 @@ from keyrack.web.held_contacts import WAS_HELD, ContactParts, HeldContacts
 from keyrack.web.machines import Machines
 from keyrack.web.rate_limit import RateLimit
 from keyrack.web.request_limits import client_network, count
+from keyrack.web.threads import Threads
 from keyrack.web.waiting import ContactWaiters, within
 
 log = logger("keyrack.web")
@@ -139,7 +139,7 @@ class _AgentCalls:
         self._limits = _Limits()
         # One thread each: of threads that compute, the interpreter runs one at a time, and every further one delays the
         # event loop. Reports mostly wait for their commit.
-        threads, reporting = ThreadPoolExecutor(1, "keyrack-agents"), ThreadPoolExecutor(1, "keyrack-reports")
+        threads, reporting = Threads(1, "keyrack-agents"), Threads(1, "keyrack-reports")
         self._contacts = Batches(partial(contacts.answer, instance), MAX_BATCH, sharing.slices, threads)
         self._proofs: Batches[tuple[str, str], Server | DeletedServer] = Batches(
             partial(enrolment.authenticate_together, instance), MAX_BATCH, sharing.slices, threads
@@ -210,11 +210,11 @@ class _AgentCalls:
                 await self._machines.note_run(request, server, identity, caller)
         if was_held is None:
             count(self._limit, request, ("host", server_id))
-            if (answer := self._machines.repeated(server_id, identity)) is not None:
+            if (answer := self._machines.refuse_repeated(server_id, identity)) is not None:
                 return answer
-        packs = "gzip" in request.headers.get("accept-encoding", "")
+        accepts_gzip = "gzip" in request.headers.get("accept-encoding", "")
         audit = bodies.number(asked.get("audit", ""))
-        contact = Contact(server_id, secret_hash, known, lineage, packs, run, -1 if audit is None else audit)
+        contact = Contact(server_id, secret_hash, known, lineage, accepts_gzip, run, -1 if audit is None else audit)
         with self._instance.figures.waiting.track_inprogress(), self._machines.waiting(server_id, request):
             # A stopping service reads nothing more: with thousands of hosts that would delay its end.
             while not self._waiting.closing:
@@ -305,7 +305,7 @@ class _AgentCalls:
             server, _ = await self._host(request)
             server_id = server.id
         caller = _caller_of(server_id)
-        if (repeated := self._machines.repeated(server_id, sender)) is not None:
+        if (repeated := self._machines.refuse_repeated(server_id, sender)) is not None:
             return repeated
         if isinstance(server, Server):
             await self._machines.note_run(request, server, sender, caller)
@@ -392,10 +392,10 @@ class _AgentCalls:
             server = await self._proofs.ask(self._callers.of(request).name, proof)
         except Refusal as refusal:
             if refusal.kind is Kind.UNAUTHENTICATED:
-                self._callers.failed(request)
+                self._callers.rejected(request)
             raise
         caller = _caller_of(server.id)
-        self._callers.held(request, caller.name)
+        self._callers.accepted(request, caller.name)
         return server, caller
 
     async def _report_body(self, request: Request, server_id: int, caller: Caller) -> bytes:

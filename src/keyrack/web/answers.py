@@ -1,4 +1,4 @@
-"""Fast JSON answers, with remembered records; must know no API's fields."""
+"""Fast JSON responses, with a cache of encoded records; must know no API's fields."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from keyrack.model import Page
 T = TypeVar("T")
 
 LONGEST_KEPT = 256
-"""A page is remembered only if what it depends on (`of`) has at most so many characters, as callers can vary it."""
+"""A page is cached only if its `of` has at most so many characters, as callers choose it."""
 
 MAX_RECORDS = 5_000
 MAX_PAGES = 500
-"""How many records and pages are remembered."""
+"""How many records and pages are cached."""
 
 _JSON = (b"content-type", b"application/json")
 # Made once: json.dumps makes a new encoder each time it is given an option.
@@ -25,15 +25,15 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",",
 
 
 class JsonAnswer(JSONResponse):
-    """The same bytes as a JSONResponse, sooner."""
+    """The same bytes as a JSONResponse, faster."""
 
     def render(self, content: Any) -> bytes:
-        """The content as the body."""
+        """The content as JSON."""
         return _encode(content).encode()
 
 
 class _EncodedAnswer(Response):
-    """An answer that is JSON already, with fixed headers, which a Response would work out each time."""
+    """A response whose body is JSON text already; with fixed headers, which Response would compute each time."""
 
     def __init__(self, body: bytes) -> None:
         self.status_code = 200
@@ -43,8 +43,8 @@ class _EncodedAnswer(Response):
 
 
 class RecordsAsJson(Generic[T]):
-    """Remembers the JSON of records. The store returns the same record object as long as its row is the same to the
-    byte (store/rows.py), so that its JSON still holds.
+    """Caches the JSON of records. The store returns the same record object as long as its row has not changed
+    (store/rows.py), so the JSON of that object is still right.
     """
 
     def __init__(self) -> None:
@@ -52,8 +52,8 @@ class RecordsAsJson(Generic[T]):
         self._pages: dict[Hashable, tuple[tuple[T, ...], bytes]] = {}
 
     def text(self, record: T, form: object, show: Callable[[T], Mapping[str, Any]]) -> str:
-        """A record as JSON; form: all that the JSON depends on besides the record."""
-        # The record is kept too, so that no other object gets its id() meanwhile.
+        """A record as JSON text; form: all that the JSON depends on besides the record; show: its JSON's content."""
+        # The record is kept too, so that no other object gets its id().
         kept = self._kept.get((id(record), form))
         if kept is not None:
             return kept[1]
@@ -72,8 +72,8 @@ class RecordsAsJson(Generic[T]):
         others: Callable[[], Mapping[str, Any]],
         of: str = "",
     ) -> Response:
-        """An answer with the records of a page under a name, before its other fields, of which it has; form: as for
-        `text`; of: what the other fields depend on besides the page.
+        """A response with a page's records as the field `name`, followed by the other fields, at least one; form, show:
+        as for `text`; of: what the other fields depend on besides the page.
         """
         key = (tuple(map(id, page.items)), page.total, page.offset, page.limit, form, of)
         kept = self._pages.get(key)
@@ -89,5 +89,5 @@ class RecordsAsJson(Generic[T]):
 
 
 def from_json(text: str) -> Response:
-    """An answer whose body is one record, as RecordsAsJson.text has it."""
+    """A response whose body is a JSON text, as RecordsAsJson.text returns it."""
     return _EncodedAnswer(text.encode())

@@ -276,7 +276,7 @@ class _Path:
             return await self._scheduler.run(caller, run, long=long, hashes=endpoint.hashes), handling.actor
         except Refusal as refusal:
             if refusal.kind is Kind.UNAUTHENTICATED and handling.actor is None:
-                self._callers.failed(request)
+                self._callers.rejected(request)
             if refusal.kind is Kind.TOO_LARGE and handling.actor is None and self._dialect.waits_unknown(request):
                 with suppress(DatabaseUnavailable):
                     await run_in_threadpool(self._dialect.meet, request)
@@ -290,7 +290,7 @@ class _Path:
             if handling.actor is not None and handling.actor.user_id is not None:
                 who = ("user", handling.actor.user_id)
                 if caller is None or not caller.known or caller.name != who:
-                    self._callers.held(request, who)
+                    self._callers.accepted(request, who)
 
     def _answer_nonblocking(self, run: Callable[[], Response]) -> Response:
         # call_soon: what is put off runs after all that this round of the event loop has to do already.

@@ -18,19 +18,19 @@ from keyrack.errors import Kind, Refusal
 NUMBER = re.compile(r"[0-9]{1,10}")
 LARGEST_NUMBER = 9_999_999_999
 FORM = "application/x-www-form-urlencoded"
-"""The type that curl and others give a body if nobody named one, whatever it is."""
+"""The type of a form, which curl -d also sends for any other body if no type is given."""
 PARTS = "multipart/form-data"
-"""The type of a form that curl --form sends."""
+"""The type of a form in parts, as curl --form sends it."""
 TEXT = "text/plain"
-"""The type that fetch() gives such a body."""
+"""The type that a browser's fetch() gives a body that is a string, if no type is given."""
 BOUNDARY = re.compile(r'boundary="?([0-9A-Za-z\'()+_,./:=? -]{1,70})(?<! )', re.IGNORECASE)
 PART = re.compile(r'^content-disposition: *form-data; *name="?([^";\r\n]+)"?([^\r\n]*)', re.IGNORECASE | re.MULTILINE)
-"""The name of a part, and what follows it in its line."""
+"""A part's Content-Disposition header: the name, and the rest of the line."""
 LARGEST_ID = 2_147_483_647
-# What neither database nor UTF-8 can hold.
+# Characters that the databases cannot store (NUL) or UTF-8 cannot encode (lone surrogates).
 NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 MAX_FIELDS = 1000
-DEEPEST = 32
+MAX_DEPTH = 32
 
 
 def malformed(message: str, code: str = "body-malformed") -> Refusal:
@@ -60,7 +60,7 @@ class Parameters(dict[str, str]):
 
 
 def sent(request: Request, header: bytes) -> list[bytes]:
-    """All values of a header, by its name in lower case; several times faster than Starlette's own way."""
+    """All values of a header; header: its name in lower case. Several times faster than Starlette's getlist()."""
     return [value for name, value in request.scope["headers"] if name == header]
 
 
@@ -70,7 +70,7 @@ def sent_texts(request: Request, header: bytes) -> list[str]:
 
 
 def announced(request: Request) -> int | None:
-    """The length of a body by its Content-Length, 0 without a body; None for one that is sent in chunks."""
+    """The length of a body in bytes by its Content-Length, 0 without a body, None for a chunked body."""
     (length, *_) = sent(request, b"content-length") or (b"",)
     if length.isdigit():
         return int(length[:20])
@@ -78,7 +78,7 @@ def announced(request: Request) -> int | None:
 
 
 def may_be(request: Request, size: int) -> bool:
-    """Whether a body may have so many bytes or more."""
+    """Whether a body may have at least so many bytes, as far as its head says."""
     length = announced(request)
     return length is None or length >= size
 
@@ -111,8 +111,9 @@ def _too_long(limit: int) -> Refusal:
 
 
 def media_type(request: Request) -> str:
-    """The Content-Type without parameters, lower case; "" when there is none; raises on two or on a charset
-    other than UTF-8."""
+    """The Content-Type in lower case without parameters, "" for none. Raises Refusal for two of them, and for a charset
+    other than UTF-8.
+    """
     values = sent_texts(request, b"content-type")
     if len(values) > 1:
         raise malformed("The request has more than one Content-Type.", "content-type")
@@ -128,9 +129,10 @@ def media_type(request: Request) -> str:
 
 
 def read_json(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool]:
-    """The fields of a JSON body, whose type need not say JSON: published examples name no type, and curl then says
-    form, fetch() text. The second is always False: values need not be text. Raises Refusal for a
-    body of any other type, and for one that is not JSON.
+    """The fields of a JSON body, and False, as it is not a form. Raises Refusal for other types and for invalid JSON.
+
+    The type may also be missing, that of a form or plain text: many published examples name none, and then curl sends
+    the one and fetch() the other.
     """
     if media_type(request) not in ("", "application/json", FORM, TEXT):
         raise malformed("The body must be JSON.", "content-type")
@@ -138,8 +140,9 @@ def read_json(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool
 
 
 def check_encoding(request: Request) -> None:
-    """Refuse compressed bodies, which would defeat every bound on their size; where there is none, or it is ignored, as
-    that of a GET is, programs name a coding out of habit.
+    """Refuse compressed bodies, as limits of size count bytes before decompression. Raises Refusal.
+
+    The header is accepted without a body, and for GET, whose body is ignored: some programs always send it.
     """
     (encoding, *_) = sent(request, b"content-encoding") or (b"",)
     if encoding.strip().lower() in (b"", b"identity"):
@@ -151,12 +154,12 @@ def check_encoding(request: Request) -> None:
 def json_object(body: bytes, *, mended: bool = False) -> dict[str, Any]:
     """A JSON object, strictly: UTF-8, no name twice, no NaN or Infinity, bounded depth. Raises Refusal.
 
-    mended: characters that are no text are replaced instead of refused.
+    mended: NUL and lone surrogates in texts are replaced by U+FFFD instead of refused.
     """
     value = json_value(body)
     if not isinstance(value, dict):
         raise malformed("The body must be a JSON object.")
-    # Only escapes can write such characters: a plain NUL ends the parsing, a plain surrogate is no UTF-8.
+    # Only escapes can write them: an unescaped NUL is not valid JSON, and an unescaped surrogate not valid UTF-8.
     if b"\\u" not in body:
         return value
     if mended:
@@ -169,7 +172,7 @@ def json_object(body: bytes, *, mended: bool = False) -> dict[str, Any]:
 
 
 def json_value(body: bytes) -> Any:
-    """Any JSON value, as strictly as json_object but for characters that are no text."""
+    """Any JSON value, checked as json_object does, except for NUL and lone surrogates. Raises Refusal."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
@@ -178,7 +181,7 @@ def json_value(body: bytes) -> Any:
         value = _strict.decode(text)
     except (ValueError, RecursionError):
         raise malformed("The body is not valid JSON.") from None
-    if _depth_exceeds(value, DEEPEST):
+    if _depth_exceeds(value, MAX_DEPTH):
         raise malformed("The body is nested too deeply.")
     return value
 
@@ -187,7 +190,7 @@ def form(body: bytes) -> dict[str, str]:
     """An application/x-www-form-urlencoded body. Raises Refusal."""
     try:
         pairs = parse_qsl(
-            body.decode("utf-8"),  # programs send letters beyond ASCII as they are, too: curl -d does
+            body.decode("utf-8"),  # not ASCII, as programs such as curl -d send other letters without encoding them
             keep_blank_values=True,
             strict_parsing=bool(body),
             errors="strict",
@@ -199,11 +202,11 @@ def form(body: bytes) -> dict[str, str]:
 
 
 def parts(request: Request, body: bytes) -> dict[str, str]:
-    """A multipart/form-data body of texts alone (RFC 7578). Raises Refusal, also for a file."""
+    """The fields of a multipart/form-data body (RFC 7578). Raises Refusal, also for a part that is a file."""
     boundary = BOUNDARY.search("".join(sent_texts(request, b"content-type")))
     if boundary is None:
         raise _no_form()
-    # The body begins and ends with the boundary, as all that send such forms have it.
+    # No text may stand before the first boundary or after the last one; clients send none.
     first, *pieces = (b"\r\n" + body).split(b"\r\n--" + boundary[1].encode("latin-1"), MAX_FIELDS + 1)
     if first or not pieces or pieces.pop().rstrip(b"\r\n") != b"--":
         raise _no_form()
@@ -244,13 +247,13 @@ def number(text: str) -> int | None:
 
 
 def identifier(text: str) -> int:
-    """An id in a path; anything else becomes 0, which no row has, so that it is answered as missing."""
+    """An id in a path; 0 for anything else: no row has it, so the answer is 404."""
     value = number(text)
     return value if value is not None and value <= LARGEST_ID else 0
 
 
 def check_path(request: Request) -> None:
-    """Raise Refusal for a path that is not UTF-8 or holds a NUL: both read as U+FFFD, as many names do at once."""
+    """Raise Refusal for a path that is not UTF-8 or holds a NUL: decoded, different ones would become the same name."""
     try:
         fine = "\x00" not in unquote_to_bytes(request.scope["raw_path"]).decode("utf-8")
     except UnicodeDecodeError:
@@ -261,10 +264,10 @@ def check_path(request: Request) -> None:
 
 
 def query(request: Request, *, repeats: bool = False) -> Mapping[str, str]:
-    """The query's parameters; one that stands twice is refused by whoever reads it. Raises Refusal on text that is not
-    UTF-8.
+    """The query's parameters; reading one that was sent twice raises Refusal. Raises Refusal for text that is not UTF-8
+    or holds a NUL.
 
-    repeats: the last value counts instead, for pages of ours that name a parameter several times.
+    repeats: the last value of a parameter counts instead, as some pages of the console send one several times.
     """
     if not request.scope["query_string"]:
         return Parameters()
@@ -283,7 +286,7 @@ def query(request: Request, *, repeats: bool = False) -> Mapping[str, str]:
 
 
 def retried(response: Response, refusal: Refusal) -> Response:
-    """The answer to a refusal, with Retry-After where it says when trying again may help."""
+    """The answer to a refusal, with Retry-After if the refusal says when to try again."""
     if refusal.retry_after:
         response.headers["Retry-After"] = str(refusal.retry_after)
     return response

@@ -1,8 +1,8 @@
-"""Classifies requests by caller, for fair queueing, before anything of them is read; must not decide who a caller is,
-nor what they may do.
+"""Classifies requests by caller, for fair queueing, before their credentials are checked; must not decide who a caller
+is, nor what they may do.
 
 A token or cookie counts as its user's only if it was accepted lately from the same address, so that nobody can use up
-somebody else's share. Of a signature only the access key's id counts, as each signature is different.
+another user's share. Of a signature only the part with the access key's id counts, as each signature is different.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from keyrack.core.people.throttle import network
 MAX_KNOWN = 100_000
 _SIGNATURE = b"SDK-"
 MARK = "mark"
-"""Where a request's state keeps the mark of its proof, which is needed twice."""
+"""The key in a request's state of the hash of its credentials, which is needed twice."""
 PROOFS = (b"authorization", b"x-auth-token", b"private-token")
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose share of the threads a request uses: a user's, a host's, or that of all without a proof at one address.
+    """Whose share a request uses: a user's, a host's, or that of all requests of an address without known credentials.
 
-    known: the caller proved before who they are; at_home: somebody at this address did, also with a password.
+    known: the credentials were accepted before; at_home: somebody signed in from this address before, also by password.
     """
 
     name: Hashable
@@ -37,7 +37,7 @@ class Caller:
 
 
 def is_signed(request: Request) -> bool:
-    """Whether a request is signed, so that its proof cannot be checked without its body."""
+    """Whether a request is signed, so that its body is needed to check who sent it."""
     return any(name == b"authorization" and value.startswith(_SIGNATURE) for name, value in request.scope["headers"])
 
 
@@ -47,14 +47,14 @@ def _network_of(request: Request) -> str:
 
 
 class Callers:
-    """Which proofs were accepted lately, and whose they are; only keyed hashes of them are kept."""
+    """Which credentials were accepted lately, and whose they are; only keyed hashes of them are kept."""
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
         self._known: OrderedDict[bytes, Hashable] = OrderedDict()
 
     def of(self, request: Request, *, at_home: bool = False) -> Caller:
-        """Whose share of the threads a request uses. at_home: somebody signed in from its address before."""
+        """Whose share a request uses. at_home: as in Caller, for a request without known credentials."""
         address = _network_of(request)
         mark = self._mark(request, address)
         who = None if mark is None else self._known.get(mark)
@@ -63,16 +63,16 @@ class Callers:
         self._known.move_to_end(mark)
         return Caller(who, known=True, at_home=True)
 
-    def held(self, request: Request, who: Hashable) -> None:
-        """Note that the proof of a request was right; who: the user or host that it is of."""
+    def accepted(self, request: Request, who: Hashable) -> None:
+        """Note that a request's credentials were accepted; who: whose they are, the name for its Caller."""
         mark = self._mark(request, _network_of(request))
         if mark is not None:
             self._known[mark] = who
             if len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)
 
-    def failed(self, request: Request) -> None:
-        """Note that it was wrong. Not for signatures: anybody can write the id of somebody's access key into one."""
+    def rejected(self, request: Request) -> None:
+        """Note that a request's credentials were rejected. Not a signature's: anybody can put another's id into one."""
         if is_signed(request):
             return
         mark = self._mark(request, _network_of(request))
@@ -80,7 +80,7 @@ class Callers:
             self._known.pop(mark, None)
 
     def _mark(self, request: Request, address: str) -> bytes | None:
-        """The keyed hash of the proof of a request; None for one without."""
+        """The keyed hash of a request's credentials; None for none."""
         kept = request.scope.setdefault("state", {})
         if MARK not in kept:
             kept[MARK] = self._made(request, address)
@@ -89,7 +89,7 @@ class Callers:
 
     def _made(self, request: Request, address: str) -> bytes | None:
         headers = request.scope["headers"]
-        # A browser's proof is its cookies: all of them, as other sites of the same host may have set some.
+        # A browser's credentials are its cookies; all count, as other sites on the same host may have set some.
         proofs = [value for name, value in headers if name in PROOFS] or [
             value for name, value in headers if name == b"cookie"
         ]

@@ -1,7 +1,7 @@
-"""Fair queueing for the threads that answer calls: each kind of call has a concurrency limit, a caller one within it,
-and whoever used least processor time lately is served first; must decide nothing about a call but when it runs.
+"""Fair queueing of calls: each kind of call has a concurrency limit, each caller a lower one, and the caller who used
+least processor time lately is served first; must decide nothing about a call but when it runs.
 
-All of it belongs to the event loop: nothing here is called from another thread.
+For use on the event loop only: nothing here may be called from another thread.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum, unique
@@ -26,43 +25,44 @@ from keyrack.errors import Kind, Refusal
 from keyrack.store.engine import fibers
 from keyrack.web.callers import Caller
 from keyrack.web.group_commits import GroupCommits
+from keyrack.web.threads import Threads
 
 T = TypeVar("T")
 
-# The time constant by which used processor time decays: after so many seconds 1/e of it still counts.
+# The time constant of the decay of used processor time: after so many seconds it counts 1/e.
 MEMORY_SECONDS = 1.0
 HEAVY_SECONDS = 0.2
-"""If a caller used more processor time than this lately, in seconds, their calls count as long ones."""
+"""A caller who used more processor time than this lately has their calls treated as long ones."""
 MAX_CALLERS = 20_000
 LONG_BODY = 65_536
-"""From this size, in bytes, a body makes a call a long one."""
+"""A call whose body has at least so many bytes is a long one."""
 MAX_WAITING_PER_CALLER = 256
 MAX_WAITING = 20_000
 BUSY_SECONDS = 2
 ROUND_SECONDS = 0.004
-"""How long calls that are answered at once may take in one round of the event loop before they queue."""
+"""How long calls on the event loop may take in one of its rounds before further ones have to queue."""
 
 
 @unique
 class CallPool(Enum):
-    """A kind of calls that must not wait for other kinds: how many of it run at once, and how many of one caller."""
+    """A kind of calls that must not wait for other kinds, as its name, its concurrency limit and that of one caller."""
 
     KNOWN = ("known", 24, 12)
-    """Short calls of those who proved before who they are."""
+    """Short calls of callers whose credentials were accepted before."""
     STRANGERS = ("strangers", 4, 3)
     """Short calls of all others; most of them are refused."""
     LONG = ("long", 2, 2)
-    """Long calls, whoever makes them. The interpreter runs one thread at a time; with more than two that do not give it
-    up by themselves the short calls would suffer."""
+    """Long calls of all callers. The interpreter runs one thread at a time; more than two that do not release it would
+    slow down short calls."""
     HASHING = ("hashing", 2, 2)
-    """Checks and hashes of passwords for those who were here before."""
+    """Hashing of passwords for callers from addresses where somebody signed in before."""
     GUESSES = ("guesses", 2, 1)
     """The same for strangers."""
     EVENT_LOOP = ("event loop", 4, 4)
-    """What the event loop answers by itself in each of its rounds, beyond ROUND_SECONDS; between two rounds it
-    handles all that came in."""
+    """Calls that run on the event loop itself, those that exceed ROUND_SECONDS of a round; between two rounds the loop
+    handles new input."""
     FIBERS = ("fibers", 24, 16)
-    """What waits for PostgreSQL on the event loop; each may need a connection."""
+    """Calls in fibers on the event loop, which wait for PostgreSQL; each may need a connection."""
     GROUP_COMMITS = ("group commits", 32, 16)
     """Short changes on SQLite that wait for the transaction in which they are made, or for its commit."""
     BODIES = ("bodies", 32, 4)
@@ -82,12 +82,12 @@ class CallPool(Enum):
 ON_THREADS = (CallPool.KNOWN, CallPool.STRANGERS, CallPool.LONG)
 ON_STEPPED_BACK_THREADS = (CallPool.HASHING, CallPool.GUESSES)
 STEP_BACK = 5
-"""The niceness that threads which hash have above all others: a hash takes a processor for a tenth of a second."""
+"""By how much the niceness of hashing threads is higher: one hash takes a processor for a tenth of a second."""
 
 
 @dataclass(slots=True)
 class _CpuTime:
-    """Processor time that a caller used lately, in seconds, as of a point in time."""
+    """The processor time that a caller used lately, in seconds, decayed as of the monotonic time `at`."""
 
     seconds: float = 0.0
     at: float = 0.0
@@ -100,34 +100,35 @@ class _CpuTime:
 
     @property
     def rank(self) -> float:
-        """Lower for callers who used less; constant while they use nothing, as all is forgotten equally fast."""
+        """Lower for callers who used less; constant while they use nothing, as all decay at the same rate."""
         return math.log(self.seconds) + self.at / MEMORY_SECONDS if self.seconds else -math.inf
 
 
 @dataclass(slots=True)
 class _Flow:
-    """One caller's calls in one pool: how many run, and those that wait, first come first served."""
+    """One caller's calls in one pool: how many run, and those that wait, in order of arrival."""
 
     running: int = 0
     waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
 
 
 class FairScheduler:
-    """Runs calls on threads, fairly between callers: least used comes first, and nobody fills a pool."""
+    """Runs calls fairly between callers: the one who used least comes first, and none can fill a pool alone."""
 
     def __init__(self) -> None:
         self._used: OrderedDict[Hashable, _CpuTime] = OrderedDict()
         self._queues = {pool: _Queue(pool, self._rank) for pool in CallPool}
-        # SimpleQueue's hand-over of a call to a thread takes a third of the time that anyio's takes.
-        self._threads = ThreadPoolExecutor(sum(pool.limit for pool in ON_THREADS), "keyrack-call")
+        # Handing a call to a thread of this executor takes a third of the time that it takes with anyio.
+        self._threads = Threads(sum(pool.limit for pool in ON_THREADS), "keyrack-call")
         hashing = sum(pool.limit for pool in ON_STEPPED_BACK_THREADS)
         self._round_seconds: float | None = None  # what this round of the event loop took so far
-        self._hashing_threads = ThreadPoolExecutor(hashing, "keyrack-hash", initializer=_step_back)
+        self._hashing_threads = Threads(hashing, "keyrack-hash", first=_step_back)
 
     async def run(self, caller: Caller, call: Callable[[], T], *, long: bool = False, hashes: bool = False) -> T:
-        """What the call answers, which runs on a thread. long: it is known to take much; hashes: a password.
+        """Run a call on a thread and return its result. long: it is known to take long; hashes: it hashes a password.
 
-        Raises Refusal THROTTLED or UNAVAILABLE when too many wait.
+        Raises Refusal THROTTLED or UNAVAILABLE when too many calls wait or no thread can be started, and what the call
+        raises.
         """
         used = self._account(caller.name)
 
@@ -146,32 +147,32 @@ class FairScheduler:
         threads = self._hashing_threads if pool in ON_STEPPED_BACK_THREADS else self._threads
         async with self._queues[pool].slot(caller.name):
             try:
-                return await _whole(asyncio.get_running_loop().run_in_executor(threads, context.run, timed))
+                return await _whole(threads.run(lambda: context.run(timed)))
             finally:
-                # Hashing leaves the interpreter to the others, and has bounds of its own.
+                # Not counted for hashing, which releases the interpreter and has limits of its own.
                 used.add(0.0 if hashes and not long else spent, time.monotonic())
 
     async def on_event_loop(self, caller: Caller, call: Callable[[], T]) -> T:
-        """What the call answers, which runs on the event loop itself: it must be a short one, and wait for nothing.
+        """Run a call on the event loop itself and return its result; it must be short and wait for nothing.
 
-        Raises Refusal as run does, and whatever the call raises.
+        Raises as run does.
         """
         used = self._account(caller.name)
         queue = self._queues[CallPool.EVENT_LOOP]
         if not queue.waits and (self._round_seconds or 0.0) < ROUND_SECONDS:
             return self._in_this_round(used, call)
         flow = await queue.take(caller.name)
-        began = time.monotonic()  # which takes no system call, unlike a thread's processor time
+        began = time.monotonic()  # no system call, unlike reading a thread's processor time
         try:
             return call()
         finally:
             ended = time.monotonic()
             used.add(ended - began, ended)
-            # Not before the next round, or the calls of one who sends many at once would run before others' are read.
+            # In the next round, or calls that one caller sends together would run before others' are even read.
             asyncio.get_running_loop().call_soon(queue.leave, caller.name, flow)
 
     def _in_this_round(self, used: _CpuTime, call: Callable[[], T]) -> T:
-        """What a short call answers where nobody waits: a slot, taken and given back, takes as long as many a call."""
+        """Run a short call without a slot, as nobody waits: taking and returning a slot costs as much as many calls."""
         if self._round_seconds is None:
             self._round_seconds = 0.0
             asyncio.get_running_loop().call_soon(self._next_round)
@@ -187,9 +188,8 @@ class FairScheduler:
         self._round_seconds = None
 
     async def in_fiber(self, caller: Caller, call: Callable[[], T]) -> T:
-        """What the call answers, which runs on the event loop, and lets it go on while it waits for the database.
-
-        Raises Refusal as run does, and whatever the call raises.
+        """Run a call in a fiber: on the event loop, which goes on while the call waits for the database. Return its
+        result. Raises as run does.
         """
         used = self._account(caller.name)
         queue = self._queues[CallPool.FIBERS]
@@ -199,16 +199,16 @@ class FairScheduler:
             try:
                 return await ended
             except asyncio.CancelledError:
-                await fiber.completion()  # a caller who gives up waits for it too, as in _whole
+                await fiber.completion()  # the slot is in use until the call ends, as in _whole
                 raise
             finally:
                 used.add(fiber.seconds, time.monotonic())
-                del fiber, ended  # what it raised leads back here: the circle would live until the collector comes
+                del fiber, ended  # an error's traceback refers to this frame: a cycle until garbage collection
         finally:
             queue.leave(caller.name, flow)
 
     async def in_group_commit(self, caller: Caller, call: Callable[[], T], group_commits: GroupCommits) -> T:
-        """What the call answers, which runs on the event loop in a transaction with others'. Raises as run does."""
+        """Run a call on the event loop in a transaction shared with others; return its result. Raises as run does."""
         used = self._account(caller.name)
 
         def timed() -> T:
@@ -228,7 +228,7 @@ class FairScheduler:
 
     @asynccontextmanager
     async def reading(self, caller: Caller, *, long: bool) -> AsyncIterator[None]:
-        """While a body is read; a long one waits for its turn before any of it is."""
+        """Around reading a request's body. long: it waits for a slot of CallPool.BODIES first."""
         if not long:
             yield
             return
@@ -264,24 +264,24 @@ def _step_back() -> None:
 
 
 async def _whole(running: asyncio.Future[T]) -> T:
-    """What a thread returns. A caller who gives up waits for it too, as the thread uses its slot until then."""
+    """The result of a thread. When cancelled it still waits for the thread, which uses its slot until it ends."""
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         await asyncio.wait([running])
         raise
     finally:
-        del running  # what it raised leads back here, in a circle
+        del running  # an error's traceback refers to this frame: a cycle
 
 
 class _Queue:
-    """The queue of one pool: its free slots, and the callers who wait for one, by the processor time they used."""
+    """The queue of one pool: its free slots, and the callers who wait for one, ordered by used processor time."""
 
     def __init__(self, pool: CallPool, rank: Callable[[Hashable], float]) -> None:
         self._rank = rank
         self._free, self._limit_per_caller = pool.limit, pool.limit_per_caller
         self._flows: dict[Hashable, _Flow] = {}
-        # A heap of the callers who wait and are below their own limit; each stands here once.
+        # A heap of the callers who wait and are below their own limit, each once.
         self._next: list[tuple[float, int, Hashable]] = []
         self._listed: set[Hashable] = set()
         self._numbers = itertools.count()
@@ -294,7 +294,7 @@ class _Queue:
 
     @asynccontextmanager
     async def slot(self, name: Hashable) -> AsyncIterator[None]:
-        """A slot for a while, as take() gives it."""
+        """A slot for the duration of the block, as take() gives it."""
         flow = await self.take(name)
         try:
             yield
@@ -302,7 +302,7 @@ class _Queue:
             self.leave(name, flow)
 
     async def take(self, name: Hashable) -> _Flow:
-        """A slot, as soon as it is this caller's turn, to be given back by leave(). Raises Refusal THROTTLED or
+        """Wait until it is this caller's turn and take a slot, to be given back by leave(). Raises Refusal THROTTLED or
         UNAVAILABLE when too many wait.
         """
         flow = self._flows.setdefault(name, _Flow())
@@ -321,25 +321,25 @@ class _Queue:
             self._forget(name, flow)
             words = "Too many requests at once. Try again in a moment."
             raise Refusal(Kind.UNAVAILABLE, "busy", words, retry_after=BUSY_SECONDS)
-        came: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        flow.waiting.append(came)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        flow.waiting.append(turn)
         self._waiting += 1
         self._list(name, flow)
         try:
-            await came
+            await turn
         except asyncio.CancelledError:
-            if came.cancelled():
-                flow.waiting.remove(came)
+            if turn.cancelled():
+                flow.waiting.remove(turn)
                 self._waiting -= 1
                 self._forget(name, flow)
-                # A slot that came free meanwhile was for this call, and somebody came after it.
+                # A slot that was freed meanwhile may have been meant for this call: give it to the next.
                 self._serve()
             else:
-                self.leave(name, flow)  # the slot was given in the very moment of giving up
+                self.leave(name, flow)  # it was given a slot just before it was cancelled
             raise
 
     def leave(self, name: Hashable, flow: _Flow) -> None:
-        """Give a slot back, to whoever is next."""
+        """Give a slot back, and give it to the next caller."""
         self._free += 1
         flow.running -= 1
         self._list(name, flow)
@@ -352,14 +352,14 @@ class _Queue:
             _, _, following = heapq.heappop(self._next)
             self._listed.discard(following)
             other = self._flows.get(following)
-            came = next((one for one in other.waiting if not one.done()), None) if other is not None else None
-            if other is None or came is None or other.running >= self._limit_per_caller:
+            turn = next((one for one in other.waiting if not one.done()), None) if other is not None else None
+            if other is None or turn is None or other.running >= self._limit_per_caller:
                 continue
-            other.waiting.remove(came)
+            other.waiting.remove(turn)
             self._waiting -= 1
             self._free -= 1
             other.running += 1
-            came.set_result(None)
+            turn.set_result(None)
             self._list(following, other)
 
     def _list(self, name: Hashable, flow: _Flow) -> None:

@@ -1,5 +1,5 @@
-"""What GitLab's and GitHub's APIs have in common on the wire: tokens, pages, Link, ETag, lists of keys; must hold no
-words of either.
+"""What GitLab's and GitHub's APIs have in common on the wire: tokens, pages, Link, ETag, files of keys; must hold no
+texts of either.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _NO_TOKEN = "This call takes a token; see docs/api."  # noqa: S105 — words
 def authenticate(
     instance: Instance, request: Request, *, channel: str, schemes: tuple[str, ...], header: str = ""
 ) -> Actor:
-    """The actor of a token in Authorization, with one of the schemes, or in a header of its own.
+    """The actor of a token, sent in Authorization with one of the schemes (in lower case), or in the given header.
 
-    With both the header of its own counts alone, as GitLab has it, which takes the token of a person there first: a
-    client that has both added it to a call whose Authorization something else had set. Raises Refusal UNAUTHENTICATED:
-    "no-credentials" where there is none, "token-not-in-force" where it does not hold.
+    If both are sent, only the given header counts, as in GitLab: something else, such as a proxy, may have set
+    Authorization. channel: the API's name in the audit log. Raises Refusal UNAUTHENTICATED: "no-credentials" if no
+    token was sent, "token-not-in-force" if it is not valid.
     """
     own = [token for token in request.headers.getlist(header) if token] if header else []
     sent = own or request.headers.getlist("authorization")
@@ -48,7 +48,7 @@ def authenticate(
 
 
 def is_anonymous(request: Request, *headers: str) -> bool:
-    """Whether a request shows no proof at all."""
+    """Whether a request has no credentials; headers: further names of headers, in lower case, that may hold a token."""
     return not any(name in request.headers for name in ("authorization", *headers))
 
 
@@ -74,7 +74,7 @@ def link(call: Call, pages: Iterable[tuple[str, int]], size: int) -> str:
 
 
 def answered(call: Call, content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """An answer with an ETag where it was asked for with GET, and 304 where the caller has it already."""
+    """An answer in JSON; to a GET with an ETag, or as 304 if the caller has it already."""
     response = JSONResponse(content, status, headers=headers)
     return response if call.request.method not in ("GET", "HEAD") else tagged(call.request, response)
 
@@ -91,7 +91,7 @@ def tagged(request: Request, response: Response) -> Response:
 
 
 async def keys_file(instance: Instance, request: Request) -> Response:
-    """`/NAME.keys`: a user's keys, type and base64, one a line, for anybody; 404 for who is not there."""
+    """`/NAME.keys`: a user's keys, each a line of type and base64, for anybody; 404 for an unknown user."""
     stranger = strangers("keys", address_of(request))
     name = str(request.path_params["name"]).replace("\x00", "\ufffd")
     try:

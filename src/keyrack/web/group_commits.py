@@ -1,8 +1,8 @@
 """Group commit on SQLite: the event loop itself runs short changes, many in one transaction; must decide nothing
 about a call.
 
-All of it belongs to the event loop. The thread that writes to SQLite lends a transaction, and commits what was run in
-it while the event loop goes on; answers leave once that is on the disk.
+For use on the event loop only. The thread that writes to SQLite lends a transaction, and commits it while the event
+loop goes on; the calls are answered once the commit is on the disk.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from keyrack.store.database import Database, LentTransaction, WouldBlock
 T = TypeVar("T")
 
 SLICE_SECONDS = 0.006
-"""How long calls run before the event loop handles what else came in: meanwhile nobody is served."""
-FEWEST_CALLS = 4
-"""So many calls run in any case, also if the processor is busy with something else for a while."""
+"""How long calls run before the event loop handles other input; meanwhile it serves nobody else."""
+MIN_CALLS = 4
+"""How many calls run in a slice at least, even if the processor was taken away for a while."""
 TRANSACTION_SECONDS = 0.03
-"""How long a transaction lasts, even if more calls wait: those that ran wait for its commit."""
+"""How long a transaction lasts at most, even if more calls wait, as those that ran wait for its commit."""
 MAX_CALLS = 32
 """The most calls in one transaction."""
 
@@ -40,7 +40,7 @@ class _Call:
 
     def end(self, error: Exception | None) -> None:
         future, failed = self.future, error or self.error
-        # What it raised leads back here: the circle, with the request, would live until the collector comes.
+        # The error's traceback refers to this object: the cycle would keep the request until garbage collection.
         del self.future, self.error
         if future.done():
             return
@@ -51,8 +51,8 @@ class _Call:
 
 
 class GroupCommits:
-    """Runs calls in lent transactions, one after another: what came while the last one was committed, and until
-    it ends, makes up the next one. A commit costs the same for one call as for many.
+    """Runs calls in lent transactions, one after another. Each takes the calls that arrived during the commit before
+    it, and those that arrive while it runs. A commit costs the same for one call as for many.
     """
 
     def __init__(self, database: Database) -> None:
@@ -61,9 +61,9 @@ class GroupCommits:
         self._asked = False
 
     async def run(self, run: Callable[[], T]) -> T:
-        """What the call answers, once what it wrote is on the disk; run within Database.nonblocking.
+        """Run a call within Database.nonblocking; returns its result once its changes are on the disk.
 
-        Raises what it raises. WouldBlock: nothing of it was kept, and a thread may run it again.
+        Raises what the call raises. WouldBlock means that nothing of it was kept, and a thread may run it again.
         """
         call = _Call(run)
         self._waiting.append(call)
@@ -96,7 +96,7 @@ class GroupCommits:
             self._refuse(WouldBlock(str(error)))
 
     def _refuse(self, error: Exception) -> None:
-        """Fail all calls that wait, as their transaction never begins; later calls ask for another."""
+        """Fail all waiting calls, as their transaction cannot begin; later calls ask for another one."""
         self._asked = False
         waiting, self._waiting = list(self._waiting), deque()
         self._end(waiting, error)
@@ -108,10 +108,10 @@ class GroupCommits:
             self._give_back(transaction)
 
     def _slice(self, transaction: LentTransaction, ran: list[_Call], end: float) -> None:
-        """Run calls for a while, and go on in the event loop's next round; the transaction ends when none wait."""
+        """Run calls for SLICE_SECONDS, then continue in the next round; end the transaction when none wait."""
         goes_on, later = False, asyncio.get_running_loop().call_soon
         try:
-            until, fewest = time.monotonic() + SLICE_SECONDS, len(ran) + FEWEST_CALLS
+            until, fewest = time.monotonic() + SLICE_SECONDS, len(ran) + MIN_CALLS
             while self._waiting and len(ran) < MAX_CALLS and (len(ran) < fewest or time.monotonic() < until):
                 call = self._waiting.popleft()
                 if not call.future.done():
@@ -133,7 +133,7 @@ class GroupCommits:
         try:
             with self._database.nonblocking(transaction, later):
                 call.result = call.run()
-        except Exception as error:  # raised for who made the call
+        except Exception as error:  # raised where the call is awaited
             call.error = error
 
     def _end(self, ran: list[_Call], error: Exception | None) -> None:

@@ -1,10 +1,9 @@
-"""Long polls of hosts, held by their connections while nothing is new: each has a timer, a parsed head and no task;
-must decide nothing about a host, and answer no other question.
+"""Holds hosts' long polls while nothing is new, with a timer and a parsed head each and no task; must decide nothing
+about a host, and answer no other request.
 
-Thousands of hosts ask every half minute, and nearly always there is nothing new. So a long poll
-of an agent that was known at its last request (waiting.py) skips all that other requests go through. Those that are
-woken are answered in batches. Whatever takes more than that is passed on as an ordinary request (agent_api.py), called
-"the ordinary way" here.
+Thousands of hosts ask every half minute, and nearly always there is nothing new. So a long poll of an agent that was
+known at its last request (waiting.py) skips what other requests go through. Polls that are woken are answered in
+batches. All others are passed on as ordinary requests (agent_api.py).
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from keyrack.web.rate_limit import RateLimit
 from keyrack.web.slices import Slices
 from keyrack.web.waiting import ContactWaiters
 
-TOGETHER = 0.05
-"""Waits that end within so many seconds of each other end together, so much later at most: one after another, each
-would spend most of its time on cache misses.
+ROUNDING_SECONDS = 0.05
+"""Deadlines are rounded up to multiples of this, so that many polls end together: one by one, each would spend most of
+its time on cache misses.
 """
 WAS_HELD = "was_held"
-"""The key in a request's state of its server and its deadline, where it was held before."""
-# As agents write it (agent/service/follow.py); whatever is written otherwise goes the ordinary way.
+"""The key in a request's state under which a poll that was held has its server's id and its deadline."""
+# As agents write it (agent/service/follow.py); written in another way, it is an ordinary request.
 _QUESTION = re.compile(
     rb"/agent/v1/document\?revision=([0-9]{1,10})(?:&lineage=([0-9a-f]{8}))?(?:&audit=([0-9]{1,10}))?&wait=([0-9]{1,3})"
 )
@@ -46,8 +45,8 @@ _JSON, _GZIP = (b"content-type", b"application/json"), (b"content-encoding", b"g
 
 @dataclass(frozen=True, slots=True)
 class ContactParts:
-    """What is shared with the ordinary way. ask: the state of a host and its document, read together with others'; None
-    where it must be read the ordinary way.
+    """What held polls share with ordinary requests. ask: reads a host's state and document in a batch; None where an
+    ordinary request must answer. longest_wait: in seconds.
     """
 
     instance: Instance
@@ -61,23 +60,23 @@ class ContactParts:
 
 
 class QuestionHead(NamedTuple):
-    """The headers of a long poll. machine: the header that names the sender's machine; packs: it accepts gzip."""
+    """What the headers of a long poll say. secret: the bearer token; machine: the Keyrack-Machine header, if sent."""
 
     secret: str
     machine: str | None
-    packs: bool
+    accepts_gzip: bool
 
 
 class HeldContacts:
-    """Takes the long polls that can be held; for the event loop only. note: called with the status of each answer."""
+    """Takes the long polls that can be held; for use on the event loop only. note: called with each answer's status."""
 
     def __init__(self, parts: ContactParts) -> None:
         self._parts = parts
         self.note: Callable[[int], None] = lambda status: None
 
     def hold(self, connection: BoundedProtocol) -> HeldRequest | None:
-        """Hold the request whose head a connection just got, until there is something to say, or until it is its turn
-        to go the ordinary way; None: it is another.
+        """Hold the request whose head a connection just received, until there is an answer or it is passed on as an
+        ordinary request. None: it is not a long poll, and is to be handled as an ordinary request at once.
         """
         match = _QUESTION.fullmatch(connection.url)
         if match is None or self._parts.waiting.closing:
@@ -107,9 +106,11 @@ class HeldContacts:
         seconds = min(float(wait), self._parts.longest_wait)
         if server_id is None or not seconds or self._parts.limit.take(("host", server_id)).wait:
             return None
-        if self._parts.machines.repeated(server_id, identity) is not None:
-            return None  # the ordinary way finds that again, and answers it
-        contact = Contact(server_id, secret_hash, int(revision), mark, head.packs, run, int(audit) if audit else -1)
+        if self._parts.machines.refuse_repeated(server_id, identity) is not None:
+            return None  # the ordinary request finds that again, and answers it
+        contact = Contact(
+            server_id, secret_hash, int(revision), mark, head.accepts_gzip, run, int(audit) if audit else -1
+        )
         held = HeldContact(self._parts, self.note, connection, contact, seconds)
         if not is_current:
             held.ask()
@@ -117,8 +118,8 @@ class HeldContacts:
 
 
 def _read(headers: list[tuple[bytes, bytes]]) -> QuestionHead | None:
-    """The head of a question; None where there is more to it."""
-    secret, machine, packs = b"", None, False
+    """What the headers of a long poll say; None for those that make it an ordinary request."""
+    secret, machine, accepts_gzip = b"", None, False
     for name, value in headers:
         if name == b"authorization":
             if secret or not value.startswith(_BEARER):
@@ -127,15 +128,15 @@ def _read(headers: list[tuple[bytes, bytes]]) -> QuestionHead | None:
         elif name == _MACHINE:
             machine = value.decode("latin-1")
         elif name == b"accept-encoding":
-            packs = b"gzip" in value
+            accepts_gzip = b"gzip" in value
         elif name in _MORE or (name == b"content-length" and value != b"0"):
             return None
-    return QuestionHead(secret.decode("latin-1"), machine, packs) if secret else None
+    return QuestionHead(secret.decode("latin-1"), machine, accepts_gzip) if secret else None
 
 
 class DelayedContact:
-    """One question that goes the ordinary way once it is its turn: of a thousand hosts that come at once, each has no
-    more than its parsed head until then.
+    """A poll that becomes an ordinary request when it is its turn. Until then only its parsed head is in memory, as a
+    thousand hosts may ask at once.
     """
 
     __slots__ = ("_connection",)
@@ -148,14 +149,14 @@ class DelayedContact:
         self._connection = None
 
     def go_on(self) -> None:
-        """It is its turn."""
+        """Called when it is its turn."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.go_on({})
 
 
 class HeldContact:
-    """One question that is held."""
+    """A long poll that is held."""
 
     __slots__ = ("_asking", "_connection", "_contact", "_deadline", "_loop", "_note", "_parts", "_timer", "_waiter")
 
@@ -169,23 +170,23 @@ class HeldContact:
     ) -> None:
         self._parts, self._note, self._contact = parts, note, contact
         self._connection: BoundedProtocol | None = connection
-        self._loop = connection.loop  # to find the running one asks the system each time
-        self._deadline = math.ceil((self._loop.time() + seconds) / TOGETHER) * TOGETHER
+        self._loop = connection.loop  # get_running_loop() takes a system call
+        self._deadline = math.ceil((self._loop.time() + seconds) / ROUNDING_SECONDS) * ROUNDING_SECONDS
         self._timer = self._loop.call_at(self._deadline, self._over)
         self._waiter: asyncio.Future[None] | None = None
         self._asking = 0
         parts.last_seen.saw(contact.server_id)
         parts.instance.figures.waiting.inc()
-        parts.machines.came(contact.server_id, self)
+        parts.machines.begin_waiting(contact.server_id, self)
         self._listen()
 
     @property
     def server_id(self) -> int:
-        """Whose host asks."""
+        """The id of the server whose host asks."""
         return self._contact.server_id
 
     async def is_disconnected(self) -> bool:
-        """Whether nobody waits any more (machines.py)."""
+        """Whether the connection is closed (machines.Asking)."""
         return self._connection is None or self._connection.finished
 
     def drop(self) -> None:
@@ -204,13 +205,13 @@ class HeldContact:
             self._waiter = None
 
     def _end(self) -> BoundedProtocol | None:
-        """Hold it no longer; returns the connection that is to be answered, None if it was ended before."""
+        """Stop holding it; returns the connection to be answered, None if it was ended before."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self._timer.cancel()
             self._stop_listening()
             self._parts.instance.figures.waiting.dec()
-            self._parts.machines.left(self._contact.server_id, self)
+            self._parts.machines.end_waiting(self._contact.server_id, self)
         return connection
 
     def _over(self) -> None:
@@ -232,12 +233,12 @@ class HeldContact:
         if self._parts.waiting.closing:
             self._over()
             return
-        # Before asking, so that what is announced between the question and the wait is kept.
+        # Before reading the state, so that a change announced meanwhile is not missed.
         self._listen()
         self.ask()
 
     def ask(self) -> None:
-        """Read the state of the host, and answer where there is something for it."""
+        """Read the host's state, and answer if there is something new for it."""
         if self._connection is not None:
             self._connection.keep(self._loop.create_task(self._ask()))
 
@@ -247,7 +248,7 @@ class HeldContact:
         try:
             is_held = self._parts.machines.is_held(contact.server_id, contact.run)
             answer = None if is_held else await self._parts.ask(contact)
-        except Exception:  # the ordinary way finds that again, and says it
+        except Exception:  # the ordinary request finds that again, and logs it
             answer = None
         finally:
             self._asking -= 1

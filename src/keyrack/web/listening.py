@@ -1,10 +1,10 @@
-"""Takes several new connections in each round of the event loop, and those of agents by slices; must decide nothing
+"""Accepts several new connections in each round of the event loop, and those of agents by slices; must decide nothing
 about a call.
 
-libuv, on which uvloop is built, takes one a round from a socket that listens (since 1.45). A round lasts tens of
-milliseconds while many are served, so a client behind a thousand hosts would wait for a thousand rounds before its
-request is read. So after each connection we accept ourselves those that wait (decision 234). What a connection
-costs is mostly the objects around it; for an agent's question they are made once it is its turn.
+libuv, on which uvloop is built, accepts one connection a round from a listening socket (since 1.45). A round lasts
+tens of milliseconds under load, so a client behind a thousand hosts would wait for a thousand rounds before its request
+is read. So after each connection we accept the waiting ones ourselves (decision 234). A connection costs mostly the
+objects that are made for it; for an agent's they are made when it is its turn.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from keyrack.core.people.throttle import network
 from keyrack.web.slices import Slices
 
 ACCEPTS_PER_ROUND = 256
-"""The most connections that are accepted in one round, so that those who are connected are served in between."""
+"""The most connections that are accepted in one round, so that requests of open connections are served in between."""
 PEEKED_BYTES = 64
-"""How many bytes of what a connection has brought are read ahead, to tell agents from others."""
+"""How many bytes of a new connection's first data are peeked at, to tell agents from others."""
 
 
 class AgentsApplication(Protocol):
-    """An application that agents ask, too."""
+    """An application that serves agents, too."""
 
     slices: Slices
 
     def is_agents(self, beginning: bytes) -> bool:
-        """Whether what a connection brought begins as an agent's question does."""
+        """Whether a connection's first bytes are the beginning of an agent's request."""
 
 
 class ListeningServer(uvicorn.Server):
-    """uvicorn's server, which accepts more connections after each that came. application: what it serves, if agents ask
-    it too.
+    """uvicorn's server, which accepts more connections after each one. application: what it serves, None if that serves
+    no agents.
     """
 
     _accepting = False
@@ -46,13 +46,13 @@ class ListeningServer(uvicorn.Server):
         self._application = application
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Called once the event loop runs; sockets: that listen already."""
+        """Called when the event loop runs; sockets: those that listen already."""
         self._loop = asyncio.get_running_loop()
         self._own: list[socket.socket] = []
         self._delayed: set[socket.socket] = set()
         self._connecting: set[asyncio.Task[Any]] = set()
         self._protocol = self.config.http_protocol_class
-        self.config.http_protocol_class = self._came  # type: ignore[assignment]
+        self.config.http_protocol_class = self._make_protocol  # type: ignore[assignment]
         await super().startup(sockets)
         for one in [one for server in self.servers for one in server.sockets]:
             own = socket.socket(fileno=socket.dup(one.fileno()))
@@ -67,8 +67,8 @@ class ListeningServer(uvicorn.Server):
         self._delayed.clear()
         await super().shutdown(sockets)
 
-    def _came(self, **given: Any) -> asyncio.Protocol:
-        """The protocol of a new connection; given: as uvicorn gives it."""
+    def _make_protocol(self, **given: Any) -> asyncio.Protocol:
+        """The protocol of a new connection; given: uvicorn's arguments for it."""
         self._accept_soon(given)
         return self._protocol(**given)
 
@@ -84,7 +84,7 @@ class ListeningServer(uvicorn.Server):
                 try:
                     connection, address = own.accept()
                 except OSError:
-                    break  # none waits, or there is no room for one, which libuv notices as well
+                    break  # no connection waits, or no descriptor is free, which libuv notices as well
                 connection.setblocking(False)
                 if self._application is None or not self._application.is_agents(_brought(connection)):
                     self._connect(connection, given)
@@ -94,20 +94,20 @@ class ListeningServer(uvicorn.Server):
                 self._accept_soon(given)
 
     def _connect_delayed(self, connection: socket.socket, given: dict[str, Any]) -> None:
-        if connection in self._delayed:  # else the service stops
+        if connection in self._delayed:  # not after shutdown()
             self._delayed.remove(connection)
             self._connect(connection, given)
 
     def _connect(self, connection: socket.socket, given: dict[str, Any]) -> None:
-        made = self._loop.connect_accepted_socket(partial(self._came, **given), connection)
+        made = self._loop.connect_accepted_socket(partial(self._make_protocol, **given), connection)
         task = self._loop.create_task(made)
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
 
 def _brought(connection: socket.socket) -> bytes:
-    """The beginning of what a connection has brought, which stays there to be read."""
+    """The first bytes that a connection has received; they stay in the socket."""
     try:
         return connection.recv(PEEKED_BYTES, socket.MSG_PEEK)
-    except OSError:  # nothing yet, or it is gone, which shows when it is read
+    except OSError:  # nothing yet, or it is closed, which shows when it is read
         return b""

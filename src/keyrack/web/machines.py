@@ -1,7 +1,7 @@
-"""Finds out when two machines call with one host's secret; core/hosts/copies.py decides what follows.
+"""Finds out that two machines use one host's secret; core/hosts/copies.py decides what follows.
 
-This process remembers the last request number of each run of an agent. It also delays a new run's document for a few
-seconds, so that the run before it, which is woken, can ask again and show that both are there.
+A process remembers the last request number of each run of an agent. It also delays the document of a new run for a few
+seconds: the run before it is woken, and if it asks again there are two machines.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from keyrack.web.waiting import ContactWaiters, within
 
 MACHINE_HEADER = "keyrack-machine"
 HOLD_SECONDS = 3.0
-"""How long a new run waits for its document if the run before it was there a moment ago, in seconds."""
+"""How long a new run waits for its document if the run before it asked a moment ago."""
 MAX_NUMBERS = 200_000
 
 
@@ -34,11 +34,11 @@ class Asking(Protocol):
     """A request that waits for an answer."""
 
     async def is_disconnected(self) -> bool:
-        """Whether nobody waits any more."""
+        """Whether its connection is closed."""
 
 
 class Machines:
-    """What one process knows of the runs of agents; for the event loop only."""
+    """What one process knows of the runs of agents; for use on the event loop only."""
 
     def __init__(self, instance: Instance, waiting: ContactWaiters, scheduler: FairScheduler) -> None:
         self._instance = instance
@@ -50,27 +50,27 @@ class Machines:
 
     @contextmanager
     def waiting(self, server_id: int, request: Request) -> Iterator[None]:
-        """Count this question as waiting while the block runs."""
-        self.came(server_id, request)
+        """Count a request as waiting within the block."""
+        self.begin_waiting(server_id, request)
         try:
             yield
         finally:
-            self.left(server_id, request)
+            self.end_waiting(server_id, request)
 
-    def came(self, server_id: int, question: Asking) -> None:
-        """Count a question as waiting from now on, until `left`."""
+    def begin_waiting(self, server_id: int, question: Asking) -> None:
+        """Count a request as waiting from now on, until `end_waiting`."""
         self._open.setdefault(server_id, []).append(question)
 
-    def left(self, server_id: int, question: Asking) -> None:
-        """Count it as waiting no longer."""
+    def end_waiting(self, server_id: int, question: Asking) -> None:
+        """Count a request as waiting no longer."""
         waiting = self._open[server_id]
         waiting.remove(question)
         if not waiting:
             del self._open[server_id]
 
-    def repeated(self, server_id: int, identity: ReportedIdentity | None) -> Response | None:
-        """The answer to a request whose number was used before: the machine was copied while it ran, or was set back
-        to a snapshot. Its agent must begin a new run, so that the two can be distinguished.
+    def refuse_repeated(self, server_id: int, identity: ReportedIdentity | None) -> Response | None:
+        """The answer (409) to a request whose number was used before, None for any other. The machine was copied while
+        it ran, or set back to a snapshot; its agent must begin a new run, so that the two can be told apart.
         """
         if identity is None:
             return None
@@ -87,7 +87,7 @@ class Machines:
     async def note_run(
         self, request: Request, server: Server, identity: ReportedIdentity | None, caller: Caller
     ) -> None:
-        """Note the sender's run where it changed. Raises Refusal TAKEN or UNAVAILABLE (copies.contact)."""
+        """Note the sender's run if it changed. Raises Refusal TAKEN or UNAVAILABLE (copies.contact)."""
         if server.copied_at is None and (identity is None or identity.run == server.agent_run):
             return
         await self.note_new_run(request, server.id, identity, caller)
@@ -106,7 +106,7 @@ class Machines:
             self._held[server_id] = identity.run if identity else "", asyncio.get_running_loop().time() + HOLD_SECONDS
 
     def is_held(self, server_id: int, run: str) -> bool:
-        """Whether a run must wait until the run before it has had time to ask again."""
+        """Whether a run must wait, so that the run before it has time to ask again."""
         return server_id in self._held and self._held[server_id][0] == run
 
     async def hold(self, server_id: int, run: str, caller: Caller) -> None:
@@ -128,6 +128,6 @@ class Machines:
 
 
 def identity_of(request: Request) -> ReportedIdentity | None:
-    """The machine and run that a request names as its sender."""
+    """The machine and run that a request's Keyrack-Machine header names; None without that header."""
     header = request.headers.get(MACHINE_HEADER)
     return None if header is None else copies.read(header)

@@ -1,4 +1,4 @@
-"""The APIs described from their own route tables: OpenAPI for programs, a page for people; must add no call."""
+"""Describes the APIs from their route tables: OpenAPI for programs, a page for people; must add no call."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WINDOW: Mapping[str, tuple[int, int]] = {
     "page_index": (1, LARGEST_ID),
     "page_size": (1, 100),
 }
-"""Which part of a list is asked for, where no model says it: the least and the most that is taken."""
+"""Parameters that select a page of a list, in APIs without models: the smallest and the largest value accepted."""
 NAME = re.compile(r"\{(\w+)\}")
 
 
@@ -43,7 +43,7 @@ def openapi(apis: Described, url: str) -> dict[str, Any]:
         for endpoint in dialect.endpoints:
             shape = _shape(prefix, dialect, endpoint)
             called = f"{dialect.name}.{prefix.strip('/').replace('/', '_')}.{endpoint.handler.__name__}"
-            # A second spelling of the same call; by a number, as generators of clients make one name of x and x_.
+            # Another path of the same call gets a number: generators of clients would take x and x_ for the same name.
             spellings = chain([called], (f"{called}_{number}" for number in count(2)))
             name = next(one for one in spellings if one not in names)
             names.add(name)
@@ -104,7 +104,7 @@ def _of_models(apis: Described) -> dict[str, Schema]:
 
 
 def _shape(prefix: str, dialect: Dialect, endpoint: Endpoint) -> Shape | None:
-    """What a call takes and answers, where that is described; some of CodeArts' versions name their calls alike."""
+    """What a call takes and answers, None where that is not described; the prefix tells versions of CodeArts apart."""
     name = endpoint.handler.__name__
     if dialect.error is not None:
         answer, body = (
@@ -139,24 +139,24 @@ def _responses(
     if description.gateway is not None:
         content["application/json"]["schema"] = {"anyOf": [error, shapes.schema_ref(description.gateway)]}
     refusals = {
-        "401": None if endpoint.open and not endpoint.hashes else "Who calls is not proved.",
+        "401": None if endpoint.open and not endpoint.hashes else "The credentials are missing or not valid.",
         "403": "The caller may not do this." if not endpoint.open else None,
-        "404": "There is no such thing, or the caller may not know of it." if "{" in endpoint.path else None,
-        "409": "It would collide with something that there is." if endpoint.takes is not None else None,
+        "404": "It does not exist, or the caller may not see it." if "{" in endpoint.path else None,
+        "409": "It conflicts with something that exists." if endpoint.takes is not None else None,
         "413": "The body is too long." if endpoint.takes is not None else None,
         "422": (
-            "What was sent cannot be accepted; the error names the field."
+            "A field or parameter is not valid; the error names it."
             if endpoint.takes is not None or endpoint.asks is not None
             else None
         ),
-        "429": "Too many requests, or too many wrong proofs; Retry-After says when to try again.",
-        "503": "The database does not answer, and nothing was changed; Retry-After says when to try again.",
-        "default": "A refusal.",
+        "429": "Too many requests, or too many wrong credentials; Retry-After says when to try again.",
+        "503": "Busy, or the database is unavailable; nothing was changed. Retry-After says when to try again.",
+        "default": "An error.",
     }
     responses: dict[str, Any] = {}
     for status, words in refusals.items():
         if words:
-            # The example of a refusal is the same for all of them, so that one has it.
+            # The example of an error is the same for each status, so only "default" has it.
             shown = (
                 content
                 if status == "default"
@@ -165,14 +165,14 @@ def _responses(
             responses[status] = {"description": words, "content": shown}
     if shape is None:
         return {"200": {"description": "The answer, as the page of this API shows it."}, **responses}
-    answer: dict[str, Any] = {"description": "What was asked for." if shape.status < 400 else "Never answered."}
+    answer: dict[str, Any] = {"description": "Success." if shape.status < 400 else "Always this error."}
     if shape.answer is not None:
         answer["content"] = _content(shape.answer, known)
     return {**responses, str(shape.status): answer}
 
 
 def _is_needed(body: Schema, known: Mapping[str, Schema]) -> bool:
-    """Whether a body has a field that must be there."""
+    """Whether a request needs a body, as a field of it is required."""
     whole = known[body["$ref"].rpartition("/")[2]] if "$ref" in body else body
     return "properties" not in whole or bool(whole.get("required"))
 
@@ -182,7 +182,7 @@ def _content(schema: Schema, known: Mapping[str, Schema], *, body: bool = False)
 
 
 def _words(endpoint: Endpoint) -> str:
-    """What a call does: the first line of its handler's text."""
+    """What a call does: the first line of its handler's docstring."""
     return (inspect.getdoc(endpoint.handler) or "").split("\n")[0].rstrip(".")
 
 
@@ -204,6 +204,6 @@ h2 { margin-top: 2.2rem; font-size: 1.15rem }
 </head>
 <body>
 <h1>The API</h1>
-<p>Several contracts, one core: what is done through one API is seen through the other. For programs:
+<p>Several APIs, one set of data: what one API changes, the others show. For programs:
 <a href="/openapi.json">/openapi.json</a>. Back to <a href="/">the first page</a>.</p>
 """

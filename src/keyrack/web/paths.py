@@ -1,4 +1,4 @@
-"""Which endpoint a path leads to, by Starlette's own patterns, without trying each of them; must know no API."""
+"""Finds the endpoint of a path by Starlette's patterns, without trying each of them; must know no API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 REST = ":path}"
 MAX_KEPT, LONGEST_KEPT = 1_000, 128
-"""How many paths are remembered with what they lead to, and the most characters that such a path has."""
+"""How many paths are cached with their endpoints, and the length in characters of the longest one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class _Pattern(Generic[T]):
 class Paths(Generic[T]):
     """Templates such as /servers/{serverId} in order; a name in braces stands for one segment.
 
-    At the end {name:path} stands for all that is left, slashes and all, where no other template fits. Of the others
-    only those are tried that have as many segments as the path and begin with its first one: one or two of a hundred.
+    At the end {name:path} stands for all that is left, with slashes, if no other template matches. Of the others only
+    those are tried that have as many segments as the path and begin with the same one: one or two of a hundred.
     """
 
     def __init__(self, templates: Iterable[tuple[str, T]]) -> None:
@@ -52,7 +52,7 @@ class Paths(Generic[T]):
                 patterns.append(pattern)
 
     def find(self, path: str) -> tuple[T, dict[str, Any]] | None:
-        """The target of the first template that a path fits, and what stands in it by name; None where none does."""
+        """The target of the first template that matches a path, and the values of its names; None for no match."""
         known = self._remembered.get(path)
         if known is None:
             known = self._find(path)
@@ -76,10 +76,10 @@ class Paths(Generic[T]):
         return None
 
 
-@cache  # APIs have templates in common, and there are no more of them than are written down
+@cache  # APIs share templates, and their number is fixed
 def _compiled(template: str) -> tuple[Pattern[str], Mapping[str, Convertor[Any]]]:
     if ":" in template.removesuffix(REST):
-        raise ValueError(f"{template}: a name stands for one segment, and has no kind")
+        raise ValueError(f"{template}: a name has no convertor, except {{name:path}} at the end")
     regex, _, convertors = compile_path(template)
     return regex, convertors
 

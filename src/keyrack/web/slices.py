@@ -1,8 +1,9 @@
-"""What agents' calls may take of each round of the event loop, so that thousands of hosts keep nobody else waiting;
-must decide nothing about a call.
+"""Limits how much of each round of the event loop agents' calls take, so that thousands of hosts do not delay other
+callers; must decide nothing about a call.
 
-A round serves all that is there when it begins. So only a slice of the agents' calls is there at a time: between two
-slices the event loop handles all that came in, and people's calls are answered. All of it belongs to the event loop.
+A round of the event loop runs everything that is ready when the round begins. So only a slice of the agents' calls is
+made ready at a time; between two slices the event loop handles new input and other callers' requests. For use on the
+event loop only.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 MAX_STEPS = 32
-"""Steps in a round at most; each takes about a tenth of a millisecond."""
+"""The most steps in a round; each takes about 0.1 ms."""
 
 Step = Callable[[], None]
 
@@ -31,12 +32,12 @@ class RoundRobin(Generic[T]):
         return self._count
 
     def put(self, caller: Hashable, wanted: T) -> None:
-        """Add an item, behind those of the same caller."""
+        """Add an item, after those of the same caller."""
         self._queues.setdefault(caller, deque()).append(wanted)
         self._count += 1
 
     def take(self) -> T:
-        """The next one, of whoever's turn it is. Raises KeyError where there is none."""
+        """Remove and return the next item, callers in turns. Raises KeyError if there is none."""
         caller, queue = self._queues.popitem(last=False)
         wanted = queue.popleft()
         self._count -= 1
@@ -45,7 +46,7 @@ class RoundRobin(Generic[T]):
         return wanted
 
     def take_last(self) -> T:
-        """The last item of the caller who has most. Raises ValueError if there is none."""
+        """Remove and return the last item of the caller who has most. Raises ValueError if there is none."""
         longest = max(self._queues, key=lambda caller: len(self._queues[caller]))
         wanted = self._queues[longest].pop()
         self._count -= 1
@@ -55,7 +56,7 @@ class RoundRobin(Generic[T]):
 
 
 class Slices:
-    """Runs steps of agents' calls, MAX_STEPS a round: calls that were begun first, then new ones, callers in turns."""
+    """Runs steps of agents' calls, MAX_STEPS a round: first of calls under way, then of new ones, callers in turns."""
 
     def __init__(self) -> None:
         self._going_on: deque[Step] = deque()
@@ -63,12 +64,12 @@ class Slices:
         self._runs = False
 
     def go_on(self, step: Step) -> None:
-        """Run a step of a call that was begun."""
+        """Queue a step of a call that is under way."""
         self._going_on.append(step)
         self._run_soon()
 
     def begin(self, caller: Hashable, step: Step) -> None:
-        """Run the first step of a call, once it is its caller's turn."""
+        """Queue the first step of a call, to be run when it is its caller's turn."""
         self._beginning.put(caller, step)
         self._run_soon()
 

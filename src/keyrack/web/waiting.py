@@ -1,6 +1,7 @@
-"""Hosts that wait for their documents: who they are, and how they are woken; must know no document.
+"""Knows the hosts that wait for a new document, and wakes them; must know no document.
 
-One query in each process finds for all of them whether something changed, and announcements wake them at once.
+One query in each process finds out for all of them whether something changed; announcements of changes wake them at
+once.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class ContactWaiters:
     """Who waits for which server, woken from any thread after a commit."""
 
     def __init__(self, slices: Slices) -> None:
-        """slices: in which many are woken."""
+        """slices: run the wake-ups, where there are many."""
         self.known = CurrentHosts()
         self._slices = slices
         self._waiters: dict[int, set[asyncio.Future[None]]] = {}
@@ -30,7 +31,7 @@ class ContactWaiters:
         self._closing = False
 
     def start(self) -> None:
-        """Remember the loop whose waiters are woken; call it there."""
+        """Remember the event loop of the waiters; to be called on it."""
         self._loop = asyncio.get_running_loop()
 
     def wake(self, server_ids: frozenset[int]) -> None:
@@ -39,22 +40,22 @@ class ContactWaiters:
             self._loop.call_soon_threadsafe(self._set, server_ids)
 
     def let_go(self) -> None:
-        """Wake everybody for good, so that a stopping service does not wait for its hosts; from any thread."""
+        """Wake all waiters and hold no more, so that a stopping service need not wait for hosts; from any thread."""
         self._closing = True
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.wake_all)
 
     def wake_all(self) -> None:
-        """Wake everybody, and forget what is known of all hosts, so that each is asked about again."""
+        """Wake all waiters and forget all hosts' states, so that each is read again."""
         self.known.forget_all()
         self._set(frozenset(self._waiters))
 
     def listen(self, server_id: int) -> asyncio.Future[None]:
-        """Done as soon as the server is announced; to be given to `leave` in the end.
+        """A future, done when a change of the server is announced; to be given to `leave` afterwards.
 
-        Listen before reading the revision: what is announced between the reading and the wait is kept.
+        To be called before reading the revision, so that a change announced in between is not missed.
         """
-        # The loop that is known already: to find the running one asks the system each time.
+        # get_running_loop() takes a system call, so the known loop is used.
         loop = self._loop or asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         self._waiters.setdefault(server_id, set()).add(waiter)
@@ -74,8 +75,8 @@ class ContactWaiters:
         return self._closing
 
     async def poll(self, changed: Callable[[], Awaitable[frozenset[int]]]) -> None:
-        """Every POLL_SECONDS, until cancelled, wake the hosts whose state changed. changed: reads which these are;
-        where it fails, all hosts are woken, and each is read again.
+        """Every POLL_SECONDS, until cancelled, wake the hosts whose state changed. changed: reads their servers' ids;
+        if it fails, all hosts are woken, and each is read again.
         """
         while True:
             await asyncio.sleep(POLL_SECONDS)
@@ -84,7 +85,7 @@ class ContactWaiters:
             except DatabaseUnavailable:
                 self.wake_all()
                 continue
-            except Exception:  # those who wait must be answered; logged here, as nobody else would hear of it
+            except Exception:  # waiting hosts must still be answered; nothing else would log it
                 log.exception("asking what hosts missed failed")
                 self.wake_all()
                 continue
@@ -100,7 +101,7 @@ class ContactWaiters:
             self._slices.begin(("host", server_id), partial(self._wake, server_id))
 
     def _wake(self, server_id: int) -> None:
-        # What was noted of it may be from before the change.
+        # Its noted state may be from before the change.
         self.known.forget(server_id)
         for waiter in self._waiters.get(server_id, ()):
             if not waiter.done():
@@ -108,7 +109,7 @@ class ContactWaiters:
 
 
 async def within(waiter: asyncio.Future[None], seconds: float) -> bool:
-    """Whether a waiter was woken before so many seconds were over."""
+    """Wait until a waiter is woken, for so many seconds at most; returns whether it was. If not, it is cancelled."""
     if waiter.done():
         return True
     loop = asyncio.get_running_loop()

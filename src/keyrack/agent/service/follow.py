@@ -141,6 +141,8 @@ class Follower:
             self._reconcile(new=_FILES in self._troubles)
         if self._is_over:
             return self._pause()
+        if self._witness is not None and self._witness.begin_anew():
+            self._report_state(self._unmet())
         began = time.monotonic()
         try:
             # After a report without an answer, ask for a document first: a report must not hold up documents.

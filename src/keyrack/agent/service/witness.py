@@ -25,6 +25,7 @@ class Witness:
         self._signing_key = signing_key
         self.problem = ""
         """Why the last checkpoint that came is refused, in words; empty where it is not."""
+        self._is_kept = False
         self._last = self._noted()
 
     @property
@@ -36,9 +37,9 @@ class Witness:
         """Check a checkpoint that came with a document, None for none. Answers whether `problem` changed."""
         if sent is None:
             return False
-        before, self.problem = self.problem, ""
-        if before and self._is_taken_away():
-            self._last = None
+        before = self.problem
+        self.begin_anew()
+        self.problem = ""
         try:
             new = self._read(sent)
             words = audit_tree.problem(self._last, new, audit_tree.read_path(sent.get("proof")))
@@ -52,17 +53,24 @@ class Witness:
             self.problem = f"the checkpoint of the audit log cannot be kept: {error.strerror}"
         return self.problem != before
 
-    def _is_taken_away(self) -> bool:
-        """Whether somebody deleted the note, as the words of a refusal advise: that must work without a restart."""
+    def begin_anew(self) -> bool:
+        """Forget what was refused where somebody deleted the note, as the words advise: that must work without a
+        restart, and though no document comes. Answers whether it did.
+        """
+        if not self.problem or not self._is_kept:
+            return False
         try:
-            return self._state.load(FILE) is None
+            if self._state.load(FILE) is not None:
+                return False
         except StateProblem:
             return False
+        self._last, self._is_kept, self.problem = None, False, ""
+        return True
 
     def _keep(self, sent: Dict[str, Any], new: Checkpoint) -> None:
         fields = {"text": sent["text"], "signature": sent["signature"]}
         self._state.save(FILE, fields, durable=self._last is None)
-        self._last = new
+        self._last, self._is_kept = new, True
 
     def _read(self, sent: Any) -> Checkpoint:
         """A checkpoint that the service signed. Raises CheckpointProblem or DocumentSignatureProblem."""
@@ -78,7 +86,9 @@ class Witness:
         """The saved checkpoint; None where there is none, or for a damaged note, which sets `problem`."""
         try:
             fields = self._state.load(FILE)
+            self._is_kept = fields is not None
             return None if fields is None else self._read(fields)
         except (StateProblem, CheckpointProblem, signature.DocumentSignatureProblem) as problem:
+            self._is_kept = True
             self.problem = f"what was kept of the audit log is damaged: {problem}"
             return None

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+_NAMES = ("KEYRACK_URL", "KEYRACK_TOKEN")
+
 
 @dataclass(frozen=True, slots=True)
 class SavedLogin:
@@ -20,22 +22,40 @@ class SavedLogin:
 
 
 def path() -> Path:
-    """Where logins are kept: keyrack/login.json in XDG_CONFIG_HOME or ~/.config."""
+    """Where logins are kept: keyrack/login.json in XDG_CONFIG_HOME or ~/.config. Exits with words without a home."""
     base = os.environ.get("XDG_CONFIG_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".config") / "keyrack" / "login.json"
+    try:
+        return (Path(base) if base.startswith("/") else Path.home() / ".config") / "keyrack" / "login.json"
+    except RuntimeError:
+        words = "There is no home folder that keeps a login: set HOME, or KEYRACK_URL and KEYRACK_TOKEN."
+        raise click.ClickException(words) from None
 
 
 def from_environment() -> SavedLogin | None:
     """What KEYRACK_URL and KEYRACK_TOKEN say, for programs; None where they say nothing."""
-    url, token = os.environ.get("KEYRACK_URL", ""), os.environ.get("KEYRACK_TOKEN", "")
+    url, token = (os.environ.get(name, "") for name in _NAMES)
     return SavedLogin(url.rstrip("/"), token) if url and token else None
 
 
 def current() -> SavedLogin | None:
-    """The login in force, None for none. Exits with words for a file that others may read, or that is none of ours."""
+    """The login in force, None for none.
+
+    Exits with words for a file that others may read, or that is none of ours, and for KEYRACK_URL alone: no
+    command goes to another service than that names.
+    """
+    url, token = _NAMES
+    if os.environ.get(url) and not os.environ.get(token):
+        raise click.UsageError(f"{url} is set and {token} is not: set both, or neither.")
+    return from_environment() or _kept()
+
+
+def note() -> str:
+    """What to tell whoever logs in or out while the environment names another login; "" where it names none."""
     named = from_environment()
-    if named is not None:
-        return named
+    return "" if named is None else f"Commands go to {named.url} all the same, as KEYRACK_URL and KEYRACK_TOKEN say."
+
+
+def _kept() -> SavedLogin | None:
     try:
         with path().open(encoding="utf-8") as file:
             held = os.fstat(file.fileno())
@@ -45,7 +65,7 @@ def current() -> SavedLogin | None:
                 )
             saved = json.load(file)
             return SavedLogin(saved["url"], saved["token"], saved.get("name", ""))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise click.ClickException(f"{path()} cannot be read as a login; remove it and log in again.") from None
@@ -65,13 +85,13 @@ def keep(login: SavedLogin) -> None:
 
 
 def forget() -> SavedLogin | None:
-    """Remove the login, and answer it as it was."""
+    """Remove the login that is kept, and answer it as it was. Raises OSError."""
     try:
-        saved = current()
+        saved = _kept()
     except click.ClickException:
         saved = SavedLogin("", "")
     try:
         path().unlink()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return saved

@@ -20,6 +20,7 @@ from urllib.parse import urlencode, urlsplit
 import click
 
 from keyrack import __version__
+from keyrack.cli.connection import logins
 from keyrack.cli.connection.transport import CallRefused, Calls, naming, texts
 from keyrack.cli.output.ends import Unreachable
 from keyrack.cli.output.shown import say
@@ -142,9 +143,11 @@ class OverHttp(Calls):
         if status in AWAY or not error:
             raise Unreachable(words)
         if error.get("code") == "path-unknown":
-            words = f"The service at {self._url} has no such call; it may be older than this command ({__version__})."
+            words = f"The service at {self._url} has no such call; it may be older than this command ({__version__})"
+            words += f", or its address ends before {self._parts.path}." if self._parts.path else "."
         if status == 401:
-            words += " Log in again: keyrack login URL."
+            named = logins.from_environment() is not None
+            words += " It is KEYRACK_TOKEN's: set another." if named else f" Log in again: keyrack login {self._url}"
         raise CallRefused(status, str(error.get("code", "")), naming(words, error.get("field")))
 
     def _connected(self) -> http.client.HTTPConnection:
@@ -199,6 +202,8 @@ def _why(error: Exception) -> str:
         return "its answer broke off"
     if isinstance(error, TimeoutError):
         return "it took too long"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return f"TLS failed ({error.reason.replace('_', ' ').lower()}); does it speak https there?"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

@@ -47,3 +47,13 @@ def serving_alone(settings: Settings) -> Iterator[None]:
     words = f"Another service serves {data}, and SQLite serves with one process; stop it first, or name another --data."
     with alone(data / SERVING, words):
         yield
+
+
+@contextlib.contextmanager
+def serving_git_alone(directory: Path) -> Iterator[None]:
+    """Hold the folder of a Git host's parts: a second one there would write its own settings for sshd over the first's,
+    and end the first's sshd. Raises ClickException where another one runs.
+    """
+    words = f"Another Git host runs from {directory}; stop it first, or name a data folder of its own with --data."
+    with alone(directory / SERVING, words):
+        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ from keyrack.app import open_instance
 from keyrack.cli import options
 from keyrack.cli.connection.explained import explained
 from keyrack.cli.connection.opened import refuse_none
+from keyrack.cli.machine.alone import serving_git_alone
 from keyrack.cli.machine.serve import keep_what_is_loaded, set_up_logging
 from keyrack.cli.machine.stopping import Stopping
 from keyrack.git.host import GitHost
@@ -33,9 +35,11 @@ def command(**given: Any) -> None:
         refuse_none(settings, given)
         instance = open_instance(settings)
     stopping = Stopping()
+    held = ExitStack()
     git_host = None
     try:
         git_host = GitHost(instance, port=int(port), address=host.strip("[]"))
+        held.enter_context(serving_git_alone(git_host.directory))
         git_host.start()
         # Fewer than of the service: each operation leaves some hundred, and there are few in a second.
         keep_what_is_loaded(collect_after=10_000)
@@ -46,4 +50,5 @@ def command(**given: Any) -> None:
     finally:
         if git_host is not None:
             git_host.stop()
+        held.close()
         instance.database.close()

@@ -22,7 +22,7 @@ from keyrack.app import open_instance
 from keyrack.cli import options
 from keyrack.cli.connection.explained import explained, unanswered
 from keyrack.cli.connection.operator import operator
-from keyrack.cli.machine.alone import alone, serving_alone
+from keyrack.cli.machine.alone import alone, serving_alone, serving_git_alone
 from keyrack.cli.machine.demo_host import DemoHost
 from keyrack.cli.machine.serve import check_free, set_up_logging, uvicorn_arguments
 from keyrack.cli.machine.stopping import Stopping
@@ -137,6 +137,7 @@ class Demo:
         self._sshd_port = sshd_port
         self._git_port = git_port
         self._stopping = Stopping()
+        self._held = contextlib.ExitStack()
         self._application = web_application(instance)
         self._web = listening.ListeningServer(
             uvicorn.Config(self._application, **uvicorn_arguments(self._settings)), self._application
@@ -170,6 +171,7 @@ class Demo:
             for part in (git, host):
                 if part is not None:
                     part.stop()
+            self._held.close()
             self._application.let_go()
             self._web.should_exit = True
             web.join(timeout=15)
@@ -211,6 +213,7 @@ class Demo:
     def _start_git(self) -> GitHost | None:
         try:
             git = GitHost(self._instance, port=self._git_port, port_option="--git-port")
+            self._held.enter_context(serving_git_alone(git.directory))
             git.start()
         except PrivateSshdError as error:
             click.echo(str(error), err=True)

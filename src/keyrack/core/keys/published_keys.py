@@ -17,7 +17,7 @@ from keyrack.model import Actor, User, UserKey
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.store.keys import key_owners
 from keyrack.store.keys import published_keys as published
-from keyrack.store.people import users
+from keyrack.store.people import users, workspaces
 
 SEE = "see SSH keys of users"
 
@@ -40,9 +40,7 @@ def of_user(instance: Instance, actor: Actor, *, name: str = "", user_id: int | 
     _refuse_unless_public(instance, actor, user_id=user_id, name=name)
 
     def question(connection: Connection) -> Published | None:
-        workspace_id = actor.workspace_id if actor.user_id is not None else published.first_workspace_id(connection)
-        if workspace_id is None:
-            return None
+        workspace_id = actor.workspace_id if actor.user_id is not None else workspaces.first_workspace_id(connection)
         user = None if user_id is None else users.user(connection, user_id)
         if user is None or user.workspace_id != workspace_id:
             user = users.user_by_name(connection, workspace_id, name)

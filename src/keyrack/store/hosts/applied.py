@@ -20,8 +20,8 @@ from keyrack.store.tables import offboarding_hosts, revocations, servers
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """One server: the revision that its host applied, 0 where none is proved, and since when; two_machines: whether two
-    machines go by its host's identity; has_host: whether one was ever enrolled.
+    """One server: the revision that its host applied, 0 where no receipt proves one, and since when; two_machines:
+    whether two machines use its host's identity; has_host: whether a host was ever enrolled.
     """
 
     server_id: int
@@ -33,11 +33,11 @@ class Applied:
 
 
 def of(connection: Connection, server_ids: Iterable[int]) -> dict[int, Applied]:
-    """By id what the hosts of these servers applied; those that are gone are missing."""
+    """By id what the hosts of these servers applied; servers that are gone are left out."""
     applied = {}
     for some in chunks(sorted(set(server_ids)), BATCH_SIZE):
         for row in _rows.rows(connection, some):
-            # Which machine a receipt is of stands in the row, under its seal.
+            # The receipt names the host's machine, which is in the row, under its seal.
             proved = seals_of(connection).holds(servers, row) and receipts.server_holds(connection, row)
             revision, at = (row["applied_revision"], row["applied_at"]) if proved else (0, None)
             has_host = row["agent_secret_hash"] is not None
@@ -53,16 +53,16 @@ def _rows(server_ids: Sequence[int]) -> Select[Any]:
 
 
 AlteredReceipts = dict[int, list[tuple[Table, tuple[Any, ...]]]]
-"""By server the rows, each by its table and key, of which others entered, changed or took away a receipt."""
+"""By server the rows, each by its table and key, in which others wrote, changed or deleted a receipt."""
 
 
 def altered(connection: Connection, server_ids: Sequence[int]) -> AlteredReceipts:
-    """What others did to receipts of these servers: theirs, or of what they are to refuse or of who was removed. Each
-    such row is remembered, so that an alarm names it.
+    """The rows of these servers in which others altered receipts: the servers' own, their revocations' and those of
+    offboardings. Each such row is remembered for an alarm.
 
-    A receipt that was taken away shows by the others: a host acknowledges all that waits for it up to some point, so
-    that nothing before that point waits; and where it obeys the newest revision there is, nothing of it waits. All of
-    a host at once show by its server's row, which knows that there was one.
+    A deleted receipt is noticed by the others: a host acknowledges everything up to some revision at once, so nothing
+    below that revision may still wait, and nothing at all where it obeys the newest one. If all receipts of a host are
+    deleted, its server's row still says that there was one.
     """
     altered_rows: AlteredReceipts = {}
     obeyed: dict[int, receipts.Until] = {}
@@ -81,8 +81,8 @@ def altered(connection: Connection, server_ids: Sequence[int]) -> AlteredReceipt
 def _altered_receipts(
     connection: Connection, table: Table, server_ids: Sequence[int], until: dict[int, receipts.Until]
 ) -> Iterator[Mapping[str, Any]]:
-    """The rows that others said are acknowledged, and those of which they took that away; until: what no row of a
-    server waits before, as far as it is known already.
+    """The rows whose receipts others wrote, and those whose receipts they deleted; until: by server the place below
+    which nothing may wait, as far as it is known already.
     """
     for row in _acknowledged_in(table).rows(connection, server_ids):
         bound = receipts.acknowledged_until(connection, table, row)
@@ -117,8 +117,8 @@ def _waiting(table: Table) -> Prepared[[Sequence[int], int]]:
 
 
 def withdraw(connection: Connection, altered_rows: AlteredReceipts, revisions: Mapping[int, int]) -> None:
-    """Have what others entered as acknowledged, or took away, be waited for again; revisions: of each server the one
-    that its host is asked for now, so that what waits is not before what it acknowledged.
+    """Wait again for the acknowledgement of these rows; revisions: by server the one that its host is asked for now,
+    so that what waits is above what it acknowledged.
     """
     for server_id, rows in altered_rows.items():
         for table, key in rows:

@@ -1,4 +1,4 @@
-"""Questions about servers that were deleted and whose hosts have not said yet that they know; must decide nothing."""
+"""Questions about deleted servers, whose hosts still have to hear of it; must decide nothing."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from keyrack.store.tables.columns import UNREADABLE
 
 @dataclass(frozen=True, slots=True)
 class DeletedServer:
-    """A server that was deleted. revision: of the last document of its host; acknowledged_at: when the host said that
-    it obeys that one, None while it has not; remove_keys: path and fingerprint of what it must take out of its files;
-    holds: whether its row is as Keyrack wrote it.
+    """A server that was deleted. revision: of its host's last document; acknowledged_at: when the host said that it
+    obeys that document, None before; remove_keys: path and fingerprint of each key that the host must take out of its
+    files; holds: whether its row is as Keyrack wrote it.
     """
 
     id: int
@@ -39,7 +39,7 @@ class DeletedServer:
 
 
 def secret_of(connection: Connection, server_id: int) -> bytes | None:
-    """The hash of the secret with which a server's host proves itself; None while it has none."""
+    """The hash of the secret of a server's agent, while the server is not deleted; None where it has none."""
     return connection.execute(select(servers.c.agent_secret_hash).where(servers.c.id == server_id)).scalar()
 
 
@@ -49,7 +49,7 @@ def add(connection: Connection, values: Mapping[str, Any]) -> None:
 
 
 def renumber(connection: Connection, server_id: int, revision: int) -> None:
-    """Give its last document another revision; nobody has obeyed that one."""
+    """Give its last document another revision, which its host has not acknowledged."""
     values = {"revision": revision, "acknowledged_at": None}
     sealed.change(connection, deleted_servers, sealed.row_of(server_id), values=values)
 
@@ -72,8 +72,8 @@ def keep_keys(connection: Connection, server_id: int, granted: Iterable[tuple[st
 
 
 def keys_of(connection: Connection, server_id: int) -> tuple[str, ...] | None:
-    """The lines of the keys that a deleted server's host was given or told to refuse; None where they are not those
-    that Keyrack noted, all of them.
+    """The lines of the keys that a deleted server's host was given or told to refuse; None where others changed,
+    added or deleted any of them.
     """
     rows = connection.execute(
         select(deleted_server_keys)
@@ -90,7 +90,7 @@ def keys_of(connection: Connection, server_id: int) -> tuple[str, ...] | None:
 
 
 def get(connection: Connection, server_id: int) -> DeletedServer | None:
-    """A deleted server of any workspace: for hosts, which prove themselves otherwise."""
+    """A deleted server of any workspace, or None: for hosts, which prove by a secret which server they are."""
     row = connection.execute(select(deleted_servers).where(deleted_servers.c.server_id == server_id)).one_or_none()
     return None if row is None else _record(connection, row)
 
@@ -109,7 +109,7 @@ def _by_agent_secret(secret_hash: bytes) -> Select[Any]:
 def find(
     connection: Connection, workspace_id: int, *, offset: int, limit: int, after: Place | None = None
 ) -> Page[DeletedServer]:
-    """A page of a workspace's deleted servers, the last one first."""
+    """A page of a workspace's deleted servers, the highest id first."""
     statement = select(deleted_servers).where(deleted_servers.c.workspace_id == workspace_id)
     ordered = statement.order_by(deleted_servers.c.server_id.desc())
     return page(connection, ordered, lambda row: _record(connection, row), offset=offset, limit=limit, after=after)
@@ -123,7 +123,7 @@ def ids_named(connection: Connection, workspace_id: int, name: str) -> list[int]
 
 
 def acknowledge(connection: Connection, server_id: int, at: datetime) -> bool:
-    """Note that a deleted server's host obeys its last document; False when it said so before."""
+    """Note that a deleted server's host obeys its last document; False if that was noted before."""
     waiting = (deleted_servers.c.server_id == server_id, deleted_servers.c.acknowledged_at.is_(None))
     return bool(sealed.change(connection, deleted_servers, *waiting, values={"acknowledged_at": at}))
 

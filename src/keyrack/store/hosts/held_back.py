@@ -1,4 +1,4 @@
-"""Questions about hosts that know more than the database: their last documents, what is held back; decides nothing."""
+"""Questions about hosts that obey a later state than the database's: what is held back there; must decide nothing."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from keyrack.store.sealing import sealed, sealed_sets, seals
 from keyrack.store.tables import held_back, reported_documents
 
 LINE, REVOKED, LOST, ACCOUNT = "line", "revoked", "lost", "account"
-"""What a row says: the database would let this line in and the host's last document did not; the host refused this
-key and the database does not; the host's document had this line and the database has not; the database asks for this
-account what the host's document did not."""
+"""Kinds of rows. LINE: a key line that the database has and the host's last document did not; REVOKED: a key that the
+host refused and the database does not; LOST: a line that the host's document had and the database has not; ACCOUNT:
+something that the database asks for an account and the host's document did not."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldBack:
-    """One difference. until: the end that the line had on the host; None: it was not there, or had no end.
+    """One difference. until: the end that the line had on the host, None if it had none or was not there.
 
-    since: what was entered later is not held back; revision: the one that the server was raised to then;
-    decided_at: when somebody decided that it stays so; sound: whether the row is as Keyrack wrote it.
+    since: rows that were entered later are not held back; revision: the server's when this was noted; decided_at: when
+    somebody decided that it stays held back; sound: whether the row is as Keyrack wrote it.
     """
 
     id: int
@@ -45,7 +45,7 @@ class HeldBack:
 def of_server(
     connection: Connection, server_id: int, *, after: int = 0, limit: int | None = None
 ) -> tuple[HeldBack, ...]:
-    """What is held back on a server, in the order it was noted; after: the id behind which to begin."""
+    """What is held back on a server, in the order it was noted; after: only ids above this one."""
     statement = select(held_back).where(held_back.c.server_id == server_id, held_back.c.id > after)
     statement = statement.order_by(held_back.c.id).limit(limit)
     return tuple(
@@ -61,7 +61,7 @@ def of_server(
 
 
 def replace_all(connection: Connection, server_id: int, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Make these what is held back on a server; rows: the columns of the table."""
+    """Replace all that is held back on a server; rows: the columns of the table without server_id."""
     sealed.remove(connection, held_back, held_back.c.server_id == server_id)
     new = [{**row, "server_id": server_id} for row in rows]
     sealed.insert_rows(connection, held_back, new)
@@ -84,7 +84,7 @@ def keep(connection: Connection, ids: Iterable[int], at: datetime) -> None:
 
 
 def add_piece(connection: Connection, server_id: int, number: int, text: str) -> None:
-    """Keep a piece of a host's last document; the first one replaces all that was told before."""
+    """Keep a piece of a host's last document, by its number; number 0 replaces all that is kept."""
     there = reported_documents.c.server_id == server_id
     if number:
         there &= reported_documents.c.number == number
@@ -93,11 +93,11 @@ def add_piece(connection: Connection, server_id: int, number: int, text: str) ->
 
 
 def pieces(connection: Connection, server_id: int) -> tuple[str, ...]:
-    """The pieces of a host's last document that are there, in order."""
+    """The pieces of a host's last document that have come so far, in order."""
     statement = select(reported_documents.c.text).where(reported_documents.c.server_id == server_id)
     return tuple(connection.execute(statement.order_by(reported_documents.c.number)).scalars())
 
 
 def forget_pieces(connection: Connection, server_id: int) -> None:
-    """Drop the pieces."""
+    """Delete the pieces of a host's document."""
     connection.execute(delete(reported_documents).where(reported_documents.c.server_id == server_id))

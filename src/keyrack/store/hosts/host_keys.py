@@ -17,8 +17,8 @@ from keyrack.store.tables import host_keys
 
 @dataclass(frozen=True, slots=True)
 class HostKey:
-    """A host key of a server: type and base64. shown: its host showed it when it last said; confirmed: people may trust
-    it.
+    """A host key of a server. public_key: type and base64; shown: whether the host's last report had it; confirmed:
+    whether somebody confirmed it.
     """
 
     id: int
@@ -48,7 +48,7 @@ def of_servers(connection: Connection, server_ids: Iterable[int]) -> dict[int, l
 
 
 def of_server(connection: Connection, server_id: int) -> list[HostKey]:
-    """Those of one server."""
+    """The host keys of one server, as of_servers."""
     return of_servers(connection, (server_id,)).get(server_id, [])
 
 

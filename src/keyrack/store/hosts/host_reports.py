@@ -1,4 +1,4 @@
-"""What hosts report about themselves, stored whole: sessions, last uses, when they were seen; must decide nothing."""
+"""Stores what hosts report: sessions, last uses of keys, when they were heard of; must decide nothing."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ BATCH_SIZE = 500
 
 
 def session_names(connection: Connection, server_id: int) -> frozenset[str]:
-    """The names, on the host, of a server's sessions."""
+    """The names that a server's host gives its sessions."""
     statement = select(sessions.c.host_session).where(sessions.c.server_id == server_id)
     return frozenset(connection.execute(statement).scalars())
 
 
 def end_sessions(connection: Connection, server_id: int, names: Sequence[str]) -> None:
-    """Forget sessions by their names on the host; a few hundred at most."""
+    """Forget sessions by the names that the host gives them, a few hundred at most."""
     if names:
         connection.execute(
             delete(sessions).where(sessions.c.server_id == server_id, sessions.c.host_session.in_(names))
@@ -33,14 +33,14 @@ def end_sessions(connection: Connection, server_id: int, names: Sequence[str]) -
 
 
 def add_sessions(connection: Connection, server_id: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Note live sessions, with all columns but the server's; those that are known stay as they are."""
+    """Note open sessions; rows: all columns but server_id and ending. Those that are known stay as they are."""
     if rows:
         statement = dialect_insert(connection, sessions).on_conflict_do_nothing()
         connection.execute(statement, [{**row, "server_id": server_id, "ending": False} for row in rows])
 
 
 def ending_sessions(connection: Connection, server_id: int) -> tuple[str, ...]:
-    """The names, on the host, of the sessions that a server must end."""
+    """The names of the sessions that a server's host must end."""
     return tuple(row.host_session for row in _ending_sessions.rows(connection, server_id))
 
 
@@ -51,11 +51,11 @@ def _ending_sessions(server_ids: Sequence[int]) -> Select[Any]:
 
 
 CREDENTIALS, REVOCATIONS, OFFBOARDINGS = "credentials", "revocations", "offboardings"
-"""What may wait for a host's acknowledgement."""
+"""What may wait for a host's acknowledgement, as awaited() names it."""
 
 
 def awaited(connection: Connection, server_ids: Iterable[int]) -> dict[int, frozenset[str]]:
-    """What waits for the acknowledgement of these servers' hosts; those for which nothing does are missing."""
+    """By server what waits for its host's acknowledgement; servers without any such thing are left out."""
     by_server: dict[int, set[str]] = {}
     for row in _awaited.rows(connection, tuple(server_ids)):
         by_server.setdefault(row["server_id"], set()).add(row["what"])
@@ -92,7 +92,9 @@ def known_fingerprints(connection: Connection, workspace_id: int, fingerprints: 
 
 
 def note_uses(connection: Connection, server_id: int, uses: Iterable[tuple[str, datetime, str]]) -> None:
-    """Note when keys were last used on a server: fingerprint, time, address; an earlier time changes nothing."""
+    """Note when keys were last used on a server (or GIT of store/keys/uses.py); uses: fingerprint, time, address of
+    each. A time that is earlier than the one noted changes nothing.
+    """
     rows = [
         {"fingerprint": fingerprint, "server_id": server_id, "last_used_at": at, "address": address}
         for fingerprint, at, address in uses
@@ -112,6 +114,6 @@ def note_uses(connection: Connection, server_id: int, uses: Iterable[tuple[str, 
 
 
 def note_seen(connection: Connection, server_ids: Iterable[int], at: datetime) -> None:
-    """Note that these hosts were heard of; one statement for all of them, and no revision."""
+    """Note that these hosts were heard of, by one statement; raises no revision."""
     before = or_(servers.c.seen_at.is_(None), servers.c.seen_at < at)
     sealed.change(connection, servers, servers.c.id.in_(sorted(server_ids)), before, values={"seen_at": at})

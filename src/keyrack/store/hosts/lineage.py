@@ -1,8 +1,7 @@
-"""The random marks of a server's revisions, which tell this database's from those of a lost one; must know no host.
+"""The random marks of a server's revisions, by which those of a lost database are known; must know no host.
 
-Every revision has a mark: a number that a lost database gave to something else has another mark. A row of
-`servers` has those of the last revisions. Older ones are kept apart, for good, as a host may come back from any of
-them: nine bytes a change, which nobody reads but for a host that is so far behind.
+Each revision has a mark, so the same number given by a lost database has another mark. A row of `servers` has the marks
+of the last revisions. Older ones stay in older_marks for good, some nine bytes each, as a host may come back at any.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from keyrack.store.tables import older_marks
 MARK_BYTES = 4
 MARK_CHARACTERS = 2 * MARK_BYTES
 IN_THE_ROW = 64
-"""So many marks a server's row has; each time that so many are new they are kept apart."""
+"""How many marks a server's row has; after as many new revisions they are copied to older_marks."""
 
 
 def draw() -> str:
@@ -30,21 +29,21 @@ def draw() -> str:
 
 
 def draw_many(count: int) -> list[str]:
-    """As many marks, each drawn by itself."""
+    """So many marks, each drawn independently."""
     drawn = secrets.token_hex(MARK_BYTES * count)
     return [drawn[at : at + MARK_CHARACTERS] for at in range(0, len(drawn), MARK_CHARACTERS)]
 
 
 def following(old: Mapping[str, Any], mark: str = "") -> dict[str, Any]:
-    """A server's next revision and its marks; old: its row, mark: the new one's, drawn here unless given."""
+    """A server's next revision and its marks; old: its row; mark: the new revision's, drawn here unless given."""
     marks = ((mark or draw()) + old["lineage"])[: IN_THE_ROW * MARK_CHARACTERS]
     return {"revision": old["revision"] + 1, "lineage": marks}
 
 
 def keep(connection: Connection, rows: Iterable[Mapping[str, Any]], *, all_of_them: bool = False) -> None:
-    """Keep the marks of servers before they leave their rows; all_of_them: now, as they leave together.
+    """Copy the marks of servers to older_marks before they drop out of their rows, when it is time; all_of_them: now.
 
-    rows: id, revision and lineage of each, as they were just written.
+    rows: id, revision and lineage of each server.
     """
     full = [
         {"server_id": row["id"], "revision": row["revision"], "marks": row["lineage"]}
@@ -68,7 +67,7 @@ def is_mark_of(marks: str, newest: int, revision: int, mark: str) -> bool:
 
 
 def is_kept_mark_of(connection: Connection, server_id: int, revision: int, mark: str) -> bool:
-    """The same, by the marks that are kept apart."""
+    """The same by older_marks."""
     kept = _kept.row(connection, server_id, revision)
     return kept is not None and is_mark_of(kept.marks, kept.revision, revision, mark)
 

@@ -1,5 +1,5 @@
-"""A host's facts as its row has them, with no seal over them: what others wrote there in another shape than Keyrack
-does is no fact; must not know what a fact means.
+"""Reads a host's facts from its row and leaves out those of a wrong shape, as no seal is over them and others may have
+written them; must not know what a fact means.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 from keyrack.model import OFFLINE_ACTIONS, OfflineAction
 
 LAST_RUN = "seat"
-"""The name of the fact, in rows, of the agent's run that asked last and of those before it (core/hosts/copies.py)."""
+"""The stored name of the fact about the agent's last run and those before it (core/hosts/copies.py)."""
 
 
 def _is_object(value: Any) -> bool:
@@ -55,7 +55,7 @@ def _is_machine(value: Any) -> bool:
 
 
 def is_port(value: object) -> TypeGuard[int]:
-    """Whether this is a number that a port has."""
+    """Whether this is a port number."""
     return type(value) is int and 1 <= value <= 65_535
 
 
@@ -74,7 +74,7 @@ _SHAPES: Mapping[str, Callable[[Any], bool]] = {
 
 
 def of(value: Any) -> dict[str, Any]:
-    """The facts in a row, without those that have not their shape; none where the row has no object there."""
+    """The facts in a row's value, without those of a wrong shape; none if the value is no object."""
     if not isinstance(value, dict):
         return {}
     wrong = {name for name, is_one in _SHAPES.items() if value.get(name) is not None and not is_one(value[name])}
@@ -82,5 +82,5 @@ def of(value: Any) -> dict[str, Any]:
 
 
 def offline(then: str) -> OfflineAction:
-    """What a host does without Keyrack, by its server's row: another word is of others, and nothing is signed then."""
+    """What a host does without Keyrack, by its server's row; "keep" for a word that Keyrack never writes."""
     return next((one for one in OFFLINE_ACTIONS if one == then), "keep")

@@ -1,4 +1,4 @@
-"""Questions about the logins that hosts told of: how far, and whose keys they were; must decide nothing."""
+"""Questions about the logins that hosts report: up to which batch, and with whose keys; must decide nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from keyrack.store.tables import credentials, reported_logins
 
 @dataclass(frozen=True, slots=True)
 class ReportedLogins:
-    """How far one host is: its last batch, and what became of the logins of the hour that began at hour_from."""
+    """How far one host has reported: its last batch, and of the hour from hour_from on how many logins became events
+    and how many were left out.
+    """
 
     batch: str
     hour_from: datetime
@@ -27,7 +29,7 @@ class ReportedLogins:
 
 @dataclass(frozen=True, slots=True)
 class KnownKey:
-    """A key that is registered here: its name there, and whose it is (None: a key on a server alone)."""
+    """A registered key: its label or title, and its user; user_id None, user "": a credential that is no user's key."""
 
     name: str
     user_id: int | None = None
@@ -40,13 +42,13 @@ def _of_server(server_id: int) -> Select[Any]:
 
 
 def of_server(connection: Connection, server_id: int) -> ReportedLogins | None:
-    """How far a host is; None before its first batch."""
+    """How far a host has reported; None before its first batch."""
     row = _of_server.row(connection, server_id)
     return None if row is None else ReportedLogins(row.batch, row.hour_from, row.events, row.left_out)
 
 
 def keep(connection: Connection, server_id: int, reported: ReportedLogins) -> None:
-    """Write down how far a host is."""
+    """Note how far a host has reported."""
     values = {
         "batch": reported.batch,
         "hour_from": reported.hour_from,
@@ -66,7 +68,7 @@ def _on_server(server_id: int, fingerprints: Sequence[str]) -> Select[Any]:
 def known_keys(
     connection: Connection, workspace_id: int, server_id: int, fingerprints: Sequence[str]
 ) -> dict[str, KnownKey]:
-    """Those of these keys that are a user's, or on this server, by fingerprint."""
+    """By fingerprint those of these keys that a user of the workspace registered or that are on this server."""
     held = {row.fingerprint: KnownKey(row.label) for row in _on_server.rows(connection, server_id, fingerprints)}
     for fingerprint, owner in key_owners.of_keys(connection, workspace_id, fingerprints).items():
         name = held[fingerprint].name if fingerprint in held else owner.title or ""

@@ -14,11 +14,11 @@ BEHIND, NEW, HOST_KEY, PROBLEMS = "behind", "new", "host-key", "problems"
 
 
 HAS_HOST = servers.c.agent_secret_hash.is_not(None)
-"""Whether a host was ever enrolled as a server: one without has nothing to obey, and nobody to say that it does."""
+"""Whether a host was ever enrolled as a server: a server without one waits for no acknowledgement."""
 
 
 def _reported(*pieces: str) -> Any:
-    """That what a host reported holds one of these pieces, as JSON has it: quotes in the host's texts are escaped."""
+    """Whether the facts, as JSON, contain one of these pieces; a host's own texts do not, as JSON escapes quotes."""
     return or_(*(cast(servers.c.facts, Text).contains(piece, autoescape=True) for piece in pieces))
 
 
@@ -35,11 +35,11 @@ IN_TROUBLE = or_(
         '"sessions_unknown": "',
         '"refused": {"',
         '"why": "',
-        '"enforcement": "un',  # undone, unproven, unmanaged, uninstalled: one piece, as each is looked for in all facts
+        '"enforcement": "un',  # undone, unproven, unmanaged, uninstalled: in one, as each piece costs a search
     ),
     and_(servers.c.mode == "auto", _reported('"shut_out": "'), ~_reported('"shut_out": "nobody"')),
 )
-"""By its own word something is wrong there, or nobody is sure which machine it is or what it obeys."""
+"""Its host reports something wrong, two machines use its identity, or the database was rolled back."""
 CONDITIONS: Mapping[str, Any] = {
     BEHIND: and_(servers.c.enrolled_at.is_not(None), servers.c.applied_revision < servers.c.revision),
     NEW: servers.c.enrolled_at.is_(None),

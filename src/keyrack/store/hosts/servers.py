@@ -24,13 +24,13 @@ from keyrack.store.tables import server_tags, servers
 from keyrack.store.tables.hosts import REPORTED_LINEAGE, ROLLED_BACK_AT
 
 MAX_KEPT = 10_000
-# What of a record the table calls otherwise.
+# Fields of a record whose columns have other names.
 _STORED_AS = {"reported_lineage": REPORTED_LINEAGE, "rolled_back_at": ROLLED_BACK_AT}
 
 
 @dataclass(frozen=True, slots=True)
 class RevisionState:
-    """What it takes to tell whether a host obeys something that this database knows."""
+    """What tells whether a host obeys a revision that this database issued; fields as the columns of servers."""
 
     revision: int
     lineage: str
@@ -55,7 +55,7 @@ def add(
     at: datetime,
     server_id: int | None = None,
 ) -> int:
-    """Insert a server at revision 1, never yet seen; answers its id, which is server_id where that is given."""
+    """Insert a server at revision 1, whose host was not heard of yet; answers its id. server_id: the id to give it."""
     if server_id is not None:
         move_on(connection, servers, server_id)
     return inserted(
@@ -119,14 +119,14 @@ def get(connection: Connection, workspace_id: int, server_id: int) -> Server | N
 
 
 def by_id(connection: Connection, server_id: int) -> Server | None:
-    """A server of any workspace: for hosts, which prove themselves otherwise."""
+    """A server of any workspace, or None: for hosts, which prove by a secret which server they are."""
     rows = _of_host.rows(connection, server_id)
     return _one(connection, Row((column.name, rows[0][column.name]) for column in servers.c) if rows else None)
 
 
 def by_ids(connection: Connection, server_ids: Iterable[int], *, locked: bool = False) -> dict[int, Server]:
-    """The same for many, by id, in two questions; those that are gone are missing. locked: nobody else changes them
-    until the transaction's end.
+    """Servers of any workspace by id, in two questions; those that are gone are left out. locked: nobody else changes
+    them until the transaction ends.
     """
     rows = _servers.all(connection, _by_ids, tuple(server_ids), locked)
     tags = _tags(connection, [server.id for server in rows])
@@ -156,14 +156,14 @@ def by_agent_secret(connection: Connection, secret_hash: bytes) -> Server | None
 
 
 def by_agent_secrets(connection: Connection, secret_hashes: Iterable[bytes]) -> dict[bytes, Server]:
-    """By the hash of its agent's secret each server that one of these proves."""
+    """The servers whose agents prove themselves with these secrets, by the secret's hash; unknown ones are left out."""
     ids = {secret_hash: _id_by_agent_secret.value(connection, secret_hash) for secret_hash in secret_hashes}
     by_number = by_ids(connection, [server_id for server_id in ids.values() if server_id is not None])
     return {secret_hash: by_number[server_id] for secret_hash, server_id in ids.items() if server_id in by_number}
 
 
 def own_id(connection: Connection, workspace_id: int, server_id: int | None) -> int | None:
-    """The id again when it is a server of this workspace, else None."""
+    """The same id if it is that of a server of this workspace, else None."""
     return None if server_id is None else _own_id.value(connection, workspace_id, server_id)
 
 
@@ -203,9 +203,10 @@ def find(
     limit: int,
     after: Place | None = None,
 ) -> Page[Server]:
-    """A page of servers, oldest first; search: part of the name or address, any case; tag: that they have.
+    """A page of servers, oldest first; search: part of the name or address, in any case; tag: a tag that they have.
 
-    silent_since: enrolled ones that were not heard of since; state: one of server_states.CONDITIONS, "" for any.
+    silent_since: only enrolled ones whose hosts were not heard of since then; state: one of server_states.CONDITIONS,
+    "" for any.
     """
     behind, new, unconfirmed, troubled = (state == one for one in server_states.CONDITIONS)
     of = (workspace_id, search or None, tag, silent_since, behind, new, unconfirmed, troubled)
@@ -220,7 +221,7 @@ def change(connection: Connection, server_id: int, values: Mapping[str, Any]) ->
 
 
 def change_each(connection: Connection, changes: Mapping[int, Mapping[str, Any]]) -> None:
-    """Set columns of many servers, by id, each its own."""
+    """Set columns of many servers; changes: by id the values of each."""
     sealed.change_each(connection, servers, changes)
 
 
@@ -230,7 +231,7 @@ def remove(connection: Connection, server_id: int) -> None:
 
 
 def raise_revision(connection: Connection, server_id: int, at: datetime) -> int:
-    """Raise a server's revision by one, announce it to who waits, and answer it."""
+    """Raise a server's revision by one and announce it; answers the new revision."""
     (raised,) = sealed.recompute(
         connection,
         servers,
@@ -252,13 +253,13 @@ def raised(
     last: bool = False,
     note: Callable[[dict[int, int]], object] = lambda revisions: None,
 ) -> Iterator[dict[int, int]]:
-    """Raise the revisions of servers by one each and announce them, in few statements however many they are.
+    """Raise the revisions of servers by one each and announce them, in few statements however many servers there are.
 
-    Inside the block the new revisions are known, by server, and nothing else may change a server's row; at its end
-    they are written, with the sums of all rows that were entered and removed until then. locked: these servers' rows as
-    sealed_sets.locked_servers has them, where they were read already and not changed since. last: the command asks for
-    no server afterwards, so that rows may be written with those of commands that follow it (sealing/held_servers.py).
-    note: told the revisions at the end.
+    The block gets the new revisions by server, and must change no server's row itself. At its end the revisions are
+    written, with the sums of all rows that were inserted and deleted until then. locked: the rows of these servers from
+    sealed_sets.locked_servers, if they were read already and not changed since. last: the command reads no server
+    afterwards, so the rows may be written together with those of later commands (sealing/held_servers.py). note: called
+    with the revisions at the end.
     """
     concerned = tuple(server_ids)
     expect(connection, len(concerned))
@@ -286,9 +287,9 @@ def raised(
 
 
 def raise_revision_above(connection: Connection, server_id: int, least: int, at: datetime) -> int:
-    """Raise a server's revision above its own and another one, announce it, and answer it.
+    """Raise a server's revision above its present one and above `least`, and announce it; answers the new revision.
 
-    The marks of what was before are kept apart: they are not this many revisions back any more.
+    The marks of earlier revisions move to older_marks: in the row, a mark's place says how many revisions back it is.
     """
 
     def new(old: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -301,12 +302,12 @@ def raise_revision_above(connection: Connection, server_id: int, least: int, at:
 
 
 def revision_state(connection: Connection, server_id: int) -> RevisionState | None:
-    """What a server is to obey and obeys now, or None when it is gone."""
+    """Which revision a server's host is to obey and which it obeys, or None when the server is gone."""
     return revision_states(connection, (server_id,)).get(server_id, (None, None))[1]
 
 
 def revision_states(connection: Connection, server_ids: Iterable[int]) -> dict[int, tuple[bytes | None, RevisionState]]:
-    """The same of many servers, each with the hash of its agent's secret; those that are gone are missing."""
+    """By server id the hash of its agent's secret and the same; servers that are gone are left out."""
     by_server = {}
     for row in _revision_states.rows(connection, tuple(server_ids)):
         server_id, secret_hash = row.pop("id"), row.pop("agent_secret_hash")
@@ -321,7 +322,7 @@ def _revision_states(server_ids: Iterable[int]) -> Select[Any]:
 
 
 def with_hosts_ahead(connection: Connection, workspace_id: int) -> tuple[Server, ...]:
-    """The servers of a workspace whose hosts obeyed what this database does not know, by name."""
+    """The servers of a workspace whose hosts obeyed a document that this database does not know, by name."""
     return tuple(_server(connection, row) for row in _with_hosts_ahead.rows(connection, workspace_id))
 
 
@@ -338,8 +339,8 @@ def set_tags(connection: Connection, server_id: int, tags: Iterable[str]) -> Non
 
 
 def complete(connection: Connection, server_id: int) -> bool:
-    """Whether no row of a server was deleted or put back by others than Keyrack; one that is not is remembered, so that
-    an alarm names it.
+    """Whether nobody but Keyrack deleted rows of a server or put old ones back; if somebody did, that is remembered for
+    an alarm.
     """
     if sums.fits(connection, server_id):
         return True
@@ -350,7 +351,7 @@ def complete(connection: Connection, server_id: int) -> bool:
 
 
 def ids_after(connection: Connection, server_id: int, limit: int) -> list[int]:
-    """Ids of servers of all workspaces, in their order, after one."""
+    """Ids of servers of all workspaces that are above an id, in order, at most `limit`."""
     return _ids_after.values(connection, server_id, limit)
 
 
@@ -413,7 +414,7 @@ def _with_tags(server: Server, tags: Mapping[int, list[str]]) -> Server:
     return replace(server, tags=tuple(own_tags)) if own_tags else server
 
 
-# A host's row is read for its document, for the proof of its agent and for its report, and changes with that alone.
+# Kept, as a server's row is read for its document, to know its agent and for each report, and changes less often.
 _servers = Records(_server, keep=lambda server: server.sound, most=MAX_KEPT, table=servers)
 _tags_held = Records(
     lambda connection, row: (row.server_id, row.tag, sealed.sound(connection, server_tags, row)),

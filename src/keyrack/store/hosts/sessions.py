@@ -52,9 +52,9 @@ def ask_end(connection: Connection, session_id: int) -> None:
 
 
 def ask_end_of(connection: Connection, *which: ColumnElement[bool]) -> None:
-    """The same for the logins that meet conditions. Raises DatabaseAltered where the database keeps one from it."""
+    """The same for all logins that meet conditions. Raises DatabaseAltered if the database does not make the change."""
     not_ending = select(1).select_from(sessions).where(*which, sessions.c.ending.is_not(True)).limit(1)
-    # On PostgreSQL others may tell of one more meanwhile.
+    # Twice, as on PostgreSQL a report may add a login meanwhile.
     for _ in range(2):
         connection.execute(update(sessions).where(*which).values(ending=True))
         if connection.execute(not_ending).first() is None:
@@ -65,7 +65,9 @@ def ask_end_of(connection: Connection, *which: ColumnElement[bool]) -> None:
 def _labelled(
     connection: Connection, workspace_id: int, server_id: int, unlabelled: Iterable[Session]
 ) -> tuple[Session, ...]:
-    """The logins with their keys' labels: that of the very system user, else of the server, else of a user's key."""
+    """The logins with the label of their key's credential on this system user, else on the server, else its title as a
+    user's key.
+    """
     logins = tuple(unlabelled)
     fingerprints = sorted({login.fingerprint for login in logins if login.fingerprint})
     if not fingerprints:

@@ -1,4 +1,4 @@
-"""Questions about unmanaged keys, which hosts have in their files and no grant put there; must decide nothing."""
+"""Questions about unmanaged keys: found in hosts' files, where Keyrack did not put them; must decide nothing."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ LIMITLESS = 1_000_000
 
 
 def on_server(connection: Connection, server_id: int) -> tuple[UnmanagedKey, ...]:
-    """All of a server, in whatever state, without their people."""
+    """All unmanaged keys of a server, in any state, without owner and credential_id."""
     rows = connection.execute(select(unmanaged_keys).where(unmanaged_keys.c.server_id == server_id))
     return tuple(UnmanagedKey(**row._mapping) for row in rows)
 
 
 def known(connection: Connection, server_id: int) -> dict[tuple[str, str, str], Row[Any]]:
-    """All of a server by account, file and fingerprint, in whatever state, without their times: hosts may have
-    thousands, and reading those takes as long as all the rest.
+    """The rows of a server by account, file and fingerprint, in any state, without their times: hosts may have
+    thousands, and to read the times takes as long as to read all the rest.
     """
     columns = [column for column in unmanaged_keys.c if column.name not in ("found_at", "seen_at")]
     rows = connection.execute(select(*columns).where(unmanaged_keys.c.server_id == server_id))
@@ -46,8 +46,8 @@ def find(
     limit: int,
     after: Place | None = None,
 ) -> Page[UnmanagedKey]:
-    """A page of what was found on a server in these states, with the people of the workspace it belongs to; after:
-    account, file, line and id of the one before.
+    """A page of the unmanaged keys of a server in these states, by account, file and line, with their owners in the
+    workspace; after: account, file, line and id of the one before.
     """
     order = (unmanaged_keys.c.username, unmanaged_keys.c.path, unmanaged_keys.c.line, unmanaged_keys.c.id)
     mine = (unmanaged_keys.c.server_id == server_id, unmanaged_keys.c.state.in_(states))
@@ -62,7 +62,7 @@ def find(
 
 
 def counts(connection: Connection, workspace_id: int, *, states: tuple[str, ...]) -> Mapping[int, int]:
-    """How many of a workspace's are in these states, by server; servers with none are left out."""
+    """How many unmanaged keys of a workspace are in these states, by server; servers with none are left out."""
     statement = (
         select(unmanaged_keys.c.server_id, func.count())
         .join(servers, servers.c.id == unmanaged_keys.c.server_id)
@@ -73,14 +73,14 @@ def counts(connection: Connection, workspace_id: int, *, states: tuple[str, ...]
 
 
 def get(connection: Connection, workspace_id: int, server_id: int, key_id: int) -> UnmanagedKey | None:
-    """One of a server, or None."""
+    """An unmanaged key of this server, or None. workspace_id: the server's, in which its owner is looked for."""
     statement = _with_people(workspace_id).where(unmanaged_keys.c.server_id == server_id, unmanaged_keys.c.id == key_id)
     row = connection.execute(statement).first()
     return None if row is None else _record(row)
 
 
 def in_state(connection: Connection, key_ids: Sequence[int], state: str) -> Sequence[Any]:
-    """Path and fingerprint of those of these that are in a state; a few hundred at most."""
+    """Path and fingerprint of those of these keys, a few hundred at most, that are in a state."""
     if not key_ids:
         return ()
     columns = unmanaged_keys.c.path, unmanaged_keys.c.fingerprint
@@ -89,7 +89,7 @@ def in_state(connection: Connection, key_ids: Sequence[int], state: str) -> Sequ
 
 
 def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert some; what is there stays."""
+    """Insert unmanaged keys; those that are there already stay as they are."""
     if rows:
         connection.execute(
             dialect_insert(connection, unmanaged_keys).on_conflict_do_nothing(), [dict(row) for row in rows]
@@ -97,13 +97,13 @@ def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def change(connection: Connection, key_ids: Sequence[int], values: Mapping[str, Any]) -> None:
-    """Set columns of some."""
+    """Set columns of unmanaged keys, all to the same values."""
     for some in chunks(key_ids, BATCH_SIZE):
         connection.execute(update(unmanaged_keys).where(unmanaged_keys.c.id.in_(some)).values(**values))
 
 
 def change_each(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Set columns of several, each to values of its own; all have the same columns, and `row_id`."""
+    """Set columns of unmanaged keys; rows: of each its id as `row_id` and the values of the same columns."""
     if rows:
         values: dict[str, Any] = {name: bindparam(name) for name in rows[0] if name != "row_id"}
         statement = update(unmanaged_keys).where(unmanaged_keys.c.id == bindparam("row_id")).values(values)
@@ -111,7 +111,7 @@ def change_each(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> No
 
 
 def forget(connection: Connection, server_id: int, state: str, before: datetime) -> None:
-    """Delete those of a server that have been in a state since before a time."""
+    """Delete those of a server that are in a state and were last seen before a time."""
     connection.execute(
         delete(unmanaged_keys).where(
             unmanaged_keys.c.server_id == server_id, unmanaged_keys.c.state == state, unmanaged_keys.c.seen_at < before
@@ -120,7 +120,7 @@ def forget(connection: Connection, server_id: int, state: str, before: datetime)
 
 
 def keep_newest(connection: Connection, server_id: int, state: str, most: int) -> None:
-    """Delete those of a server in a state beyond so many, the ones first that were seen last the longest ago."""
+    """Delete those of a server in a state but the `most` that were last seen most recently."""
     mine = (unmanaged_keys.c.server_id == server_id) & (unmanaged_keys.c.state == state)
     newest = (
         select(unmanaged_keys.c.id).where(mine).order_by(unmanaged_keys.c.seen_at.desc(), unmanaged_keys.c.id.desc())
@@ -130,7 +130,7 @@ def keep_newest(connection: Connection, server_id: int, state: str, most: int) -
 
 
 def to_remove(connection: Connection, server_id: int, state: str) -> tuple[tuple[str, str], ...]:
-    """Path and fingerprint of what a host must take away."""
+    """Path and fingerprint of the keys of a server in a state, such as those that its host must remove."""
     return tuple((row.path, row.fingerprint) for row in _in_state.rows(connection, server_id, state))
 
 

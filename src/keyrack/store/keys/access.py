@@ -22,8 +22,8 @@ from keyrack.store.tables import credentials, grants, group_members, groups, ser
 
 @dataclass(frozen=True, slots=True)
 class GrantedKey:
-    """A user's key that a grant puts on a server. altered: the table and key of a row that makes it so and is not as
-    Keyrack wrote it, None where all are.
+    """A user's key that a grant puts on a server. altered: of the rows that it follows from, the first that others
+    altered, as its table and primary key; None if there is none.
     """
 
     grant: Grant
@@ -32,7 +32,7 @@ class GrantedKey:
 
 
 def _keys_of(which: ColumnElement[bool], user_id: int | None) -> Select[Any]:
-    """Grants with the keys of those whom they are for. which: of the grants."""
+    """Grants, each with each key of its users. which: a condition on the grants."""
     statement = (
         with_users(select(grants, *seals.columns(user_keys, "key_")))
         .join(user_keys, user_keys.c.user_id == users.c.id)
@@ -55,7 +55,7 @@ def _keys_of_grants(grant_ids: Sequence[int], at: datetime, user_id: int | None)
 
 @prepared
 def _applying(server_ids: Sequence[int], workspace_id: int, at: datetime) -> CompoundSelect[Any]:
-    """What `applies` says, of each of several servers."""
+    """For several servers the grants that open them, as `applies` has it for one."""
     named = select(grants.c.server_id, grants.c.id).where(among(grants.c.server_id, server_ids))
     tagged = (
         select(server_tags.c.server_id, grants.c.id)
@@ -74,7 +74,7 @@ def _applying(server_ids: Sequence[int], workspace_id: int, at: datetime) -> Com
 def granted_keys(
     connection: Connection, server_id: int, workspace_id: int, at: datetime, user_id: int | None = None
 ) -> Sequence[GrantedKey]:
-    """What grants in force put on a server: each grant with each key of each user it is for; user_id: of one alone."""
+    """Each grant in force on a server with each key of each of its users; user_id: only with the keys of this user."""
     name = ("granted keys", workspace_id, at, user_id)
     several = shared(
         connection, server_id, name, lambda them: _OfServers.read(connection, them, workspace_id, at, user_id)
@@ -87,14 +87,14 @@ def granted_keys(
 
 
 def _judged(row: GrantedKey, altered: tuple[str, Any] | None) -> GrantedKey:
-    """A grant and a key with what is wrong between them, where nothing is with themselves."""
+    """A grant and a key, marked with an altered row between them unless one of the two is altered itself."""
     return row if row.altered is not None or altered is None else replace(row, altered=altered)
 
 
 @dataclass(frozen=True, slots=True)
 class _OfServers:
-    """What grants put on several servers: a grant that opens many of them is read with its keys once. tags: whether
-    the tag of a server is as Keyrack wrote it.
+    """What grants put on several servers; a grant that opens many of them is read once with its keys. grants: ids of
+    grants by server; keys: by grant; tags: by server and tag whether the row is as Keyrack wrote it.
     """
 
     grants: Mapping[int, Sequence[int]]
@@ -120,7 +120,7 @@ class _OfServers:
         return cls({server: sorted(some) for server, some in applying.items()}, keys, tags)
 
     def of(self, server_id: int) -> Sequence[GrantedKey]:
-        """Those of one server, in the order of grants and of keys."""
+        """The granted keys of one server, in the order of the ids of grants and keys."""
         keys: list[GrantedKey] = []
         for number in self.grants.get(server_id, ()):
             rows = self.keys.get(number, ())
@@ -132,7 +132,7 @@ class _OfServers:
 
 
 def _grant_with_key(connection: Connection, row: Row) -> GrantedKey:
-    """A grant and a key, as far as their own rows tell."""
+    """A grant and a key; altered: only by their own two rows."""
     grant, key = grant_of(seals.part(row, grants)), user_key_of(seals.part(row, user_keys, "key_"))
     altered: tuple[str, Any] | None = None
     if not sealed.holds(connection, grants, row):
@@ -142,7 +142,7 @@ def _grant_with_key(connection: Connection, row: Row) -> GrantedKey:
     return GrantedKey(grant, key, altered)
 
 
-# What does not hold is looked at anew each time: it may hold again.
+# Those with an altered row are not kept, as it may be put right.
 _grants_with_keys = Records(_grant_with_key, named=("id", "key_id"), keep=lambda granted: granted.altered is None)
 
 
@@ -206,7 +206,7 @@ def _tags_of_servers(server_ids: Sequence[int]) -> Select[Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Ways:
-    """The rows between a grant and a key: which of them are as Keyrack wrote them."""
+    """The rows that lead from grants to keys, each with whether it is as Keyrack wrote it."""
 
     users: Mapping[int, bool]
     groups: Mapping[int, bool]
@@ -221,7 +221,7 @@ class _Ways:
 
     @classmethod
     def read(cls, connection: Connection, server_id: int, workspace_id: int, at: datetime) -> _Ways:
-        """Those that the grants that apply lead over; each is read once, however many keys it leads to."""
+        """The rows for all grants in force on a server; each is read once, however many keys it leads to."""
         place = (server_id, workspace_id, at)
         return cls(
             users=dict(_people.all(connection, _granted_people, *place)),
@@ -233,7 +233,7 @@ class _Ways:
 
     @classmethod
     def of_grants(cls, connection: Connection, grant_ids: Sequence[int]) -> _Ways:
-        """Those that some grants lead over, whichever server they open: without its tags."""
+        """The rows for some grants, whichever servers they open; without tags."""
         return cls(
             users=dict(_people.all(connection, _people_of_grants, grant_ids)),
             groups=dict(_groups.all(connection, _groups_of_grants, grant_ids)),
@@ -243,14 +243,14 @@ class _Ways:
         )
 
     def altered(self, grant: Grant, key: UserKey) -> tuple[str, Any] | None:
-        """The first row between them that is not as Keyrack wrote it: its table, and its primary key in one."""
+        """The first altered row between a grant and a key: its table, and its primary key, several columns as "5,6"."""
         beyond = self.altered_beyond_tags(grant, key)
         if beyond is None and grant.tag is not None and not self.tags.get(grant.tag):
             return "server_tags", f"{self.server_id},{grant.tag}"
         return beyond
 
     def altered_beyond_tags(self, grant: Grant, key: UserKey) -> tuple[str, Any] | None:
-        """The same of the rows that do not depend on which server the grant opens."""
+        """The same without the row of the server's tag."""
         if not self.users.get(key.user_id):
             return "users", key.user_id
         if grant.user_id == key.user_id:
@@ -262,7 +262,7 @@ class _Ways:
 
 
 def _held(table: Table, *named: str) -> Records[tuple[Any, bool]]:
-    """Rows of a table by what names them, one column or several, each with whether it is as Keyrack wrote it."""
+    """Records of a table's rows: the value or values of the columns in `named`, and whether the row is sound."""
 
     def make(connection: Connection, row: Row) -> tuple[Any, bool]:
         name = row[named[0]] if len(named) == 1 else tuple(row[column] for column in named)

@@ -1,4 +1,4 @@
-"""Questions about which keys break glass on a server; must decide nothing."""
+"""Questions about break-glass keys on a server; must decide nothing."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, or_, select
+from sqlalchemy import Connection, Select, select
 
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.keys import key_owners
-from keyrack.store.keys.grants import applies
+from keyrack.store.keys.grants import applies, with_users
 from keyrack.store.tables import (
     credentials,
     grants,
-    group_members,
     key_uses,
     sessions,
     system_users,
@@ -26,7 +25,9 @@ from keyrack.store.tables import (
 
 @dataclass(frozen=True, slots=True)
 class BreakGlassKey:
-    """A break-glass key on one account: by a credential or a grant; user: whose it is, None where unknown."""
+    """A break-glass key on one account. kind, id: "credential" or "grant" and its id; name: the credential's label, or
+    the title of the user's key; user: whose key it is, None if unknown.
+    """
 
     fingerprint: str
     username: str
@@ -51,11 +52,9 @@ def _credentials(server_id: int, fingerprints: Sequence[str]) -> Select[Any]:
 
 @prepared
 def _grants(server_id: int, workspace_id: int, fingerprints: Sequence[str], at: datetime) -> Select[Any]:
+    of = (user_keys.c.fingerprint, grants.c.system_user, grants.c.id, user_keys.c.title, users.c.name)
     return (
-        select(user_keys.c.fingerprint, grants.c.system_user, grants.c.id, user_keys.c.title, users.c.name)
-        .select_from(grants)
-        .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
-        .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
+        with_users(select(*of))
         .join(user_keys, user_keys.c.user_id == users.c.id)
         .where(
             grants.c.break_glass.is_not(None),
@@ -68,7 +67,7 @@ def _grants(server_id: int, workspace_id: int, fingerprints: Sequence[str], at: 
 def of_keys(
     connection: Connection, server_id: int, workspace_id: int, fingerprints: Sequence[str], at: datetime
 ) -> dict[tuple[str, str], BreakGlassKey]:
-    """Those of these keys that break glass on a server, by fingerprint and account."""
+    """Those of these keys that are break-glass keys on a server, by fingerprint and account."""
     keys = [
         BreakGlassKey(row.fingerprint, row.system_user, "grant", row.id, row.title or "", row.name)
         for row in _grants.rows(connection, server_id, workspace_id, fingerprints, at)

@@ -1,4 +1,4 @@
-"""Questions about what somebody may sign to prove that a key is theirs; must decide nothing."""
+"""Questions about challenges, which users sign to prove that a key is theirs; must decide nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def add(
     now: datetime,
     most: int,
 ) -> None:
-    """Note a challenge; forget those that have ended, and a user's oldest beyond most."""
+    """Note a challenge; delete those that have expired, and the user's oldest so that `most` remain."""
     _forget_ended.run(connection, now)
     for old in _of_user.values(connection, user_id)[most - 1 :]:
         _forget.run(connection, old)
@@ -31,7 +31,7 @@ def add(
 
 
 def take(connection: Connection, *, user_id: int, fingerprint: str, nonce: str) -> datetime | None:
-    """Use a challenge up: its end, or None where this user has none such for this key."""
+    """Use a challenge up; answers when it expires, or None if this user has no such challenge for this key."""
     ends: datetime | None = _ends.value(connection, user_id, fingerprint, nonce)
     _use_up.run(connection, user_id, nonce)
     return ends

@@ -41,26 +41,25 @@ _columns: tuple[Any, ...] = (
     (servers.c.applied_revision >= credentials.c.revision).label(_ACKNOWLEDGED),
 )
 _credential = _with_account(_columns)
-# Without the time since when a host has it: each row would be another one, to be checked anew, once it has.
+# Without acknowledged_at: a row would change, and be checked anew, when its host acknowledges it.
 _to_check = _with_account([column for column in _columns if column.name != "acknowledged_at"])
 
 
 def credential_question() -> Select[Any]:
-    """A question for credentials with their accounts' names and whether hosts were told, without a condition."""
+    """A question for all credentials, each with its system user's name and whether its host acknowledged it."""
     return _credential
 
 
 def credential_columns() -> tuple[Any, ...]:
-    """What such a question reads, the id first, for one that joins otherwise."""
+    """The columns that credential_question() reads, the id first, for a question with other joins."""
     return _columns
 
 
 def add_credential(
     connection: Connection, username: str, values: Mapping[str, Any], number: sealed_sets.Ids
 ) -> Credential:
-    """Insert a credential (the columns of the table) of the system user with this name; answers it.
-
-    number: what was reserved for it.
+    """Insert a credential (the columns of the table); answers it. username: of its system user; number: the id reserved
+    for it.
     """
     (row,) = sealed_sets.insert_many(connection, credentials, [values], number)
     return Credential(**seals.unsealed(row), username=username, acknowledged=False)
@@ -90,7 +89,7 @@ def get_credential(connection: Connection, server_id: int, credential_id: int, a
 def own_credential(
     connection: Connection, workspace_id: int, server_id: int, credential_id: int, at: datetime
 ) -> Credential | None:
-    """The same of a server of this workspace."""
+    """The same, or None if the server is not of this workspace."""
     return kept(
         connection,
         ("credential", workspace_id, server_id, credential_id),
@@ -122,7 +121,7 @@ def credentials_of_system_user(connection: Connection, system_user_id: int) -> t
 
 
 def acknowledge(connection: Connection, server_id: int, revision: int, at: datetime) -> None:
-    """A host applied a revision: since now it acknowledges the keys up to that one, unless it did already."""
+    """Note that a host acknowledged the credentials up to a revision; the time of those noted before stays."""
     _acknowledge.run(connection, server_id, revision, at)
 
 
@@ -141,14 +140,14 @@ def _ended_credentials(at: datetime, limit: int) -> Select[Any]:
 
 
 def ended_credentials(connection: Connection, at: datetime, limit: int) -> tuple[Credential, ...]:
-    """Credentials whose end has come, at most `limit` of them, the earliest end first, as the index has them."""
+    """Credentials whose end has come, the earliest end first, at most `limit`."""
     return tuple(credential_of(row) for row in _ended_credentials.rows(connection, at, limit))
 
 
 def restrict_credential(
     connection: Connection, credential_id: int, restrictions: Mapping[str, Any], revision: int
 ) -> None:
-    """Let a credential do something else from a revision on, of which its host has said nothing yet."""
+    """Give a credential other restrictions from a revision on, which its host has not acknowledged yet."""
     values = {"restrictions": dict(restrictions), "revision": revision, "acknowledged_at": None}
     sealed.change(connection, credentials, sealed.row_of(credential_id), values=values)
 
@@ -160,7 +159,7 @@ def remove_credential(connection: Connection, credential_id: int) -> bool:
 
 @dataclass(slots=True)
 class CheckedCredential:
-    """A credential whose row was checked. made: what somebody made of it and wants again as long as it is the same."""
+    """A credential whose seal was checked. made: what a caller made of it, kept as long as the row is the same."""
 
     credential: Credential
     holds: bool
@@ -168,12 +167,12 @@ class CheckedCredential:
 
 
 CredentialCheck = tuple[CheckedCredential, bool, bool]
-"""A credential; whether its row and its system user's are as Keyrack wrote them; whether its host acknowledged it."""
+"""A credential; whether its row and its system user's row are sound; whether its host acknowledged it."""
 
 
 def sealed_credentials(connection: Connection, server_id: int, at: datetime) -> tuple[tuple[Credential, bool], ...]:
-    """The credentials of a server that are in force, each with whether its row and that of its system user are as
-    Keyrack wrote them. Since when hosts have them is left out.
+    """The credentials of a server that are in force, each with whether its row and its system user's row are as Keyrack
+    wrote them. Their acknowledged_at is not read.
     """
     return _as_acknowledged(checked_credentials(connection, server_id, at))
 
@@ -181,9 +180,7 @@ def sealed_credentials(connection: Connection, server_id: int, at: datetime) -> 
 def checked_credentials(
     connection: Connection, server_id: int, at: datetime, fingerprints: Sequence[str] | None = None
 ) -> list[CredentialCheck]:
-    """The same as they are kept; fingerprints: those of these keys alone. What the host acknowledged, the
-    credential's record does not say here.
-    """
+    """The same as kept records, whose `acknowledged` is always True; fingerprints: only credentials with these keys."""
     if fingerprints is None:
         plan, rows = _credentials_in_force.raw(connection, server_id, at)
     else:
@@ -200,7 +197,7 @@ def _credentials_in_force(server_ids: Sequence[int], at: datetime) -> Select[Any
 def credentials_with_seals(
     connection: Connection, server_id: int, *, label: str | None = None
 ) -> tuple[tuple[Credential, bool], ...]:
-    """The credentials of a server, ended or not, or the one with a label, each with whether it holds; as above."""
+    """As sealed_credentials, but ended ones too, or the one with a label."""
     plan, rows = _credentials_of_server.raw(connection, server_id, label, None, None)
     return _as_acknowledged(_with_seals(connection, server_id, plan, rows))
 
@@ -228,7 +225,7 @@ def _with_seals(
     accounts = {
         row.id: sealed.sound(connection, system_users, row) for row in _system_users_of.rows(connection, server_id)
     }
-    # Whether a host was told follows from its server's row: it would change for all of them with each word of the host.
+    # The last column, acknowledged, is left out of the kept rows: each report of the host may change it in all of them.
     assert plan.names[-1] == _ACKNOWLEDGED
     reads = tuple(read for read in plan.reads if read[0] != _ACKNOWLEDGED)
     apart = replace(plan, names=plan.names[:-1], reads=reads)
@@ -252,7 +249,7 @@ def credential_of(row: Row) -> Credential:
 
 
 credential_records = Records(lambda connection, row: credential_of(row), table=credentials)
-# For documents: that of a large host is made anew for each of its keys that changes.
+# Kept for documents: each change of a key makes its host's document anew, of all its credentials.
 _checked_credentials = Records(
     lambda connection, row: CheckedCredential(
         credential_of(Row({**row, _ACKNOWLEDGED: True})),

@@ -1,4 +1,4 @@
-"""Whether a key was revoked or expired in a workspace, as a part of questions that ask more; must decide nothing."""
+"""Whether a key was revoked or expired in a workspace, as a condition for other questions; must decide nothing."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from keyrack.store.tables import revoked_keys
 
 
 def has_ended(workspace_id: int, fingerprint: str, at: datetime) -> ColumnElement[bool]:
-    """A condition: the key was revoked everywhere in this workspace, or an end of it came there.
-
-    False of nearly every key that is entered: where it is true, store/keys/revoked_keys.py and
-    store/keys/expired_keys.py say what there is. Arguments of a prepared question.
+    """A condition: the key was revoked everywhere in this workspace, or has expired there. The arguments may be those
+    of a prepared question. Where it is true, store/keys/revoked_keys.py and store/keys/expired_keys.py tell more.
     """
     revoked = exists().where(revoked_keys.c.workspace_id == workspace_id, revoked_keys.c.fingerprint == fingerprint)
     ends = (

@@ -1,4 +1,4 @@
-"""Questions about ends of keys and grants: which come soon, which came, and another one; must decide nothing."""
+"""Questions about ends of keys and grants: which come soon, which have come, setting others; must decide nothing."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from keyrack.store.tables import credentials, grants, servers, system_users, use
 from keyrack.store.tables.columns import Moment
 
 LAST_PART = 4
-"""An end is announced when one of so many parts of the time is left, else what lasts an hour were told to be renewed
-as soon as it is made."""
+"""An end is announced only when one part of so many of the whole time is left: else that of a key for an hour would be
+announced at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Something whose end comes soon. kind: "credential", "user key" or "grant"; words: what it is."""
+    """Something that ends soon. kind: "credential", "user key" or "grant"; words: what it is, for people."""
 
     kind: str
     id: int
@@ -58,13 +58,13 @@ def user_key(connection: Connection, key_id: int, at: datetime) -> UserKey | Non
 
 
 def renew_credential(connection: Connection, credential_id: int, end: datetime, revision: int, *, at: datetime) -> None:
-    """Give a credential another end, of which nobody was told yet."""
+    """Give a credential another end, which will be announced anew and which its host has not acknowledged yet."""
     values = {**_renewed(end, at), "revision": revision, "acknowledged_at": None}
     sealed.change(connection, credentials, sealed.row_of(credential_id), values=values)
 
 
 def renew_user_key(connection: Connection, key_id: int, end: datetime, *, at: datetime) -> None:
-    """Give a user's key another end, of which nobody was told yet."""
+    """Give a user's key another end, which will be announced anew."""
     sealed.change(connection, user_keys, sealed.row_of(key_id), values=_renewed(end, at))
 
 
@@ -111,7 +111,7 @@ def _soon(query: Select[Any], table: Table, at: datetime, until: datetime, limit
 
 
 def _begins(table: Table) -> ColumnElement[int]:
-    """When what has an end began, or got that end, whichever was later; in microseconds."""
+    """When a row's time began: when it was made, started or renewed, whichever was latest; in microseconds."""
     made: ColumnElement[int] = type_coerce(table.c.created_at, BigInteger)
     begins = made
     for later in (table.c.get("starts_at"), table.c.renewed_at):
@@ -122,8 +122,8 @@ def _begins(table: Table) -> ColumnElement[int]:
 
 
 def ending(connection: Connection, at: datetime, until: datetime, limit: int) -> tuple[Ending, ...]:
-    """What ends after one time and up to another, is in the last part of its time, and was not announced, at most
-    `limit` of each kind.
+    """What ends after `at` and up to `until`, is in the last part of its time and was not announced yet, the earliest
+    end first, at most `limit` of each kind.
     """
     endings = [_credential_ending(row) for row in _ending_credentials.rows(connection, at, until, limit)]
     for row in _ending_user_keys.rows(connection, at, until, limit):
@@ -144,7 +144,7 @@ _TABLES = {"credential": credentials, "user key": user_keys, "grant": grants}
 
 
 def note(connection: Connection, one: Ending, at: datetime) -> None:
-    """The end of this was announced."""
+    """Note that an end was announced."""
     sealed.change(connection, _TABLES[one.kind], sealed.row_of(one.id), values={"noticed_at": at})
 
 
@@ -154,5 +154,5 @@ def _ended_user_keys(at: datetime, limit: int) -> Select[Any]:
 
 
 def ended_user_keys(connection: Connection, at: datetime, limit: int) -> tuple[UserKey, ...]:
-    """Users' keys whose end has come, at most `limit` of them, the earliest end first."""
+    """Users' keys that have expired, the earliest end first, at most `limit`."""
     return tuple(user_key_of(row) for row in _ended_user_keys.rows(connection, at, limit))

@@ -1,4 +1,4 @@
-"""Questions about keys whose end came in a workspace; must decide nothing."""
+"""Questions about keys that have expired in a workspace; must decide nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keyrack.store.tables import credentials, expired_keys, servers, user_keys
 
 @dataclass(frozen=True, slots=True)
 class EndedKey:
-    """A user's key whose end came, as it was called."""
+    """A user's key that has expired, with the title that it had."""
 
     title: str
     fingerprint: str
@@ -32,14 +32,14 @@ def add(
     user_id: int | None = None,
     title: str | None = None,
 ) -> None:
-    """Note that a key's end came; the first note stays. user_id, title: whose it was, and what it was called."""
+    """Note that a key has expired; an earlier note stays as it is. user_id, title: whose it was, and its title."""
     values = {"workspace_id": workspace_id, "fingerprint": fingerprint, "expired_at": at}
     values |= {"user_id": user_id, "title": title}
     sealed.insert_new(connection, expired_keys, values)
 
 
 class EndSource(NamedTuple):
-    """Where ends of keys stand: the columns of the key's fingerprint and of its end, and what must be so besides."""
+    """A table with ends of keys: its columns of the fingerprint and of the end, and the conditions on its rows."""
 
     fingerprint: Column[Any]
     expired_at: Column[Any]
@@ -47,10 +47,10 @@ class EndSource(NamedTuple):
 
 
 def ends(workspace_id: int, at: datetime) -> tuple[EndSource, ...]:
-    """Where ends that came in a workspace stand. Takes the arguments of a prepared question."""
-    # Under a name of its own, or a question that is about one server would look among the keys of that one alone.
+    """The tables that tell which keys have expired in a workspace. Arguments may be those of a prepared question."""
+    # An alias: in a question that also names `servers`, it would be that one server.
     any_server = servers.alias("any_server")
-    # What ended a moment ago is not noted yet; temporary keys have no end that counts.
+    # Keys that ended a moment ago are not noted in expired_keys yet. The end of a temporary key does not count.
     of_servers = (
         any_server.c.id == credentials.c.server_id,
         any_server.c.workspace_id == workspace_id,
@@ -77,7 +77,7 @@ def _ends(workspace_id: int, fingerprints: Sequence[str], at: datetime) -> Compo
 
 
 def end_of(connection: Connection, workspace_id: int, fingerprint: str, at: datetime) -> datetime | None:
-    """When a key's end came in a workspace, None where it did not; temporary keys have none that counts."""
+    """When a key expired in a workspace, the last time if several; None if never. Temporary keys do not count."""
     return max(_ends.values(connection, workspace_id, (fingerprint,), at), default=None)
 
 
@@ -90,6 +90,6 @@ def _of_user(user_id: int, since: datetime, limit: int) -> Select[Any]:
 
 
 def of_user(connection: Connection, user_id: int, since: datetime, limit: int) -> tuple[EndedKey, ...]:
-    """The keys of a user whose end came since an instant, the last one first."""
+    """A user's keys that have expired since an instant, the latest first, at most `limit`."""
     rows = _of_user.rows(connection, user_id, since, limit)
     return tuple(EndedKey(row.title or "", row.fingerprint, row.expired_at) for row in rows)

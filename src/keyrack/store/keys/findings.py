@@ -1,4 +1,4 @@
-"""Questions about all keys of a workspace, a piece at a time, with their owners and last uses; must decide nothing."""
+"""Reads all keys of a workspace, some at a time, with their owners and last uses; must decide nothing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from keyrack.store.tables import credentials, key_uses, servers, system_users, u
 
 @dataclass(frozen=True, slots=True)
 class KeyAtPlace:
-    """A key at one place. kind: "credential" or "user key"; name: its label or title; user: whose it is, if known.
-
-    used_at: when it last logged in on its server, or anywhere for a user's key; disabled: its user is shut out.
+    """A credential or a user's key. kind: "credential" or "user key"; name: its label or title; user: whose it is, None
+    if unknown; disabled: whether that user is disabled; used_at: when a credential was last used on its server, a
+    user's key on any server of the workspace or with Git.
     """
 
     kind: Literal["credential", "user key"]
@@ -39,7 +39,7 @@ class KeyAtPlace:
 
 @prepared
 def _credentials(workspace_id: int, server_id: int, after: int, limit: int) -> Select[Any]:
-    # In the order of an index, so that no piece sorts all keys of the workspace.
+    # In the order of an index, so that no page sorts all keys of the workspace.
     return (
         select(credentials, system_users.c.username, servers.c.name.label("server_name"))
         .join(servers, servers.c.id == credentials.c.server_id)
@@ -66,7 +66,9 @@ def _uses(fingerprints: Sequence[str]) -> Select[Any]:
 def credentials_after(
     connection: Connection, workspace_id: int, server_id: int, after: int, limit: int
 ) -> list[KeyAtPlace]:
-    """The credentials of a workspace by server and id, from those of a server with a larger id on; at most `limit`."""
+    """The credentials of a workspace after a place, in the order of server ids and ids; server_id, after: server and id
+    of the credential before; at most `limit`.
+    """
     rows = _credentials.rows(connection, workspace_id, server_id, after, limit)
     prints = sorted({row.fingerprint for row in rows})
     owners = {row.fingerprint: row for row in _owners.rows(connection, workspace_id, prints)} if prints else {}
@@ -101,7 +103,7 @@ def _user_keys(workspace_id: int, after: int, limit: int) -> Select[Any]:
         select(user_keys, users.c.name.label("user_name"), users.c.disabled_at)
         .join(users, users.c.id == user_keys.c.user_id)
         .where(user_keys.c.workspace_id == workspace_id, user_keys.c.id > after)
-        # A half of a key alone is what others wrote, and is named where altered rows are.
+        # A row with only one of the two was altered by others; altered rows are listed elsewhere.
         .where(user_keys.c.public_key.is_not(None), user_keys.c.fingerprint.is_not(None))
         .order_by(user_keys.c.id)
         .limit(limit)
@@ -117,7 +119,7 @@ def _newest_uses(workspace_id: int, fingerprints: Sequence[str]) -> Select[Any]:
 
 
 def user_keys_after(connection: Connection, workspace_id: int, after: int, limit: int) -> list[KeyAtPlace]:
-    """The keys of a workspace's users with a larger id, at most `limit`."""
+    """The keys of a workspace's users with an id above `after`, at most `limit`."""
     rows = _user_keys.rows(connection, workspace_id, after, limit)
     prints = sorted({row.fingerprint for row in rows})
     uses = (

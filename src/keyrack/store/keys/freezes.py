@@ -18,10 +18,11 @@ from keyrack.store.tables import credentials, freezes, servers, system_users, us
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """Keys that open no new session. user_id, server_id: whose or where, user and server by name where people read of
-    it; neither is the whole workspace.
+    """A freeze of keys, which then open no new session: of a user (user_id), on a server (server_id), or of the whole
+    workspace where both are None.
 
-    keys: how many it was for; revisions: of the servers that it concerns, by id; ended_at: when somebody ended it.
+    keys: how many it froze; revisions: by id (as text) the revision of each server concerned; ended_at, ended_by: when
+    and by whom it was ended; user, server: their names, where a question reads them.
     """
 
     id: int
@@ -73,7 +74,7 @@ def _active(workspace_id: int) -> Select[Any]:
 
 
 def active(connection: Connection, workspace_id: int) -> tuple[Freeze, ...]:
-    """The freezes of a workspace that nobody ended, oldest first."""
+    """The freezes of a workspace that have not been ended, oldest first."""
     return tuple(_freeze(row) for row in _active.rows(connection, workspace_id))
 
 
@@ -89,7 +90,7 @@ def _servers(workspace_id: int, server_id: int | None) -> Select[Any]:
 
 
 def servers_of(connection: Connection, workspace_id: int, server_id: int | None = None) -> list[int]:
-    """The ids of a workspace's servers, or of one."""
+    """The ids of a workspace's servers; server_id: only of this one."""
     return _servers.values(connection, workspace_id, server_id)
 
 
@@ -134,7 +135,7 @@ def credentials_of_servers(connection: Connection, server_ids: Iterable[int]) ->
 def mark_servers(
     connection: Connection, server_ids: Iterable[int], at: datetime | None, *, only_free: bool = False
 ) -> None:
-    """Set since when keys are frozen on these servers; only_free: where nothing is set."""
+    """Set since when keys are frozen on these servers (None: no longer); only_free: not where it is set already."""
     rows = sealed_sets.locked_servers(connection, server_ids)
     if only_free:
         rows = [row for row in rows if row["frozen_at"] is None]
@@ -142,12 +143,12 @@ def mark_servers(
 
 
 def mark_user_keys(connection: Connection, rows: Iterable[Row], at: datetime | None) -> None:
-    """Set since when these keys are frozen."""
+    """Set since when these user keys are frozen; None: no longer."""
     sealed_sets.change_many(connection, user_keys, rows, lambda _: {"frozen_at": at})
 
 
 def mark_credentials(connection: Connection, rows: Iterable[Row], at: datetime | None) -> None:
-    """Set since when these credentials are frozen."""
+    """Set since when these credentials are frozen; None: no longer."""
     sealed_sets.change_many(connection, credentials, rows, lambda _: {"frozen_at": at})
 
 
@@ -174,7 +175,7 @@ def _marked_servers(workspace_id: int, at: datetime) -> Select[Any]:
 
 
 def unmark(connection: Connection, workspace_id: int, at: datetime) -> None:
-    """Take away the marks of the freeze of this time."""
+    """Remove the marks of the freeze that began at this time from servers, user keys and credentials."""
     mark_servers(connection, _marked_servers.values(connection, workspace_id, at), None)
     mark_user_keys(connection, _marked_user_keys.rows(connection, workspace_id, at), None)
     mark_credentials(connection, _marked_credentials.rows(connection, workspace_id, at), None)
@@ -236,7 +237,7 @@ def credentials_at(connection: Connection, workspace_id: int, server_id: int | N
 
 
 def _freeze(row: Row) -> Freeze:
-    """A freeze from its row, which has no seal: of what others wrote there it concerns no server."""
+    """A freeze from its row, which has no seal: revisions that Keyrack cannot have written are left out."""
     held = row["revisions"] if isinstance(row["revisions"], dict) else {}
     revisions = {name: value for name, value in held.items() if name.isdecimal() and isinstance(value, int)}
     return Freeze(**{**row, "revisions": revisions})

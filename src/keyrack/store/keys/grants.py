@@ -1,4 +1,7 @@
-"""Questions about grants: whom they let in, where and when; must decide nothing."""
+"""Questions about grants: whom they let in, where and when; must decide nothing.
+
+at: the time now. A grant is in force from starts_at on (at once if it has none) and before expires_at.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ GrantPlace = tuple[int | None, int | None, int | None, str | None]
 
 
 def with_users(question: Select[Any]) -> Select[Any]:
-    """A question for grants, joined with the users whom each is for, by name or as members of its group."""
+    """A question for grants, joined with the users of each: the one whom it names, or the members of its group."""
     return (
         question.select_from(grants)
         .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
@@ -35,7 +38,7 @@ def with_users(question: Select[Any]) -> Select[Any]:
 
 
 def begun(at: datetime) -> ColumnElement[bool]:
-    """A condition: a grant has no start, or it came."""
+    """A condition: a grant has no start, or its start has come."""
     return or_(grants.c.starts_at.is_(None), grants.c.starts_at <= at)
 
 
@@ -64,8 +67,8 @@ def _grants_like(
 def grants_like(
     connection: Connection, workspace_id: int, system_user: str, place: GrantPlace, besides: int = 0
 ) -> tuple[Grant, ...]:
-    """The grants for an account at a place that are as Keyrack wrote them, oldest first; besides: not the one with this
-    id. place: user, group, server (ids) and tag, of which the last two are None for all servers.
+    """The grants that are as Keyrack wrote them, oldest first, at most MAX_ALIKE, for an account at a place. place: ids
+    of user, group and server, and a tag; the last two None for all servers. besides: the id of a grant to leave out.
     """
     rows = _grants_like.rows(connection, workspace_id, system_user, *place, besides)
     return tuple(grant_of(row) for row in rows if sealed.sound(connection, grants, row))
@@ -105,17 +108,17 @@ def _grants_to_begin(at: datetime, limit: int) -> Select[Any]:
 
 
 def grants_to_begin(connection: Connection, at: datetime, limit: int) -> tuple[Grant, ...]:
-    """Grants whose start came and of which hosts were not told yet, at most `limit`, the earliest first."""
+    """Grants whose start has come and whose hosts were not told so yet, the earliest first, at most `limit`."""
     return tuple(grant_of(row) for row in _grants_to_begin.rows(connection, at, limit))
 
 
 def note_begun(connection: Connection, grant_id: int, at: datetime) -> None:
-    """Hosts were told that a grant began."""
+    """Note that hosts were told that a grant began."""
     sealed.change(connection, grants, sealed.row_of(grant_id), values={"begun_at": at})
 
 
 def change_grant(connection: Connection, grant_id: int, values: Mapping[str, Any], *, at: datetime) -> None:
-    """Give a grant other terms (columns of the table); of another end nobody was told yet."""
+    """Change a grant (columns of the table); another end will be announced anew."""
     unnoticed = {"noticed_at": None, "renewed_at": at} if "expires_at" in values else {}
     sealed.change(connection, grants, sealed.row_of(grant_id), values={**values, **unnoticed})
 
@@ -141,12 +144,12 @@ def _grants_in_force(user_id: int, at: datetime) -> Select[Any]:
 
 
 def grants_of_user(connection: Connection, user_id: int, at: datetime) -> tuple[Grant, ...]:
-    """The grants that let a user in, by name or by group, now or from a start to come on; none that ended."""
+    """The grants of a user, by name or by group, that have not ended; also those that have not begun."""
     return tuple(grant_of(row) for row in _grants_in_force.rows(connection, user_id, at))
 
 
 def servers_of_grant(connection: Connection, grant: Grant) -> frozenset[int]:
-    """The ids of the servers that a grant opens, or will."""
+    """The ids of the servers that a grant opens, or will open once it begins."""
     if grant.server_id is not None:
         return frozenset((grant.server_id,))
     if grant.all_servers:
@@ -169,12 +172,12 @@ def _servers_with_tag(workspace_id: int, tag: str) -> Select[Any]:
 
 
 def servers_of_user(connection: Connection, user_id: int) -> frozenset[int]:
-    """The ids of the servers on which a user's keys stand, by whichever grant."""
+    """The ids of the servers that a user's grants name or reach, also grants that have ended or not begun."""
     return frozenset(_servers_of_user.values(connection, user_id))
 
 
 def enqueue_servers_of_user(connection: Connection, user_id: int) -> PendingRows:
-    """The same, without waiting: rows of which each has a server_id."""
+    """The same without waiting: rows with a server_id each."""
     return _servers_of_user.enqueue(connection, user_id)
 
 

@@ -1,6 +1,6 @@
-"""Whose a key is: the user of a workspace who registered it; must decide nothing.
+"""Which user of a workspace registered a key; must decide nothing.
 
-A row that is not as Keyrack wrote it names nobody: whoever can write into the database names no culprit.
+A row that others altered names nobody, so that nobody who can write into the database puts a key on somebody else.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _owners(workspace_id: int, fingerprints: Sequence[str]) -> Select[Any]:
 
 
 def of_keys(connection: Connection, workspace_id: int, fingerprints: Sequence[str]) -> dict[str, Owner]:
-    """By fingerprint who registered a key; one that nobody registered is left out."""
+    """By fingerprint the user who registered a key; keys that no user registered are left out."""
     rows = _owners.rows(connection, workspace_id, fingerprints) if fingerprints else []
     return {
         row.key_fingerprint: Owner(row.key_user_id, row.name, row.key_title)
@@ -53,27 +53,27 @@ def of_keys(connection: Connection, workspace_id: int, fingerprints: Sequence[st
 
 
 def names(connection: Connection, workspace_id: int, fingerprints: Sequence[str]) -> dict[str, str]:
-    """By fingerprint the name of who registered a key; one that nobody registered is left out."""
+    """By fingerprint the name of the user who registered a key; keys that no user registered are left out."""
     return {fingerprint: one.name for fingerprint, one in of_keys(connection, workspace_id, fingerprints).items()}
 
 
 def claim_fingerprint(connection: Connection, fingerprint: str, *, kind: str, user_key_id: int | None) -> bool:
-    """Make a key lead to one identity (kind "user" or "deploy"); False when it leads to one already."""
+    """Claim a fingerprint for a user's key (kind "user") or for deploy keys ("deploy"); False if it is claimed."""
     return claiming_fingerprint(connection, fingerprint, kind=kind, user_key_id=user_key_id)()
 
 
 def claiming_fingerprint(
     connection: Connection, fingerprint: str, *, kind: str, user_key_id: int | None
 ) -> Callable[[], bool]:
-    """The same, to be asked for its answer after the next question, with which PostgreSQL tells it."""
+    """The same without waiting: call what it returns for the answer, best after another question on PostgreSQL."""
     values = {"fingerprint": fingerprint, "kind": kind, "user_key_id": user_key_id}
     sent = _claiming(connection.dialect.name).enqueue(connection, values)
     return lambda: bool(sent.rows())
 
 
 def claim_free_fingerprint(connection: Connection, fingerprint: str, user_key_id: int) -> None:
-    """The same for a user's key that was found to lead to nothing. Nobody waits on PostgreSQL: where another
-    workspace took it since, the next question or the commit raises IntegrityError.
+    """The same for a user's key whose fingerprint was found to be free, without waiting on PostgreSQL: if another
+    workspace has claimed it since, the next question or the commit raises IntegrityError.
     """
     _claiming_free().run_many(connection, [{"fingerprint": fingerprint, "kind": "user", "user_key_id": user_key_id}])
 
@@ -96,7 +96,7 @@ def _owner(fingerprint: str) -> Select[Any]:
 
 
 def owner_of(connection: Connection, fingerprint: str) -> tuple[str, UserKey | None] | None:
-    """To what a key leads: ("user", its user key) or ("deploy", None); None when to nothing."""
+    """Who has claimed a fingerprint: ("user", the user's key) or ("deploy", None); None if nobody has."""
     row = _owner.row(connection, fingerprint)
     if row is None:
         return None

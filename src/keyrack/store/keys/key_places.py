@@ -31,7 +31,7 @@ class PlaceOfDeployKey:
 def credentials_after(
     connection: Connection, workspace_id: int, fingerprint: str, at: datetime, *, after: int, limit: int
 ) -> list[Credential]:
-    """Credentials in force with a key, those with higher ids than after."""
+    """Credentials in force with a key, with ids above `after`, at most `limit`."""
     return [credential_of(row) for row in _credentials.rows(connection, workspace_id, fingerprint, at, after, limit)]
 
 
@@ -45,7 +45,7 @@ def _credentials(workspace_id: int, fingerprint: str, at: datetime, after: int, 
 def unmanaged_keys_after(
     connection: Connection, workspace_id: int, fingerprint: str, *, after: int, limit: int
 ) -> list[UnmanagedKey]:
-    """A key in files of hosts as far as sshd takes it there, without its people."""
+    """A key in hosts' files from which sshd takes it, without owner and credential_id; paged as credentials_after."""
     rows = _unmanaged_keys.rows(connection, workspace_id, fingerprint, after, limit)
     return [UnmanagedKey(**row) for row in rows]
 
@@ -61,7 +61,7 @@ def _unmanaged_keys(workspace_id: int, fingerprint: str, after: int, limit: int)
 def deploy_keys_after(
     connection: Connection, workspace_id: int, fingerprint: str, *, after: int, limit: int
 ) -> list[PlaceOfDeployKey]:
-    """A key as it is a deploy key of repositories."""
+    """The deploy keys of repositories that are this key; paged as credentials_after."""
     rows = _deploy_keys.rows(connection, workspace_id, fingerprint, after, limit)
     return [PlaceOfDeployKey(**row) for row in rows]
 

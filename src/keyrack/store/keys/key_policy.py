@@ -1,4 +1,4 @@
-"""A workspace's policy of keys, and users' keys that another one may not take; must decide nothing."""
+"""A workspace's policy of keys, and the keys that a stricter one would refuse; must decide nothing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from keyrack.store.tables import credentials, key_policies, servers, system_user
 
 @dataclass(frozen=True, slots=True)
 class KeyPolicyRow:
-    """Which keys a workspace accepts. key_types: empty, rsa_minimum_bits: None where the service's count.
+    """Which keys a workspace accepts. key_types empty, rsa_minimum_bits None: as the service's settings say.
 
-    holds: False for one that is not as Keyrack wrote it, or that others deleted; then it says nothing.
+    holds: False if others altered or deleted the row; the other fields are empty then.
     """
 
     key_types: tuple[str, ...]
@@ -45,7 +45,7 @@ def of_workspace(connection: Connection, workspace_id: int) -> KeyPolicyRow | No
 
 
 def put(connection: Connection, workspace_id: int, policy: KeyPolicyRow) -> None:
-    """Set the policy of a workspace, whatever stood there."""
+    """Set the policy of a workspace, in place of any before."""
     was = of_workspace(connection, workspace_id)
     values = {
         "key_types": list(policy.key_types),
@@ -70,15 +70,15 @@ def suspects(
     after: tuple[str, int],
     limit: int,
 ) -> list[Row[Any]]:
-    """Users' keys of other types than these, and RSA keys whose line is no longer than so many characters, by their
-    owner: id, title, fingerprint, public_key, user. after: the owner's name and the id of the one before.
+    """Users' keys of other types than these, and RSA keys whose line has at most so many characters, in the order of
+    their owners' names: id, title, fingerprint, public_key, user. after: owner's name and id of the key before.
     """
     held = user_keys.c
     name, key_id = after
     # In the order of an index, so that no page sorts all keys of the workspace.
     statement = (
         select(held.id, held.title, held.fingerprint, held.public_key, users.c.name.label("user"))
-        .where(held.public_key.is_not(None), held.fingerprint.is_not(None))  # half of a key is what others wrote
+        .where(held.public_key.is_not(None), held.fingerprint.is_not(None))  # with one of them, others altered the row
         .join(users, users.c.id == held.user_id)
         .where(users.c.workspace_id == workspace_id, held.key_type.is_not(None), users.c.disabled_at.is_(None))
         .where(users.c.name >= name, or_(users.c.name > name, held.id > key_id))
@@ -98,8 +98,8 @@ def suspects_on_servers(
     after: tuple[int, int],
     limit: int,
 ) -> list[Row[Any]]:
-    """The same for keys that were entered on servers: id, title, fingerprint, public_key, server_id, server, username.
-    after: the server's id and that of the one before.
+    """The same for credentials, in the order of servers: id, title (its label), fingerprint, public_key, server_id,
+    server, username. after: server id and id of the credential before.
     """
     held = credentials.c
     server_id, credential_id = after

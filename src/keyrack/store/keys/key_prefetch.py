@@ -1,5 +1,5 @@
-"""What the commands of one transaction that enter keys, whose first questions were sent ahead, must know of each other;
-asks nothing by itself.
+"""What commands that add keys in one transaction, with first questions sent ahead, must know of each other; must ask
+nothing itself.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ class KeyPrefetch:
 
     @property
     def changed_servers(self) -> Collection[int] | None:
-        """The servers whose rows it changed, where it entered its key, and did nothing else of which others that enter
-        keys must know; None where it did not, or did more.
+        """The servers whose rows the command changed, if it added its key and did nothing else that other additions
+        depend on; otherwise None.
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Questions about the accounts elsewhere whose keys users have here too; must decide nothing."""
+"""Questions about key sources: accounts at GitHub or GitLab whose keys users have here too; must decide nothing."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from keyrack.store.tables import key_sources, users
 
 @dataclass(frozen=True, slots=True)
 class KeySource:
-    """An account at GitHub or GitLab (kind) at a service (url) whose keys a user has here too.
+    """An account at GitHub or GitLab (kind) at an address (url) whose keys a user has here too.
 
-    account_id: its number there, None before it was asked for; keys: the fingerprints it had when last looked at, each
-    with the id of the key here that came of it, None where the user had it already; etag: of that list, "" to read it
-    in any case; state: "new", "in step", "partly", "no answer", "waiting", or an alarm: "gone", "renamed", "moved";
-    words: why.
+    account_id: its number there, None until it is known; keys: the fingerprints it had at the last check, each with the
+    id of the user key made of it, None if the user had that key already; etag: of that list, "" to read it whatever it
+    is; state: "new", "in step", "partly", "no answer", "waiting", or an alarm: "gone", "renamed", "moved"; words: why;
+    next_at: when it is checked next.
     """
 
     id: int
@@ -58,16 +58,16 @@ def rows_of_user(connection: Connection, user_id: int) -> list[Row]:
 
 
 def of_workspace(connection: Connection, workspace_id: int) -> tuple[KeySource, ...]:
-    """All sources of a workspace's users that are not shut out."""
+    """The sources of a workspace's users who are not disabled, if they are as Keyrack wrote them."""
     there = select(users.c.id).where(users.c.disabled_at.is_(None))
     return _read(connection, key_sources.c.workspace_id == workspace_id, key_sources.c.user_id.in_(there))
 
 
 def due(connection: Connection, at: datetime, limit: int) -> tuple[KeySource, ...]:
-    """The sources to look at now, the longest due first, of users that are not shut out."""
+    """The sources of all workspaces that are to be checked, as of_workspace, the longest due first, at most `limit`."""
     there = select(users.c.id).where(users.c.disabled_at.is_(None))
     which = (key_sources.c.next_at <= at, key_sources.c.user_id.in_(there))
-    # One that is not as Keyrack wrote it is due for ever: enough of them would keep all others from their turn.
+    # Limited after the seals are checked: altered rows stay due for ever, and many of them would crowd out the others.
     return tuple(islice(_sound(connection, which), limit))
 
 

@@ -1,6 +1,5 @@
-"""Questions about keys on many servers at once, and their writing; must decide nothing.
-
-No question here is asked once a server: what is asked of ten thousand servers takes a few, see BATCH_SIZE.
+"""Reads and writes keys on many servers at once, by a few statements for ten thousand servers (BATCH_SIZE); must decide
+nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from keyrack.store.tables import (
 
 @dataclass(frozen=True, slots=True)
 class ChosenServer:
-    """A server as it is named in an answer; revision: its newest before the change."""
+    """A server as answers name it; revision: its newest before the change."""
 
     id: int
     name: str
@@ -43,7 +42,7 @@ class ChosenServer:
 
 @dataclass(frozen=True, slots=True)
 class HeldCredential:
-    """A credential as it stands; row: all its columns; holds: whether it is as Keyrack wrote it."""
+    """A credential. row: all its columns; username: its system user; holds: whether the row is as Keyrack wrote it."""
 
     row: Row
     username: str
@@ -53,7 +52,7 @@ class HeldCredential:
 def all_servers(connection: Connection, workspace_id: int) -> tuple[ChosenServer, ...]:
     """All servers of a workspace, oldest first."""
     _, rows = _servers.raw(connection, workspace_id, None, None)
-    return tuple([ChosenServer(*values) for values in rows])  # nothing of them is read in another way
+    return tuple([ChosenServer(*values) for values in rows])  # raw values: none of these columns needs conversion
 
 
 def servers_named(connection: Connection, workspace_id: int, names: Iterable[str]) -> tuple[ChosenServer, ...]:
@@ -67,7 +66,7 @@ def servers_numbered(connection: Connection, workspace_id: int, ids: Iterable[in
 
 
 def servers_tagged(connection: Connection, workspace_id: int, tag: str) -> tuple[ChosenServer, ...]:
-    """The servers of a workspace that have a tag, oldest first, by tags that are as Keyrack wrote them."""
+    """The servers of a workspace that have a tag, oldest first; rows of tags that others wrote do not count."""
     chosen = []
     for row in _tagged.rows(connection, workspace_id, tag):
         if sealed.sound(connection, server_tags, row):
@@ -96,7 +95,7 @@ def _tagged(workspace_id: int, tag: str) -> Select[Any]:
 
 
 def accounts_named(connection: Connection, server_ids: Iterable[int], username: str) -> dict[int, int]:
-    """Where there is a system user of this name: server to the system user's id."""
+    """By server id the id of its system user of this name; servers without one are left out."""
     user_ids: dict[int, int] = {}
     for some in chunks(server_ids, BATCH_SIZE):
         user_ids.update(_accounts.raw(connection, some, username)[1])
@@ -110,7 +109,7 @@ def _accounts(server_ids: Sequence[int], username: str) -> Select[Any]:
 
 
 def credentials_labelled(connection: Connection, server_ids: Iterable[int], label: str) -> list[HeldCredential]:
-    """The credentials with a label on these servers, ended or not, by server."""
+    """The credentials with a label on these servers, ended or not."""
     held: list[HeldCredential] = []
     for some in chunks(server_ids, BATCH_SIZE):
         held += _held(connection, _labelled.rows(connection, some, label))
@@ -118,7 +117,7 @@ def credentials_labelled(connection: Connection, server_ids: Iterable[int], labe
 
 
 def credentials_with_key(connection: Connection, server_ids: Iterable[int], fingerprint: str) -> list[HeldCredential]:
-    """The credentials with a key on these servers, ended or not, by server."""
+    """The credentials with a key on these servers, ended or not, in the order of server ids."""
     wanted = set(server_ids)
     rows = [row for row in _with_key.rows(connection, fingerprint) if row.server_id in wanted]
     return _held(connection, rows)
@@ -145,14 +144,14 @@ def _with_key(fingerprint: str) -> Select[Any]:
 
 
 def add_credentials(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Insert credentials (the columns of the table); answers them."""
+    """Insert credentials (the columns of the table); answers their rows."""
     return sealed_sets.insert_many(connection, credentials, rows)
 
 
 def change_credentials(
     connection: Connection, held: Iterable[HeldCredential], revisions: Mapping[int, int], values: Mapping[str, Any]
 ) -> None:
-    """Set columns of credentials that were read in this transaction; revisions: by server the one that tells of it."""
+    """Set columns of credentials that were read in this transaction; revisions: by server the one that says so."""
     listed = list(held)
     sealed_sets.change_many(
         connection,
@@ -164,7 +163,7 @@ def change_credentials(
 
 
 def remove_credentials(connection: Connection, ids: Iterable[int]) -> None:
-    """Delete credentials."""
+    """Delete credentials by their ids."""
     for some in chunks(ids, BATCH_SIZE):
         sealed_sets.remove_among(connection, credentials, id=some)
 
@@ -177,7 +176,7 @@ def remove_held(connection: Connection, held: Iterable[HeldCredential]) -> None:
 
 
 def unrevoke(connection: Connection, server_ids: Iterable[int], fingerprints: Iterable[str]) -> None:
-    """Let keys be given to hosts again; those that were revoked everywhere in a workspace of these stay refused."""
+    """Let hosts take keys again, except those that are revoked everywhere in a workspace of one of these servers."""
     ids = sorted(set(server_ids))
     prints = sorted(set(fingerprints))
     if not ids or not prints:
@@ -198,7 +197,7 @@ def _revoked_everywhere(server_ids: Sequence[int], fingerprints: Sequence[str]) 
 def still_opened(
     connection: Connection, server_ids: Iterable[int], workspace_id: int, fingerprints: Iterable[str], at: datetime
 ) -> frozenset[tuple[int, str]]:
-    """On which of these servers of a workspace anything lets which of these keys in: openings.still_opens for many."""
+    """As openings.still_opens for many: the pairs of server id and fingerprint where something lets the key in."""
     ids, prints = set(server_ids), list(fingerprints)
     pairs = {(row.server_id, row.fingerprint) for row in _entered.rows(connection, prints, at)}
     by_tag: dict[str, set[str]] = {}
@@ -230,7 +229,7 @@ def _granted(workspace_id: int, fingerprints: Sequence[str], at: datetime) -> Co
         among(user_keys.c.fingerprint, fingerprints),
         in_force(user_keys.c.expires_at, at),
         users.c.disabled_at.is_(None),
-        grants.c.workspace_id + 0 == workspace_id,  # or its index would be taken, in which all grants are
+        grants.c.workspace_id + 0 == workspace_id,  # "+ 0": not by this column's index, which would read all grants
         begun(at),
         in_force(grants.c.expires_at, at),
     )

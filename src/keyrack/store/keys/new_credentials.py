@@ -1,4 +1,4 @@
-"""What must be known before a credential is entered, asked at once; must decide nothing."""
+"""Reads in one question what must be known before a credential is added; must decide nothing."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from keyrack.store.tables import credentials, revocations, servers, system_users
 
 @dataclass(frozen=True, slots=True)
 class CredentialPlace:
-    """A server on which a credential is to stand, and what is in its way.
+    """A server to which a credential is to be added, and what stands in the way.
 
-    asking: what is known of who asks, if a user does, as the rows say now; server: what is sealed of it, as
-    sealed_sets.locked_servers has it; account_id: of the system user, None where the server has none of that name;
-    labelled: whether a credential there has the label; refused: whether this host refuses the key; ended: whether the
-    key was revoked or expired in the workspace (store/keys/ended_keys.py); ids: the credential's own.
+    asking: the standing of the actor, if that is a user; server: its row as of sealed_sets.locked_servers; account_id:
+    of the system user, None if the server has none of that name; labelled: whether a credential there has the label
+    already; refused: whether this host refuses the key; ended: whether the key was revoked or expired in the workspace
+    (store/keys/ended_keys.py); ids: the id reserved for the credential.
     """
 
     asking: Standing
@@ -38,9 +38,9 @@ class CredentialPlace:
 
 
 class CredentialPlacePrefetch(KeyPrefetch):
-    """Where a credential would stand, asked when it is wanted or, for several that come together, ahead (a Prefetch).
+    """The CredentialPlace of a credential, read when wanted or, for several commands together, ahead (a Prefetch).
 
-    Of another credential that was entered meanwhile it is known what that changed: a label, and its server's row.
+    An answer that was read ahead is corrected for credentials that were added since: they change the server's row.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class CredentialPlacePrefetch(KeyPrefetch):
         now: Callable[[], datetime],
         actor: Actor,
     ) -> None:
-        """actor: who asks; now: the time, as it is whenever this is asked."""
+        """actor: who adds it; now: tells the time when the question is asked."""
         self._asked = (workspace_id, server_id, username, label, fingerprint)
         self._server_id, self._names = server_id, {label, fingerprint}
         self._now, self._actor = now, actor
@@ -62,20 +62,20 @@ class CredentialPlacePrefetch(KeyPrefetch):
         self._within: object = None
         self._server: Mapping[str, Any] = {}
         self.entered: Mapping[str, Any] | None = None
-        """The server's row as the command left it that entered the credential here and changed nothing else."""
+        """The server's row as the command left it, if it added the credential and changed nothing else."""
 
     def start(self, connection: Connection) -> None:
-        """Have it asked in this transaction, without waiting."""
+        """Send the question in this transaction, without waiting."""
         self.discard()
         self._pending = _place.enqueue(connection, *self._question(connection))
         self._within = connection.get_transaction()
 
     def discard(self) -> None:
-        """What was asked may not be so any more."""
+        """Drop the answer, which may be outdated."""
         self._pending, self._within, self._server = None, None, {}
 
     def accounts_for(self, other: object) -> bool:
-        """Whether it takes account of what the command of another one wrote."""
+        """Whether the answer is still right, or can be corrected, after the command of another prefetch."""
         if isinstance(other, CredentialPlacePrefetch) and other._server_id == self._server_id:
             if other.entered is None:
                 return False
@@ -86,12 +86,12 @@ class CredentialPlacePrefetch(KeyPrefetch):
 
     @property
     def changed_servers(self) -> tuple[int] | None:
-        """That on which it stands."""
+        """As KeyPrefetch: the credential's server."""
         return None if self.entered is None else (self._server_id,)
 
     def get(self, connection: Connection) -> CredentialPlace | None:
-        """The place, None where there is no such server in this workspace; nobody else changes the server until the
-        end.
+        """The place, None if this workspace has no such server. Nobody else changes the server until the transaction
+        ends.
         """
         pending, within, server = self._pending, self._within, self._server
         self.discard()
@@ -99,7 +99,7 @@ class CredentialPlacePrefetch(KeyPrefetch):
         if pending is not None and within is connection.get_transaction():
             row = next(iter(pending.wait(connection)), None)
         else:
-            # Those before it may have left the server's row to be written later.
+            # Commands before it in this transaction may have left the server's row to be written later.
             server = held_servers.held(connection, self._server_id) or {}
             row = _place.row(connection, *self._question(connection))
         if row is None:
@@ -107,7 +107,7 @@ class CredentialPlacePrefetch(KeyPrefetch):
         account, labelled = row.pop("account_id"), row.pop("labelled")
         refused, ended = row.pop("refused"), row.pop("ended")
         if labelled or refused or ended:
-            held_servers.write(connection)  # more is asked then
+            held_servers.write(connection)  # the caller asks more then, which must see these rows
         standing, ids = pop_standing(row), (row.pop("id_to_give"),)
         if server:
             row.update([(name, server[name]) for name in row if name in server])
@@ -119,7 +119,7 @@ class CredentialPlacePrefetch(KeyPrefetch):
 
 
 def server_left(connection: Connection, server_id: int) -> Mapping[str, Any] | None:
-    """The server's row as the command under way leaves it, None where it did not write it, or not whole."""
+    """The server's row as the running command leaves it; None if it did not write it, or not all of it."""
     if held_servers.may_hold(connection):
         return held_servers.held(connection, server_id)
     return sums.last_written(connection, server_id)

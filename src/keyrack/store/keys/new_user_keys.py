@@ -1,4 +1,4 @@
-"""What must be known before a user's key is entered, asked at once; must decide nothing."""
+"""Reads in one question what must be known before a user's key is added; must decide nothing."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ from keyrack.store.tables import key_owners, user_keys, users
 
 @dataclass(frozen=True, slots=True)
 class UserKeyPlace:
-    """What is in a key's way.
+    """What stands in the way of a user's new key.
 
-    full: whether its user has as many keys as one may; ended: whether it was revoked or expired in the
-    workspace (store/keys/ended_keys.py); owned: whether it leads to somebody or something already; ids: its own; owner:
-    what is known of its user, as the rows say now, and of the actor's proof where that is who asks; reached: the
-    servers on which its user's keys stand, None where that was not asked ahead; where it was, none of full, ended and
-    owned is so.
+    full: whether the user has as many keys as one may; ended: whether the key was revoked or expired in the workspace
+    (store/keys/ended_keys.py); owned: whether it is registered already, by a user or as a deploy key; ids: the id
+    reserved for it; owner: the standing of the user, with the actor's proof if they are the actor; reached: the servers
+    that the user's grants reach, None if that was not read ahead; if it was, full, ended and owned are False.
     """
 
     full: bool
@@ -40,48 +39,47 @@ class UserKeyPlace:
 
 
 class UserKeyPlacePrefetch(KeyPrefetch):
-    """What is in the way of a user's own key, asked when it is wanted or, for several that come together, ahead (a
-    Prefetch).
+    """The UserKeyPlace of a user's own key, read when wanted or, for several commands together, ahead (a Prefetch).
 
-    Ahead it is asked as if one might have fewer keys, so that those entered meanwhile cannot fill what is left. What an
-    answer says that lets the key in counts; any other is asked again, as it is then.
+    Ahead it is asked with a lower limit of keys, so that commands before it in the group cannot exceed the real one. An
+    answer read ahead counts only if nothing stands in the way; otherwise the question is asked again.
     """
 
     def __init__(self, actor: Actor, user_id: int, fingerprint: str, *, most: int, now: Callable[[], datetime]) -> None:
-        """Arguments as those of place(); now: the time, as it is whenever this is asked."""
+        """Arguments as of place(); now: tells the time when the question is asked."""
         self._actor, self._user_id, self._fingerprint = actor, user_id, fingerprint
         self._most, self._now = most, now
         self._pending: tuple[PendingRows, PendingRows] | None = None
         self._within: object = None
         self.entered: frozenset[int] | None = None
-        """The servers that the command gave the key to, which entered it and changed nothing else."""
+        """The servers that the command gave the key to, if it added the key and changed nothing else."""
 
     @property
     def changed_servers(self) -> frozenset[int] | None:
-        """Those that the key was given to."""
+        """As KeyPrefetch: those that the key was given to."""
         return self.entered
 
     def start(self, connection: Connection) -> None:
-        """Have it asked in this transaction, without waiting."""
+        """Send the questions in this transaction, without waiting."""
         self.discard()
         few = self._most - MAX_COMMANDS
-        if few > 0:  # else each is asked for when it comes
+        if few > 0:  # else each command asks for itself
             place_rows = _place.enqueue(connection, *self._question(connection, few))
             self._pending = place_rows, grants.enqueue_servers_of_user(connection, self._user_id)
             self._within = connection.get_transaction()
 
     def discard(self) -> None:
-        """What was asked may not be so any more."""
+        """Drop the answers, which may be outdated."""
         self._pending = self._within = None
 
     def accounts_for(self, other: object) -> bool:
-        """Whether it takes account of what the command of another one wrote."""
+        """Whether the answers are still right after the command of another prefetch."""
         if not isinstance(other, KeyPrefetch) or other.changed_servers is None:
             return False
         return not isinstance(other, UserKeyPlacePrefetch) or other._fingerprint != self._fingerprint
 
     def get(self, connection: Connection) -> UserKeyPlace:
-        """What is in the key's way; nobody else of its workspace changes that until the end."""
+        """What stands in the key's way. Nobody else in the workspace changes that until the transaction ends."""
         pending, within = self._pending, self._within
         self.discard()
         self.entered = None
@@ -89,9 +87,9 @@ class UserKeyPlacePrefetch(KeyPrefetch):
             row, reached = pending[0].wait(connection)[0], pending[1].wait(connection)
             if not (row["full"] or row["ended"] or row["owned"]):
                 if reached:
-                    held_servers.write(connection)  # their rows are asked for then
+                    held_servers.write(connection)  # the caller reads the rows of these servers then
                 return _found(row, frozenset(one["server_id"] for one in reached))
-        held_servers.write(connection)  # more is asked then
+        held_servers.write(connection)  # the caller asks more then, which must see these rows
         return _found(_row(connection, *self._question(connection, self._most)))
 
     def _question(self, connection: Connection, most: int) -> tuple[Any, ...]:
@@ -101,7 +99,7 @@ class UserKeyPlacePrefetch(KeyPrefetch):
 def place(
     connection: Connection, actor: Actor, user_id: int, fingerprint: str, at: datetime, *, most: int
 ) -> UserKeyPlace:
-    """What is in the way of a key that a user of the actor's workspace is to have; most: how many one may have."""
+    """What stands in the way of a new key of a user of the actor's workspace; most: how many keys one may have."""
     return _found(_row(connection, *_asked(connection, actor, user_id, fingerprint, at, most)))
 
 
@@ -114,7 +112,7 @@ def _asked(
 
 def _row(connection: Connection, *asked: Any) -> Row:
     row = _place.row(connection, *asked)
-    assert row is not None  # of a question whose first table has one row there is always one
+    assert row is not None  # the question begins with ONE_ROW
     return row
 
 
@@ -136,7 +134,7 @@ def _place(
     web_session_id: int | None,
 ) -> Select[Any]:
     mine = select(user_keys.c.id).where(user_keys.c.user_id == user_id)
-    # Nothing is counted before all users together can have so many, and then no further than it has to.
+    # Keys are counted only once ids have reached the limit, as before nobody can have so many, and only up to it.
     as_many = select(func.max(user_keys.c.id)).scalar_subquery() >= most
     full = case((as_many, mine.limit(1).offset(before).exists()), else_=False)
     owned = exists().where(key_owners.c.fingerprint == fingerprint)

@@ -1,4 +1,4 @@
-"""Questions about what lets a key into accounts: credentials, grants and files on hosts; must decide nothing."""
+"""Questions about what lets a key log in: credentials, grants and files on hosts; must decide nothing."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ MAX = 20
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A reason for which an account takes a key. kind: "credential", "grant", or "file" for one found on the host.
+    """A reason why a key may log in as a system user. kind: "credential", "grant", or "file" for an unmanaged key.
 
-    name: the credential's label, the name of the user whom the grant is for, or the file's path.
+    id: of the credential, grant or unmanaged key; name: the credential's label, the name of the grant's user, or the
+    file's path.
     """
 
     kind: str
@@ -53,7 +54,7 @@ def of_account(
 def files_of_accounts(
     connection: Connection, server_ids: Sequence[int], username: str, fingerprints: Sequence[str]
 ) -> dict[tuple[int, str], tuple[Opening, ...]]:
-    """What of_account finds in files of an account of several servers, by server and key, in one question."""
+    """The files that of_account finds, for several servers and keys in one question: by server id and fingerprint."""
     openings: dict[tuple[int, str], tuple[Opening, ...]] = {}
     for row in _files_of_many.rows(connection, server_ids, username, fingerprints):
         place = (row.server_id, row.fingerprint)
@@ -63,7 +64,9 @@ def files_of_accounts(
 
 
 def of_workspace(connection: Connection, *, workspace_id: int, fingerprint: str, at: datetime) -> tuple[Opening, ...]:
-    """Where a key is let in as itself, whoever's it is: credentials and files, at most MAX of each kind."""
+    """The credentials and files in a workspace that let a key in, at most MAX of each; grants are left out, as they are
+    for users and not for keys.
+    """
     return tuple(_entries(connection, workspace_id, fingerprint, at))
 
 
@@ -128,7 +131,7 @@ def _credentials_for(
         .limit(MAX)
     )
     if server_id is not None:
-        # See _credential_lets_in.
+        # "+ 0" as in _credential_lets_in.
         query = query.where(credentials.c.server_id + 0 == server_id, system_users.c.username == username)
     return query
 
@@ -184,7 +187,7 @@ def _files_of_many(server_ids: Sequence[int], username: str, fingerprints: Seque
 
 
 def still_opens(connection: Connection, server_id: int, workspace_id: int, fingerprint: str, at: datetime) -> bool:
-    """Whether anything on a server lets this key in."""
+    """Whether a credential or a grant lets this key in on a server, as any system user."""
     return (
         _credential_lets_in.row(connection, server_id, fingerprint, at) is not None
         or _grant_lets_in.row(connection, server_id, workspace_id, fingerprint, at) is not None
@@ -194,7 +197,7 @@ def still_opens(connection: Connection, server_id: int, workspace_id: int, finge
 @prepared
 def _credential_lets_in(server_id: int, fingerprint: str, at: datetime) -> Select[Any]:
     statement = select(credentials.c.id).where(
-        # The sum keeps SQLite from going through all keys of the server: those of one fingerprint are few.
+        # "+ 0" keeps SQLite from reading all keys of the server by its index: those with one fingerprint are few.
         credentials.c.server_id + 0 == server_id,
         credentials.c.fingerprint == fingerprint,
         in_force(credentials.c.expires_at, at),

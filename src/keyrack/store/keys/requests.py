@@ -32,9 +32,10 @@ STATES = (PENDING, APPROVED, DENIED, CANCELLED, LAPSED, ENDED)
 
 @dataclass(frozen=True, slots=True)
 class AccessRequest:
-    """Somebody wants to log in for a while. seconds: from its approval on, or until; approvers: how many it takes.
+    """A request to log in for a while. seconds, until: how long from the approval on, or until when; the other is None.
 
-    pending_until: when it lapses if nobody decides; grant_id: what opened it; word: what was said with the decision.
+    approvers: how many must approve; pending_until: when it lapses if nobody decides; grant_id: the grant that it got;
+    word: the words given with the decision.
     """
 
     id: int
@@ -57,13 +58,15 @@ class AccessRequest:
 
     @property
     def span(self) -> timedelta | None:
-        """How long it opens from its approval on; None where it has an end instead."""
+        """How long access lasts from the approval on; None if it has an end (until) instead."""
         return None if self.seconds is None else span_of(self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class RequestRule:
-    """How many must approve what it is for, and for how long at most; None: any server, tag, account, length."""
+    """How many must approve the requests that it is for, and how long those may last at most. None: any server, tag,
+    account or length.
+    """
 
     id: int
     workspace_id: int
@@ -77,13 +80,13 @@ class RequestRule:
 
     @property
     def max_duration(self) -> timedelta | None:
-        """The longest span that may be asked for, None for any."""
+        """The longest span that may be asked for, or None."""
         return None if self.longest_seconds is None else span_of(self.longest_seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """One approval. approver: "user 5" or "operator NAME"; user_id: None for an operator."""
+    """An approval of a request. approver: "user 5" or "operator NAME"; user_id: None for an operator."""
 
     request_id: int
     approver: str
@@ -110,7 +113,7 @@ def get(connection: Connection, workspace_id: int, request_id: int) -> AccessReq
 
 
 def is_sound(connection: Connection, workspace_id: int, request_id: int) -> bool:
-    """Whether a request is as Keyrack wrote it: nobody else's may be approved."""
+    """Whether a request is as Keyrack wrote it; no other may be approved."""
     row = _one.row(connection, workspace_id, request_id)
     return row is not None and sealed.sound(connection, access_requests, row)
 
@@ -128,7 +131,7 @@ def _page(workspace_id: int, state: str | None, user_id: int | None) -> Select[A
 def page(
     connection: Connection, workspace_id: int, window: Window, *, state: str | None, user_id: int | None
 ) -> Page[AccessRequest]:
-    """A page of requests, newest first; state, user_id: only such."""
+    """A page of a workspace's requests, newest first; state, user_id: only those in a state, or of a user."""
     return _page.page(connection, _request, window, workspace_id, state, user_id)
 
 
@@ -139,7 +142,7 @@ def _pending_of_user(user_id: int, most: int) -> Select[Any]:
 
 
 def count_pending(connection: Connection, user_id: int, most: int) -> int:
-    """How many requests of a user are pending; counts no further than most."""
+    """How many requests of a user are pending, counted up to `most`."""
     return len(_pending_of_user.values(connection, user_id, most))
 
 
@@ -150,7 +153,7 @@ def _nth_newest(user_id: int, number: int) -> Select[Any]:
 
 
 def asked_since(connection: Connection, user_id: int, at: datetime, number: int) -> bool:
-    """Whether a user made so many requests since then."""
+    """Whether a user made at least `number` requests after an instant."""
     oldest = _nth_newest.value(connection, user_id, number)
     return oldest is not None and oldest > at
 
@@ -172,8 +175,8 @@ def pending_rows(connection: Connection, user_id: int) -> list[Row]:
 
 
 def pending_alike(connection: Connection, asked: Mapping[str, Any], at: datetime) -> AccessRequest | None:
-    """The user's oldest request that can still be decided and asks for the same (columns of the table, user_id among
-    them), or None; one that others changed can not be.
+    """A user's oldest pending request for the same, or None; asked: columns of the table, user_id among them. Requests
+    that others altered, and those that have lapsed by `at`, do not count.
     """
     for row in _pending_rows.rows(connection, asked["user_id"]):
         alike = row.pending_until > at and all(row[name] == value for name, value in asked.items())
@@ -183,7 +186,7 @@ def pending_alike(connection: Connection, asked: Mapping[str, Any], at: datetime
 
 
 def cancel_pending(connection: Connection, user_id: int, at: datetime, by: str) -> None:
-    """Cancel a user's pending requests; by: whose decision it is."""
+    """Cancel a user's pending requests; by: the name of whoever decided so."""
     pending = (access_requests.c.user_id == user_id, access_requests.c.state == PENDING)
     values = {"state": CANCELLED, "decided_at": at, "decided_by": by}
     sealed.change(connection, access_requests, *pending, values=values)
@@ -202,7 +205,7 @@ def _over(at: datetime, limit: int) -> Select[Any]:
 
 
 def over(connection: Connection, at: datetime, limit: int) -> list[tuple[int, Grant | None]]:
-    """Approved requests whose grant's end has come, with the grant, or whose grant somebody took back, with None."""
+    """Approved requests, by id, whose grant has ended, with the grant, or was deleted, with None; at most `limit`."""
     return [
         (row.id, None if row.grant_id is None else grant_of(seals.part(row, grants, "grant_")))
         for row in _over.rows(connection, at, limit)
@@ -216,7 +219,7 @@ def _lapsing(at: datetime, limit: int) -> Select[Any]:
 
 
 def lapsing(connection: Connection, at: datetime, limit: int) -> tuple[AccessRequest, ...]:
-    """Requests that nobody decided in time."""
+    """Pending requests that nobody decided in time, at most `limit`, the longest overdue first."""
     return tuple(_request(row) for row in _lapsing.rows(connection, at, limit))
 
 
@@ -238,7 +241,7 @@ def _approvals(request_ids: Iterable[int]) -> Select[Any]:
 
 
 def approvals(connection: Connection, request_ids: Iterable[int]) -> dict[int, list[Approval]]:
-    """The approvals of requests that are as Keyrack wrote them, oldest first, by request; none for one without."""
+    """By request its approvals that are as Keyrack wrote them, oldest first; requests without any are left out."""
     by_request: dict[int, list[Approval]] = {}
     for row in _approvals.rows(connection, tuple(request_ids)):
         if sealed.sound(connection, access_request_approvals, row):
@@ -253,12 +256,12 @@ def _rules(workspace_id: int) -> Select[Any]:
 
 
 def rules(connection: Connection, workspace_id: int) -> tuple[RequestRule, ...]:
-    """All rules of a workspace, by name. A rule asks for more, so one that others changed counts all the same."""
+    """All rules of a workspace, by name. One that others altered counts too: a rule only asks for more approvals."""
     return tuple(RequestRule(**seals.unsealed(row)) for row in _rules.rows(connection, workspace_id))
 
 
 def put_rule(connection: Connection, values: Mapping[str, Any]) -> bool:
-    """Insert the rule of this name, or set it; whether it is new."""
+    """Insert a rule, or change the one of its name; answers whether it is new."""
     for rule in rules(connection, values["workspace_id"]):
         if rule.name == values["name"]:
             changed = {name: value for name, value in values.items() if name != "created_at"}
@@ -294,7 +297,7 @@ def tags_of_server(connection: Connection, server_id: int) -> frozenset[str]:
 
 
 def tags_beside(connection: Connection, workspace_id: int, tag: str) -> frozenset[str]:
-    """All tags of a workspace's servers that have a tag, and that tag itself."""
+    """All tags of the servers of a workspace that have `tag`, and `tag` itself."""
     return frozenset((*_tags_beside.values(connection, workspace_id, tag), tag))
 
 

@@ -27,15 +27,14 @@ from keyrack.store.tables import (
 )
 from keyrack.store.tables.columns import as_text
 
-# The id of a row that holds a key, to the server or user it is of, and the key's line.
+# By the id of a row that holds a key: the id of its server or user, and the key's line.
 Places = Mapping[int, tuple[int, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """A key that a host must refuse. acknowledged_at: when it first said that it does; None while it has not.
-
-    two_machines, has_host: as Applied has them.
+    """A key that a host must refuse. revision: the server's that says so; acknowledged_at: when the host first said
+    that it does, None before; two_machines, has_host: as in Applied.
     """
 
     server_id: int
@@ -50,17 +49,17 @@ class Revocation:
 
 
 def add(connection: Connection, server_id: int, fingerprint: str, public_key: str, at: datetime, revision: int) -> None:
-    """Make a host refuse a key whatever else it finds there; revision: the one that tells it so."""
+    """Make a host refuse a key, whatever else lets it in there; revision: the server's that says so."""
     add_many(connection, ((server_id, fingerprint, public_key),), {server_id: revision}, at)
 
 
 def add_many(
     connection: Connection, entries: Iterable[tuple[int, str, str]], revisions: Mapping[int, int], at: datetime
 ) -> list[tuple[int, str]]:
-    """Make hosts refuse keys whatever else they find there, each the first time it is asked for; answers server and
-    fingerprint of those for which it was that.
+    """Make hosts refuse keys, whatever else lets them in there; what a host is to refuse already stays as it is.
+    Answers server id and fingerprint of the new ones.
 
-    entries: server, fingerprint and the key's line; revisions: by server the one that tells it so.
+    entries: server id, fingerprint and the key's line; revisions: by server id the revision that says so.
     """
     added: list[tuple[int, str]] = []
     for some in chunks(entries, BATCH_SIZE):
@@ -91,10 +90,10 @@ def _known(server_ids: Iterable[int], fingerprints: Iterable[str]) -> Select[Any
 def refused_keys(
     connection: Connection, server_id: int, *, unacknowledged: int, acknowledged: int
 ) -> tuple[tuple[str, str], ...]:
-    """The keys that a host is told to refuse, by fingerprint: that and the public key of each.
+    """The keys that a host is told to refuse: fingerprint and public key of each, by fingerprint.
 
-    At most so many that it has not acknowledged, the oldest; what it has acknowledged and still finds in files of its
-    own; and so many of the others that it has acknowledged, the newest.
+    unacknowledged: so many at most that it has not acknowledged, the oldest, and so many that it has acknowledged and
+    still finds in files of its own; acknowledged: so many others, the newest.
     """
     public_keys: dict[str, str] = {}  # by fingerprint
     for rows in (
@@ -103,7 +102,7 @@ def refused_keys(
         _newest.rows(connection, server_id, acknowledged),
     ):
         for row in rows:
-            # One that is not as Keyrack wrote it counts: it can only refuse.
+            # A row that others altered counts too, as it can only refuse; sound() notes it for an alarm.
             sealed.sound(connection, revocations, row)
             public_keys[as_text(row.fingerprint)] = as_text(row.public_key)
     return tuple(sorted(public_keys.items()))
@@ -119,7 +118,7 @@ def _refused_among(server_id: int, fingerprints: Sequence[str]) -> Select[Any]:
 def refused_keys_among(
     connection: Connection, server_id: int, fingerprints: Sequence[str]
 ) -> tuple[tuple[str, str], ...]:
-    """As refused_keys, those of these keys alone."""
+    """Fingerprint and public key of those of these keys that a host must refuse."""
     rows = _refused_among.rows(connection, server_id, fingerprints)
     for row in rows:
         sealed.sound(connection, revocations, row)
@@ -127,7 +126,7 @@ def refused_keys_among(
 
 
 def _first(server_ids: Iterable[int], most: int, order: Sequence[Any], *which: ColumnElement[bool]) -> Select[Any]:
-    """So many revocations of each server."""
+    """The first `most` revocations of each server in an order."""
     rows = revocations
     place = func.row_number().over(partition_by=rows.c.server_id, order_by=order).label("place")
     statement = select(rows, place).where(among(rows.c.server_id, server_ids), *which).subquery()
@@ -158,9 +157,9 @@ def _still_in_files(server_ids: Iterable[int], most: int) -> Select[Any]:
 
 
 def acknowledge(connection: Connection, server_id: int, applied_revision: int, at: datetime, *, most: int) -> bool:
-    """Note that a host obeys what is at most at this revision; most: how many a document carries, the oldest.
+    """Note that a host obeys its revocations up to a revision; most: how many a document carries, the oldest first.
 
-    True when there were more: they are still to be told.
+    True if more wait than that: the host has not been told of them.
     """
     beyond = _first_beyond.row(connection, server_id, applied_revision, most)
     until = (None, None) if beyond is None else (beyond.revision, beyond.fingerprint)
@@ -201,7 +200,7 @@ def _acknowledge(
 
 
 def keys_on(connection: Connection, server_id: int) -> tuple[str, ...]:
-    """The keys (type and base64) that a server's host must refuse."""
+    """The public keys (type and base64) that a server's host must refuse."""
     return tuple(
         connection.execute(select(revocations.c.public_key).where(revocations.c.server_id == server_id)).scalars()
     )
@@ -253,7 +252,7 @@ def of_key(connection: Connection, workspace_id: int, fingerprint: str) -> tuple
 
 
 def applied(connection: Connection, workspace_id: int, server_ids: Iterable[int]) -> tuple[Applied, ...]:
-    """What the hosts of these servers of a workspace applied, by name; deleted ones last, while they are remembered."""
+    """What the hosts of these servers of a workspace applied, by name; deleted servers, as long as kept, come last."""
     ids = sorted(server_ids)
     statement = (
         select(servers.c.id)
@@ -281,13 +280,13 @@ def _name_of_deleted(row: Row[Any]) -> str:
 
 
 def _with_acknowledgements(connection: Connection, gone: Select[Any]) -> Iterator[tuple[Row[Any], datetime | None]]:
-    """Rows of deleted servers, each with when its host acknowledged that; never where others wrote the row."""
+    """Rows of deleted servers, each with when its host acknowledged the deletion; None where others altered the row."""
     for row in connection.execute(gone):
         yield row, row.acknowledged_at if sealed.sound(connection, deleted_servers, row) else None
 
 
 def _applied_by_deleted(row: Row[Any], at: datetime | None) -> int:
-    """What it obeyed before is not kept: only whether it obeys the last document, which is above all others."""
+    """The revision that a deleted server's host obeys: the last one, or 0, as earlier ones are not kept."""
     return 0 if at is None else int(row.revision)
 
 
@@ -311,7 +310,7 @@ def user_keys_of_key(connection: Connection, workspace_id: int, fingerprint: str
 
 
 def unmanaged_with_key(connection: Connection, workspace_id: int, fingerprint: str) -> Places:
-    """Where hosts find a key in files of their own: the unmanaged key's id to its server and the line, if told."""
+    """Where hosts find a key in files of their own: the unmanaged key's id to its server and the key's line."""
     statement = (
         select(unmanaged_keys.c.id, unmanaged_keys.c.server_id, unmanaged_keys.c.public_key)
         .join(servers, servers.c.id == unmanaged_keys.c.server_id)

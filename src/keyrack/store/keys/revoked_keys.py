@@ -31,7 +31,7 @@ class RevokedKey:
 
 
 def add(connection: Connection, workspace_id: int, fingerprint: str, *, by: str, reason: str, at: datetime) -> None:
-    """Note that a key is revoked everywhere; the first note stays."""
+    """Note that a key is revoked everywhere; an earlier note stays as it is."""
     values = {"workspace_id": workspace_id, "fingerprint": fingerprint, "revoked_by": by, "reason": reason}
     sealed.insert_new(connection, revoked_keys, {**values, "revoked_at": at})
 
@@ -60,7 +60,7 @@ def among(connection: Connection, workspace_id: int, fingerprints: Sequence[str]
 
 
 def of_workspace(connection: Connection, workspace_id: int) -> tuple[RevokedKey, ...]:
-    """All of a workspace, in the order of their fingerprints."""
+    """All keys revoked everywhere in a workspace, by fingerprint."""
     statement = select(revoked_keys).where(revoked_keys.c.workspace_id == workspace_id)
     rows = connection.execute(statement.order_by(revoked_keys.c.fingerprint))
     return tuple(_record(connection, row) for row in rows)
@@ -69,7 +69,9 @@ def of_workspace(connection: Connection, workspace_id: int) -> tuple[RevokedKey,
 def find(
     connection: Connection, workspace_id: int, *, offset: int, limit: int, after: Place | None = None
 ) -> Page[RevokedKey]:
-    """A page of them, newest first; after: when the one before was revoked, and its fingerprint."""
+    """A page of the keys revoked everywhere in a workspace, newest first; after: revoked_at and fingerprint of the one
+    before.
+    """
     statement = select(revoked_keys).where(revoked_keys.c.workspace_id == workspace_id)
     ordered = statement.order_by(revoked_keys.c.revoked_at.desc(), revoked_keys.c.fingerprint)
     if after is None:
@@ -83,11 +85,11 @@ def find(
 
 
 def remove(connection: Connection, workspace_id: int, fingerprint: str) -> bool:
-    """Forget that a key was revoked everywhere; False when it was not."""
+    """Let a key that was revoked everywhere be registered again; False if it was not revoked."""
     return sealed.remove(connection, revoked_keys, sealed.row_of(workspace_id, fingerprint)) == 1
 
 
 def _record(connection: Connection, row: Any) -> RevokedKey:
-    """One that is not as Keyrack wrote it refuses its key all the same."""
+    """A row's record. A row that others altered refuses its key all the same; sound() notes it for an alarm."""
     sealed.sound(connection, revoked_keys, row)
     return RevokedKey(**seals.unsealed(row))

@@ -19,7 +19,7 @@ from keyrack.store.unchanged import kept
 
 
 def add_user_key(connection: Connection, values: Mapping[str, Any], ids: sealed_sets.Ids | None = None) -> UserKey:
-    """Insert a user key (the columns of the table); answers it. ids: what was reserved for it."""
+    """Insert a user key (the columns of the table); answers it. ids: the id reserved for it."""
     return user_key_of(sealed_sets.insert_many(connection, user_keys, [values], ids)[0])
 
 
@@ -93,7 +93,7 @@ def _keys_of_user(user_id: int) -> Select[Any]:
 
 
 def keys_of_user(connection: Connection, user_id: int) -> tuple[UserKey, ...]:
-    """All of a user's keys that hold a key."""
+    """A user's keys but for entries that hold no key."""
     return tuple(user_key_of(row) for row in _keys_of_user.rows(connection, user_id))
 
 

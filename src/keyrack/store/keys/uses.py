@@ -18,7 +18,7 @@ GIT = 0
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """The last login with a key at one place; server: its name, None for Git."""
+    """The last use of a key on one server, or with Git where server_id and server are None; address: the client's."""
 
     server_id: int | None
     server: str | None
@@ -40,7 +40,9 @@ def _of_keys(fingerprints: Sequence[str], server_id: int | None) -> Select[Any]:
 def of_keys(
     connection: Connection, workspace_id: int, fingerprints: Iterable[str], *, server_id: int | None = None
 ) -> dict[str, tuple[Use, ...]]:
-    """The last uses of keys, by fingerprint, newest first: on one server, else on all of a workspace and with Git."""
+    """The last uses of keys, by fingerprint, newest first: on all servers of a workspace and with Git, or on server_id
+    alone.
+    """
     uses_of: dict[str, list[Use]] = {}
     for row in _of_keys.rows(connection, sorted(set(fingerprints)), server_id):
         if row.server_id == GIT:

@@ -43,15 +43,15 @@ def _workspace_by_name(name: str) -> Select[Any]:
 
 
 def workspaces_by_name(connection: Connection) -> tuple[Workspace, ...]:
-    """All workspaces."""
+    """All workspaces, by name."""
     return tuple(
         Workspace(**row._mapping) for row in connection.execute(select(workspaces).order_by(workspaces.c.name))
     )
 
 
 def first_workspace_id(connection: Connection) -> int:
-    """The id of the workspace that was there first, whose people hear of what concerns none; 0 where there is none."""
-    return min((one.id for one in workspaces_by_name(connection)), default=0)
+    """The id of the oldest workspace, whose people hear of what concerns no workspace; 0 if there is none."""
+    return min(workspace_names(connection), default=0)
 
 
 def add_project(connection: Connection, workspace_id: int, *, uid: str, name: str) -> int:
@@ -60,7 +60,7 @@ def add_project(connection: Connection, workspace_id: int, *, uid: str, name: st
 
 
 def find_projects(connection: Connection, workspace_id: int, name: str | None = None) -> tuple[Project, ...]:
-    """The projects of a workspace by name, all or the one that is named."""
+    """The projects of a workspace, oldest first; name: only the one with this name."""
     rows = _projects.rows(connection, workspace_id, name)
     return tuple(Project(**seals.unsealed(row)) for row in rows if sealed.sound(connection, projects, row))
 
@@ -72,7 +72,7 @@ def _projects(workspace_id: int, name: str | None) -> Select[Any]:
 
 
 def project_by_uid(connection: Connection, uid: str) -> Project | None:
-    """The project with this uid, of whichever workspace, or None."""
+    """The project with this uid, of any workspace, or None."""
     row = _project_by_uid.row(connection, uid)
     if row is None or not sealed.sound(connection, projects, row):
         return None
@@ -90,7 +90,7 @@ def _workspace_names() -> Select[Any]:
 
 
 def workspace_names(connection: Connection) -> dict[int, str]:
-    """The names of all workspaces by id, that which was there first first."""
+    """The names of all workspaces by id, the oldest first."""
     return {row.id: row.name for row in _workspace_names.rows(connection)}
 
 

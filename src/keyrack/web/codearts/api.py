@@ -16,7 +16,7 @@ from keyrack.web.codearts.refusals import NOT_IN_FORCE, UNKNOWN_API, status_and_
 from keyrack.web.iam import authentication
 from keyrack.web.shapes import Description
 
-# The deploy keys' pages document codes of their own for what others answer alike.
+# CodeArts documents other codes for repositories and deploy keys than for the rest.
 OF_REPOSITORIES = re.compile(r"/v4/(repositories|groups|projects)/.*")
 OF_DEPLOY_KEYS = re.compile(r"/v4/(repositories|groups|projects)/[^/]*/deploy-keys(/[^/]*)?/?")
 UNRECOGNISED = "CH.00000002"

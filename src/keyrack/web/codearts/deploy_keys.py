@@ -21,7 +21,7 @@ def list_deploy_keys(call: Call) -> Response:
 
 
 def check_deploy_key(call: Call) -> Response:
-    """Say whether a key is a deploy key of the repository already"""
+    """Check whether a key is a deploy key of the repository already"""
     exists = deploy_keys.known(call.instance, call.actor, call.ids["repository_id"], call.body.get("key"))
     return JSONResponse({"exists": exists})
 
@@ -33,20 +33,20 @@ def delete_deploy_key(call: Call) -> Response:
 
 
 def list_project_deploy_keys(call: Call) -> Response:
-    """List the deploy keys of a project: none, as they belong to repositories alone"""
+    """List the deploy keys of a project: always empty, as only repositories have deploy keys"""
     parameters.window(call.query)
     users.project(call.instance, call.actor, call.path["project_id"])
     return shapes.counted([], 0)
 
 
 def list_group_deploy_keys(call: Call) -> Response:
-    """List the deploy keys of a group: there are no groups"""
+    """List the deploy keys of a group: always 404, as there are no groups"""
     parameters.window(call.query)
     raise missing("group")
 
 
 def check_group_deploy_key(call: Call) -> Response:
-    """Say whether a key is a group's deploy key already: there are no groups"""
+    """Check whether a key is a deploy key of a group: always 404, as there are no groups"""
     raise missing("group")
 
 

@@ -13,7 +13,7 @@ SPELLINGS = {**refusals.SPELLINGS, "title": "key_title"}
 
 
 def add_deploy_key(call: Call) -> Response:
-    """Add a deploy key to a repository, for reading only"""
+    """Add a read-only deploy key to a repository"""
     deploy_keys.may_add(call.instance, call.actor, call.ids["repository_id"])
     parameters.filled(call, "key_title", "key", "application")
     if call.body.get("can_push") is not False:

@@ -13,7 +13,7 @@ from keyrack.web.codearts import new_members, parameters, shapes
 
 
 def list_members(call: Call) -> Response:
-    """List who may read or write a repository"""
+    """List the members of a repository"""
     offset, limit = parameters.window(call.query)
     actions = {action for action in call.query.get("action", "").split(",") if action}
     page = repositories.members(
@@ -32,10 +32,10 @@ def list_members(call: Call) -> Response:
 
 
 def add_members(call: Call) -> Response:
-    """Add members to a repository, and say for each whether it worked"""
+    """Add members to a repository; the answer says for each whether it was added"""
     done: dict[str, list[dict[str, Any]]] = {"success": [], "error": []}
     repository = call.ids["repository_id"]
-    for sent, message in new_members.let_in(call, repository, user="user_iam_id", role="repository_role_Id"):
+    for sent, message in new_members.add_each(call, repository, user="user_iam_id", role="repository_role_Id"):
         outcome = "error" if message else "success"
         names = ("user_iam_id", "user_name", "tenant_name", "tenant_id", "repository_role_Id")
         echoed = {name: str(sent[name])[:255] for name in names if isinstance(sent.get(name), str | int)}

@@ -28,9 +28,9 @@ def list_members(call: Call) -> Response:
 
 
 def add_members(call: Call) -> Response:
-    """Add members to a repository, and say for each whether it worked"""
+    """Add members to a repository; the answer says for each whether it was added"""
     results = []
-    for sent, message in new_members.let_in(call, call.path["repository_uuid"], user="id", role="role"):
+    for sent, message in new_members.add_each(call, call.path["repository_uuid"], user="id", role="role"):
         echoed = {name: str(sent.get(name, ""))[:255] for name in ("id", "name")}
         results.append({**echoed, "status": "failed" if message else "success", "message": message})
     return shapes.succeeded(results)
@@ -50,7 +50,7 @@ def change_member(call: Call) -> Response:
 
 
 def remove_member(call: Call) -> Response:
-    """Take a member out of a repository"""
+    """Remove a member from a repository"""
     repositories.remove_member(call.instance, call.actor, call.path["repository_uuid"], user_uid=call.path["member_id"])
     return shapes.succeeded({})
 

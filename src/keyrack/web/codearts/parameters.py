@@ -47,11 +47,11 @@ def searched(query: Mapping[str, str], name: str) -> str:
     return text
 
 
-def role(value: object) -> RepositoryRole:
-    """A role by its number, 20, 30 or 40, also as text; raises Refusal INVALID."""
+def role(value: object, name: str = "role") -> RepositoryRole:
+    """A role by its number, 20, 30 or 40, also as text; name: of its field; raises Refusal INVALID."""
     number = bodies.number(value) if isinstance(value, str) else value
     if isinstance(number, bool) or not isinstance(number, int) or number not in ROLES:
-        raise invalid("role", "role takes 20 (viewer), 30 (developer) or 40 (administrator).")
+        raise invalid(name, f"{name} takes 20 (viewer), 30 (developer) or 40 (administrator).")
     return ROLES[number]
 
 
@@ -64,7 +64,7 @@ def text(body: Mapping[str, Any], name: str) -> str:
 
 
 def filled(call: Call, *names: str) -> None:
-    """Refuse texts of a body that are missing or blank, as v1 and v2 do. Raises Refusal INVALID."""
+    """Raise Refusal INVALID if one of these fields is missing, blank or not text, as v1 and v2 do."""
     for name in names:
         value = call.body.get(name)
         if value is None or (isinstance(value, str) and not value.strip()):

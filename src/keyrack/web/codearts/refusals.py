@@ -10,7 +10,7 @@ NOT_IN_FORCE = "token-not-in-force"
 NO_CREDENTIALS_CODE = "DEV.00000001"
 UNKNOWN_API = "There is no such API."
 
-# The contract's table of decisions; codes in CodeArts' own series.
+# Statuses and error codes by kind of refusal, as CodeArts documents them.
 ANSWERS: dict[Kind, tuple[int, str]] = {
     Kind.UNAUTHENTICATED: (401, "DEV.00000003"),
     Kind.FORBIDDEN: (403, "CH.004403"),
@@ -27,13 +27,12 @@ ANSWERS: dict[Kind, tuple[int, str]] = {
 
 
 SPELLINGS = {"public_key": "key", "visibility": "visibility_level"}
-"""Names of fields: the core's, and that of the calls."""
+"""The core's names of fields that have other names in these APIs."""
 
 
 def words(refusal: Refusal, spellings: Mapping[str, str] = SPELLINGS) -> str:
-    """The words of a refusal, with the field's name before words that begin with "This", as the answer has no field.
-
-    spellings: as SPELLINGS, for this call.
+    """The message of a refusal; one that begins with "This" gets the field's name before it, as no other part of the
+    answer names the field. spellings: as SPELLINGS, for this call.
     """
     field = spellings.get(refusal.field or "", refusal.field or "")
     if refusal.kind is Kind.INVALID and field not in ("", "key") and refusal.message.startswith("This "):

@@ -38,7 +38,7 @@ def show_repository_v2(call: Call) -> Response:
 
 
 def delete_repository(call: Call) -> Response:
-    """Delete a repository; nobody can reach it any more"""
+    """Delete a repository"""
     repositories.delete(call.instance, call.actor, call.path["repository_uuid"])
     return shapes.succeeded(True)
 

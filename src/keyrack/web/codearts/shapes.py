@@ -197,7 +197,7 @@ def succeeded(result: object) -> Response:
 
 
 def counted(items: list[dict[str, Any]], total: int) -> Response:
-    """v4's lists are bare arrays; how many there are in all stands in a header."""
+    """A list as v4 has it: a bare array, with the total in the header X-Total."""
     return JSONResponse(items, headers={"X-Total": str(total)})
 
 
@@ -215,7 +215,7 @@ _user_keys: RecordsAsJson[UserKey] = RecordsAsJson()
 
 
 def user_key_page(instance: Instance, page: Page[UserKey]) -> Response:
-    """The answer that is a page of such ones."""
+    """The answer with a page of a user's own keys."""
     zone = instance.settings.time_zone
     return _user_keys.page(page, zone, partial(user_key, instance), "keys", lambda: {"total": page.total})
 
@@ -287,7 +287,7 @@ def member(member: Member, repository: Repository, workspace: Workspace) -> dict
         "tenant_name": workspace.name,
         "tenant_id": workspace.uid,
         "is_repo_creator": int(member.user.id == repository.created_by),
-        # There are no groups here, and nobody is anything of a project: what programs read all the same.
+        # Keyrack has no groups or project roles; programs read these fields all the same.
         "is_group_creator": 0,
         "is_Project_admin": 0,
         "project_role_name": None,
@@ -304,7 +304,7 @@ def member(member: Member, repository: Repository, workspace: Workspace) -> dict
 def member_v1(member: Member, workspace: Workspace) -> dict[str, Any]:
     """A member of a repository, as v1 shows it."""
     return {
-        # The page names it id, as what is sent to add one; the SDK reads user_id.
+        # CodeArts' documentation calls it id, as in the call that adds a member; its SDK reads user_id.
         "id": member.user.uid,
         "user_id": member.user.uid,
         "name": member.user.name,

@@ -15,9 +15,9 @@ LONGEST_TITLE = 1000
 def add_ssh_key(call: Call) -> Response:
     """Register a public key of your own, for the servers and repositories that you may reach"""
     if not call.request.state.content.strip():
-        # An object without fields makes an entry, as published; who sends nothing at all did not ask for one.
+        # As documented, {} makes an entry without a key; an empty body does not.
         raise bodies.malformed("The body must be a JSON object.")
-    # The published example sends a number and is answered one; what is kept, and listed, is its text.
+    # In the published example the title is a number, also in the answer; it is stored and listed as text.
     sent = title = call.body.get("title")
     if isinstance(title, int | float) and not isinstance(title, bool):
         title = str(title)
@@ -41,7 +41,7 @@ def list_user_keys(call: Call) -> Response:
 
 
 def delete_ssh_key(call: Call) -> Response:
-    """Delete an SSH key of your own everywhere"""
+    """Delete an SSH key of your own; it opens nothing any more"""
     user_keys.delete(call.instance, call.actor, call.ids["key_id"])
     return Response(status_code=204)
 

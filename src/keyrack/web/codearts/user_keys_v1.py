@@ -27,19 +27,19 @@ def add_ssh_key(call: Call) -> Response:
 
 
 def list_ssh_keys(call: Call) -> Response:
-    """List all of your own SSH keys (v1), which has no pages"""
+    """List all of your own SSH keys, without pages (v1)"""
     page = user_keys.find(call.instance, call.actor, limit=MAX_LISTED)
     return shapes.succeeded({"total": page.total, "sshkey": [shapes.user_key_v1(key) for key in page.items]})
 
 
 def delete_ssh_key(call: Call) -> Response:
-    """Delete an SSH key of your own everywhere (v1)"""
+    """Delete an SSH key of your own; it opens nothing any more (v1)"""
     gone = user_keys.delete(call.instance, call.actor, call.ids["id"])
     return shapes.succeeded(str(gone.id))
 
 
 def refuse_private_key(call: Call) -> Response:
-    """Answer that there is no such call: never send a private key here"""
+    """Always 404, as Keyrack takes no private keys: never send one here"""
     raise missing("API")
 
 

@@ -96,11 +96,11 @@ DIALECT = Dialect(
 
 
 def _below(path: str) -> Dialect:
-    """The calls below a path, to be mounted there, as what stands beside them is another API's."""
+    """The dialect with only the calls below a path, to be mounted at it, as other paths belong to another API."""
     calls = [call for call in ENDPOINTS if call.path == path or call.path.startswith(path + "/")]
     return replace(DIALECT, endpoints=tuple(replace(call, path=call.path.removeprefix(path)) for call in calls))
 
 
-# GitHub Enterprise's base is /api/v3, which is RunCloud's too; RunCloud has nothing below these two.
+# GitHub Enterprise's API is at /api/v3, as RunCloud's is; RunCloud has no calls below these two paths.
 OWN = _below("/user")
 OTHERS = _below("/users")

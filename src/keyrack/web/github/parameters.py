@@ -12,19 +12,19 @@ from keyrack.model import Actor
 from keyrack.web import bodies, forges
 from keyrack.web.api import Call
 
-A_PAGE = 30
+PER_PAGE = 30
 authenticate = partial(forges.authenticate, channel="github", schemes=("token", "bearer"))
 
 
 def window(call: Call) -> tuple[int, int]:
-    """The page and how many are on one; what is no number from 1 on counts as not sent, as with GitHub."""
+    """The page and its size, at most 100; as at GitHub, a value that is not a number from 1 on counts as not sent."""
     page = bodies.number(call.query.get("page", "")) or 1
-    size = bodies.number(call.query.get("per_page", "")) or A_PAGE
+    size = bodies.number(call.query.get("per_page", "")) or PER_PAGE
     return min(page, bodies.LARGEST_ID // forges.MAX_PER_PAGE), min(size, forges.MAX_PER_PAGE)
 
 
 def paged(call: Call, items: list[dict[str, Any]], total: int) -> Response:
-    """A page of a list, with Link where there are others."""
+    """A page of a list, with a Link header if there are other pages; total: entries on all pages."""
     page, size = window(call)
     last = max(1, -(-total // size))
     relations = {"prev": page - 1, "next": page + 1, "last": last, "first": 1}
@@ -37,7 +37,7 @@ def paged(call: Call, items: list[dict[str, Any]], total: int) -> Response:
 
 
 def caller(call: Call) -> Actor:
-    """Who makes a call that needs no token: whoever's token it shows, else a stranger. Raises Refusal."""
+    """Who makes a call that needs no token: the user of the token that was sent, if any. Raises Refusal."""
     return call.actor if forges.is_anonymous(call.request) else authenticate(call.instance, call.request)
 
 

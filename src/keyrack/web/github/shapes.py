@@ -62,7 +62,7 @@ SHAPES: dict[str, Shape] = {
 
 
 def base(call: Call) -> str:
-    """The address of GitHub's API here, as the caller called it: clients follow what is below it alone."""
+    """The URL of GitHub's API by the path that the caller used: clients only follow links below it."""
     root = str(call.request.scope["root_path"])
     return call.instance.settings.url + ("/api/v3" if root.startswith("/api/v3") else root)
 
@@ -97,7 +97,7 @@ def own_key(call: Call, user_key: UserKey, used: Mapping[str, datetime] | None =
 
 
 def key(user_key: UserKey, used: Mapping[str, datetime]) -> dict[str, Any]:
-    """A key as everybody sees it, without its comment; used: as own_key has it, for whom it is told."""
+    """A key as everybody sees it, without its comment; used: as for own_key, empty for callers who may not see it."""
     used_at = used.get(user_key.fingerprint or "")
     return {
         "id": user_key.id,

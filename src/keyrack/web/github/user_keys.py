@@ -29,7 +29,7 @@ def show_own_key(call: Call) -> Response:
 
 
 def add_own_key(call: Call) -> Response:
-    """Register a public key of your own, as GitHub's clients do"""
+    """Register an SSH key of your own"""
     sent = call.body.get("key")
     if sent is None:
         raise invalid("public_key", "A key is needed: one line of an OpenSSH public key file.", "missing-field")
@@ -40,7 +40,7 @@ def add_own_key(call: Call) -> Response:
 
 
 def delete_own_key(call: Call) -> Response:
-    """Delete an SSH key of your own everywhere, as GitHub's clients do"""
+    """Delete an SSH key of your own; it opens nothing any more"""
     user_keys.delete(call.instance, call.actor, call.ids["key_id"])
     return Response(status_code=204)
 

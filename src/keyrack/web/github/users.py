@@ -14,7 +14,7 @@ from keyrack.web.github import parameters, shapes
 
 
 def show_myself(call: Call) -> Response:
-    """Show the user whose token it is"""
+    """Show the user of the token"""
     return forges.answered(call, shapes.user(call, users.myself(call.instance, call.actor)))
 
 
@@ -34,7 +34,7 @@ def list_keys(call: Call) -> Response:
 
 
 def _named(call: Call, actor: Actor) -> Published:
-    """The user of a path with the keys. Raises Refusal."""
+    """The user that the path names, with their keys. Raises Refusal."""
     return published_keys.of_user(call.instance, actor, name=call.path["login"])
 
 

@@ -11,7 +11,7 @@ from keyrack.errors import Kind, Refusal
 from keyrack.web import bodies
 from keyrack.web.api import ORDINARY_STATUS, Dialect
 from keyrack.web.gitlab import keys, shapes, user_keys, users
-from keyrack.web.gitlab.parameters import Lacking, authenticate, fields
+from keyrack.web.gitlab.parameters import InvalidParameter, authenticate, fields
 from keyrack.web.shapes import Description
 
 STATUS = {**ORDINARY_STATUS, Kind.INVALID: 400, Kind.TAKEN: 400, Kind.LIMIT: 400}
@@ -42,8 +42,8 @@ OF_KEY: dict[str, dict[str, list[str]]] = {
         ]
     },
 }
-JUDGED = ("key-type-not-allowed", "key-too-short", "too-long", "key-revoked")
-"""Codes of keys that are well-formed: what is wrong with one says Keyrack."""
+WELL_FORMED = ("key-type-not-allowed", "key-too-short", "too-long", "key-revoked")
+"""Codes of refusals of well-formed keys, for which Keyrack's words are shown."""
 
 ENDPOINTS = (*user_keys.ENDPOINTS, *users.ENDPOINTS, *keys.ENDPOINTS)
 
@@ -52,7 +52,7 @@ def refuse(request: Request, refusal: Refusal) -> Response:
     """A refusal in GitLab's shape: `message`, or `error` for parameters, with Keyrack's words in `detail`."""
     status = STATUS[refusal.kind]
     body: dict[str, Any]
-    if isinstance(refusal, Lacking):
+    if isinstance(refusal, InvalidParameter):
         body = {"error": refusal.message}
     elif status != 400:
         body = {"message": MISSING.get(refusal.code, MESSAGES[status])}
@@ -69,7 +69,7 @@ def _message(refusal: Refusal) -> Any:
     if refusal.code in OF_KEY:
         return OF_KEY[refusal.code]
     if refusal.field == "public_key":
-        return {"key": [refusal.message]} if refusal.code in JUDGED else INVALID_KEY
+        return {"key": [refusal.message]} if refusal.code in WELL_FORMED else INVALID_KEY
     return {refusal.field or "base": [refusal.message]}
 
 

@@ -8,22 +8,22 @@ from keyrack.core.keys import last_uses, published_keys
 from keyrack.web import forges
 from keyrack.web.api import Call, Endpoint
 from keyrack.web.gitlab import shapes
-from keyrack.web.gitlab.parameters import Lacking
+from keyrack.web.gitlab.parameters import InvalidParameter
 
 
 def find_key(call: Call) -> Response:
-    """Find the key with a fingerprint, and whose it is"""
+    """Find a key by its fingerprint, with its user"""
     fingerprint = call.query.get("fingerprint")
     if fingerprint is None:
-        raise Lacking("fingerprint is missing")
-    # A + of base64 that nobody encoded arrives as a blank.
+        raise InvalidParameter("fingerprint is missing")
+    # A + of base64 that was not encoded arrives as a space.
     key, user = published_keys.by_fingerprint(call.instance, call.actor, fingerprint.replace(" ", "+"))
     used = last_uses.newest(call.instance, call.actor, [key])
     return forges.answered(call, shapes.key_with_user(call.instance, key, user, used))
 
 
 def show_key_of_anybody(call: Call) -> Response:
-    """Show a key of the workspace, and whose it is"""
+    """Show any key of the workspace, with its user"""
     key, user = published_keys.by_id(call.instance, call.actor, call.ids["key_id"])
     used = last_uses.newest(call.instance, call.actor, [key])
     return forges.answered(call, shapes.key_with_user(call.instance, key, user, used))

@@ -20,11 +20,11 @@ HEADER = "private-token"
 SUDO = "sudo"
 USAGES = ("auth", "auth_and_signing")
 MAX_COUNTED = 10_000
-"""For more rows GitLab gives no totals."""
+"""For longer lists GitLab gives no totals."""
 
 
-class Lacking(Refusal):
-    """The refusal of a parameter, in GitLab's words."""
+class InvalidParameter(Refusal):
+    """The refusal of a parameter that is missing or wrong, in GitLab's words."""
 
     def __init__(self, words: str) -> None:
         super().__init__(Kind.INVALID, "parameter", words)
@@ -40,8 +40,8 @@ def authenticate(instance: Instance, request: Request) -> Actor:
 
 
 def fields(request: Request, content: bytes) -> tuple[dict[str, Any], bool]:
-    """The fields of a body, and whether it was a form, also one in parts, as curl --form sends it and GitLab's own
-    examples do. Raises Refusal, also for sudo, which GitLab accepts in a body too.
+    """The fields of a body, and whether it was a form; also one in parts, as in GitLab's examples with curl --form.
+    Raises Refusal, also for sudo, which GitLab accepts in a body too.
     """
     if bodies.media_type(request) == bodies.PARTS:
         sent, strings = bodies.parts(request, content), True
@@ -70,42 +70,42 @@ def new_key(call: Call) -> NewKey:
     sent = {name: call.query[name] for name in call.query} | dict(call.body)
     lacking = [f"{name} is missing" for name in ("title", "key") if sent.get(name) is None]
     if lacking:
-        raise Lacking(", ".join(lacking))
+        raise InvalidParameter(", ".join(lacking))
     usage = sent.get("usage_type")
     if usage == "signing":
         # Nothing here verifies signatures, and a key for signing alone must open nothing.
         raise invalid("usage_type", "Keys for signing alone are not taken here.")
     if usage not in (None, "", *USAGES):
-        raise Lacking("usage_type does not have a valid value")
+        raise InvalidParameter("usage_type does not have a valid value")
     return NewKey(sent["title"], sent["key"], _end(sent.get("expires_at")))
 
 
 def _end(value: Any) -> datetime | None:
-    """An end as GitLab takes it: a time or a day, in UTC where it names no zone. Raises Refusal."""
+    """An end as GitLab accepts it: a time or a day, in UTC if it has no zone; None for none. Raises Refusal."""
     if value in (None, ""):
         return None
     try:
         return lifetimes.moment_or_utc(value if isinstance(value, str) else "")
     except LifetimeError:
-        raise Lacking("expires_at is invalid") from None
+        raise InvalidParameter("expires_at is invalid") from None
 
 
 def window(call: Call) -> tuple[int, int]:
-    """The page and how many are on one, from 1 and at most 100. Raises Refusal."""
+    """The page, from 1, and its size, at most 100. Raises Refusal."""
     numbers = []
     for name, default in (("page", 1), ("per_page", 20)):
         value = bodies.number(call.query.get(name, "") or str(default))
         if value is None:
-            raise Lacking(f"{name} is invalid")
+            raise InvalidParameter(f"{name} is invalid")
         if value < 1:
-            raise Lacking(f"{name} does not have a valid value")
+            raise InvalidParameter(f"{name} does not have a valid value")
         numbers.append(value)
     page, size = numbers
     return min(page, bodies.LARGEST_ID // forges.MAX_PER_PAGE), min(size, forges.MAX_PER_PAGE)
 
 
 def paged(call: Call, items: list[dict[str, Any]], total: int) -> Response:
-    """A page of a list with GitLab's headers."""
+    """A page of a list with GitLab's headers; total: entries on all pages."""
     page, size = window(call)
     last = max(1, -(-total // size))
     relations = {"first": 1, "prev": page - 1, "next": page + 1, "last": last}
@@ -128,7 +128,7 @@ def paged(call: Call, items: list[dict[str, Any]], total: int) -> Response:
 
 
 def caller(call: Call) -> Actor:
-    """Who makes a call that needs no token: whoever's token it shows, else a stranger. Raises Refusal."""
+    """Who makes a call that needs no token: the user of the token that was sent, if any. Raises Refusal."""
     if forges.is_anonymous(call.request, HEADER):
         return call.actor
     return authenticate(call.instance, call.request)

@@ -56,7 +56,7 @@ _PAGE = ("page", "per_page")
 _NEW = object_of({"title": STRING, "key": STRING}, usage_type={"enum": ["auth_and_signing", "auth"]})
 SHAPES: dict[str, Shape] = {
     "gitlab.show_myself": Shape(schema_ref("gitlab.User")),
-    "gitlab.find_users": Shape(array_of(schema_ref("gitlab.User")), query=("username", *_PAGE)),
+    "gitlab.find_users": Shape(array_of(schema_ref("gitlab.User")), query=("username", "search", *_PAGE)),
     "gitlab.show_user": Shape(schema_ref("gitlab.User")),
     "gitlab.list_own_keys": Shape(array_of(schema_ref("gitlab.Key")), query=_PAGE),
     "gitlab.show_own_key": Shape(schema_ref("gitlab.Key")),
@@ -88,7 +88,7 @@ def user(instance: Instance, found: User) -> dict[str, Any]:
 def key(
     instance: Instance, user_key: UserKey, owner: str, used: Mapping[str, datetime] | None = None
 ) -> dict[str, Any]:
-    """A key as GitLab shows one: the comment is the owner's name and the host, as the registered one may be private.
+    """A key as GitLab shows one, with the owner's name and the host in place of its comment, which may be private.
 
     used: when keys were last used, by fingerprint, None for callers who may not see it.
     """
@@ -108,5 +108,5 @@ def key(
 def key_with_user(
     instance: Instance, user_key: UserKey, owner: User, used: Mapping[str, datetime] | None = None
 ) -> dict[str, Any]:
-    """A key with whose it is, as administrators see it."""
+    """A key with its user, as administrators see it."""
     return {**key(instance, user_key, owner.name, used), "user": user(instance, owner)}

@@ -30,14 +30,14 @@ def show_own_key(call: Call) -> Response:
 
 
 def add_own_key(call: Call) -> Response:
-    """Register a public key of your own, as GitLab's clients do"""
+    """Register an SSH key of your own"""
     new = parameters.new_key(call)
     key = user_keys.add(call.instance, call.actor, title=new.title, public_key=new.key, expires_at=new.expires_at)
     return JSONResponse(shapes.key(call.instance, key, call.actor.name), 201)
 
 
 def delete_own_key(call: Call) -> Response:
-    """Delete an SSH key of your own everywhere, as GitLab's clients do"""
+    """Delete an SSH key of your own; it opens nothing any more"""
     user_keys.delete(call.instance, call.actor, call.ids["key_id"])
     return Response(status_code=204)
 

@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse, Response
 
 from keyrack.core.keys import last_uses, published_keys, user_keys
 from keyrack.core.keys.published_keys import Published
-from keyrack.core.people import users
+from keyrack.core.people import named_people, users
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor
 from keyrack.web import forges
@@ -15,24 +15,24 @@ from keyrack.web.gitlab import parameters, shapes
 
 
 def show_myself(call: Call) -> Response:
-    """Show the user that the token is of"""
+    """Show the user of the token"""
     return forges.answered(call, shapes.user(call.instance, users.myself(call.instance, call.actor)))
 
 
 def find_users(call: Call) -> Response:
-    """Find the user of a name, or list the workspace's users"""
-    name = call.query.get("username")
+    """Find a user by name, or list the workspace's users, those whose names contain `search`"""
+    name, search = call.query.get("username"), call.query.get("search", "")
     actor = parameters.caller(call)
-    if name:
-        try:
-            matching = [published_keys.of_user(call.instance, actor, name=name).user]
-        except Refusal as refusal:
-            if refusal.kind is not Kind.MISSING:
-                raise
-            matching = []
-    else:
-        matching = list(users.find(call.instance, actor))
     page, size = parameters.window(call)
+    if not name:
+        found = named_people.find(call.instance, actor, search=search, offset=(page - 1) * size, limit=size)
+        return parameters.paged(call, [shapes.user(call.instance, user) for user in found.items], found.total)
+    try:
+        matching = [published_keys.of_user(call.instance, actor, name=name).user]
+    except Refusal as refusal:
+        if refusal.kind is not Kind.MISSING:
+            raise
+        matching = []
     part = matching[(page - 1) * size : page * size]
     return parameters.paged(call, [shapes.user(call.instance, user) for user in part], len(matching))
 
@@ -65,7 +65,7 @@ def show_key(call: Call) -> Response:
 
 
 def add_key(call: Call) -> Response:
-    """Register a public key for another user, as an administrator"""
+    """Register an SSH key for another user, as an administrator"""
     new = parameters.new_key(call)
     key = user_keys.add(
         call.instance,
@@ -75,18 +75,18 @@ def add_key(call: Call) -> Response:
         user_id=call.ids["user"],
         expires_at=new.expires_at,
     )
-    # Shown without asking for another right: the key is registered, and a refusal here would say that it is not.
+    # Shown without a further check of rights: a refusal would say that the key is not registered, which it is.
     return JSONResponse(shapes.key(call.instance, key, user_keys.owner_name(call.instance, key)), 201)
 
 
 def delete_key(call: Call) -> Response:
-    """Delete another user's SSH key everywhere, as an administrator"""
+    """Delete another user's SSH key, as an administrator; it opens nothing any more"""
     user_keys.delete(call.instance, call.actor, call.ids["key_id"], user_id=call.ids["user"])
     return Response(status_code=204)
 
 
 def _named(call: Call, actor: Actor) -> Published:
-    """The user of a path, by id or name, with the keys. Raises Refusal."""
+    """The user that the path names, by id or name, with their keys. Raises Refusal."""
     user_id = call.ids["user"] or None
     return published_keys.of_user(call.instance, actor, name=call.path["user"], user_id=user_id)
 

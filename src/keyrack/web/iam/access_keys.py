@@ -40,7 +40,7 @@ def show(call: Call) -> Response:
 
 
 def change(call: Call) -> Response:
-    """Switch an access key on or off, or change its description"""
+    """Activate or deactivate an access key, or change its description"""
     sent = part(call.body, "credential")
     status = text(sent, "status")
     if status is not None and status not in STATES:
@@ -83,13 +83,13 @@ ENDPOINTS = (
     Endpoint("GET", CREDENTIALS + "/{access_key}", show),
     Endpoint("PUT", CREDENTIALS + "/{access_key}", change),
     Endpoint("DELETE", CREDENTIALS + "/{access_key}", delete),
-    # The token may stand in the body alone, so the frame must not insist on a header.
+    # The token may be only in the body, so the call must not require a header.
     Endpoint("POST", "/OS-CREDENTIAL/securitytokens", issue_temporary, open=True),
 )
 
 
 def _caller(call: Call, secret: str | None) -> Actor:
-    """Who asks for a temporary key: the owner of the token in the body, who must then be the header's user."""
+    """Who asks for a temporary key: the user of the token in the body, of the headers, or of both if both are sent."""
     headers = call.request.headers
     caller = None
     if secret is None or "x-auth-token" in headers or "authorization" in headers:

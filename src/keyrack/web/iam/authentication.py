@@ -1,4 +1,4 @@
-"""Who sends a request to Huawei's APIs: a token, a signature, or both; must hold no rule of either."""
+"""Authenticates requests to Huawei's APIs: by a token, a signature, or both; must hold no rule of either."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def authenticate(instance: Instance, request: Request, channel: str) -> Actor:
     """
     signatures = bodies.sent_texts(request, b"authorization")
     secrets = bodies.sent_texts(request, b"x-auth-token")
-    # Proxies and browsers put other schemes there; beside a token those mean nothing to us.
+    # Proxies and browsers set Authorization to other schemes; beside a token these are ignored.
     signed = bool(signatures) and (not secrets or signatures[0].startswith(("SDK-", "V11-")) or len(signatures) > 1)
     if not signed and not any(secrets):  # an empty one is a variable that is not set
         raise Refusal(Kind.UNAUTHENTICATED, NO_CREDENTIALS, "The request carries no credentials.")
@@ -56,7 +56,7 @@ def authenticate(instance: Instance, request: Request, channel: str) -> Actor:
     if signer.user_id != holder.user_id:
         words = f"{SIGNATURE_WORDS}the signature and the X-Auth-Token are of two different users"
         raise Refusal(Kind.UNAUTHENTICATED, GATEWAY, words)
-    # Both hold, so the request may do what both of them may.
+    # Both are valid, so the request may do what both of them allow.
     if "" not in (signer.project, holder.project) and signer.project != holder.project:
         words = f"{SIGNATURE_WORDS}the signature and the X-Auth-Token are for two different projects"
         raise Refusal(Kind.UNAUTHENTICATED, GATEWAY, words)
@@ -70,7 +70,7 @@ def authenticate(instance: Instance, request: Request, channel: str) -> Actor:
 
 
 def gateway_refusal(request: Request, refusal: Refusal) -> Response | None:
-    """The answer to what the API gateway refuses before any API sees it, in its shape; None for the rest."""
+    """The answer to what Huawei's API gateway refuses before an API, in the gateway's shape; None for the rest."""
     if refusal.kind is Kind.THROTTLED:
         status, code = 429, THROTTLED
     elif refusal.kind is Kind.TOO_LARGE:
@@ -105,7 +105,7 @@ def _signer(instance: Instance, request: Request, signatures: list[str], channel
 
 
 def _reason(refusal: Refusal, authorization: str) -> str:
-    """Why a signature does not count, in the published gateway's words where it has some."""
+    """Why a signature is refused, in the gateway's documented words if there are some."""
     words = SIGNATURE_REASONS.get(refusal.code)
     if words is None:
         return refusal.message

@@ -1,4 +1,4 @@
-"""IAM: projects, domains, users and who one is; reads, calls the core, shows; must hold no rule of its own."""
+"""IAM: projects, domains, users and the caller; reads, calls the core, shows; must hold no rule of its own."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def show_user(call: Call) -> Response:
 
 
 def change_user(call: Call) -> Response:
-    """Let a user in or shut them out, or give somebody else a new password"""
+    """Enable or disable a user, or set another user's password"""
     sent = part(call.body, "user")
     user = users.get(call.instance, call.actor, call.path["user_id"])
     password, enabled = text(sent, "password"), sent.get("enabled")
@@ -118,7 +118,7 @@ V5_ENDPOINTS = (Endpoint("GET", "/caller-identity", caller_identity),)
 
 
 def _shown(call: Call, user: User, status: int = 200) -> Response:
-    # No further right is asked for here: what was done is done, and its answer must not say otherwise.
+    # Without a further check of rights: a refusal would say that the change was not made, which it was.
     return JSONResponse(
         {"user": shapes.user(call.instance, user, users.workspace_of(call.instance, call.actor))}, status
     )

@@ -16,7 +16,7 @@ def show_version(call: Call) -> Response:
 
 
 def show_catalog(call: Call) -> Response:
-    """Show which APIs there are and where"""
+    """Show the catalog of APIs with their URLs"""
     return JSONResponse(
         {"catalog": shapes.api_catalog(call.instance), "links": {"self": f"{call.instance.settings.url}/v3"}}
     )

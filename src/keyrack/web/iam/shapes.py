@@ -202,7 +202,7 @@ def access_key(key: AccessKey) -> dict[str, Any]:
 
 
 def temporary_access_key(key: AccessKey) -> dict[str, Any]:
-    """A temporary access key, with the secret that is shown this once."""
+    """A temporary access key, with its secret, which is shown only once."""
     return {
         "access": key.id,
         "secret": key.secret,
@@ -212,7 +212,7 @@ def temporary_access_key(key: AccessKey) -> dict[str, Any]:
 
 
 def token(instance: Instance, signed_in: SignedIn, *, catalog: bool) -> dict[str, Any]:
-    """A token that is in force: whose, for what, until when; catalog: with what APIs there are."""
+    """A valid token: its user, scope and end; catalog: whether the catalog of APIs is included."""
     domain = {"id": signed_in.workspace.uid, "name": signed_in.workspace.name}
     body: dict[str, Any] = {
         "methods": ["password", "totp"] if signed_in.token.details.get(SECOND) else ["password"],

@@ -18,7 +18,7 @@ METHODS = (["password"], ["password", "totp"], ["totp", "password"])
 
 
 def issue_token(call: Call) -> Response:
-    """Get a token for a name and a password, and a code where one is asked; it comes in the header X-Subject-Token"""
+    """Get a token by password, and one-time code if the user has one; the token is in the header X-Subject-Token"""
     auth = part(call.body, "auth")
     identity = part(auth, "identity")
     if identity.get("methods") not in METHODS:
@@ -34,13 +34,13 @@ def issue_token(call: Call) -> Response:
 
 
 def validate_token(call: Call) -> Response:
-    """Show whose token X-Subject-Token is and until when it is good"""
+    """Show the user and the end of the token in X-Subject-Token"""
     secret = _subject(call)
     return _answer(call, tokens.inspect(call.instance, call.actor, secret), secret, 200, catalog=_catalog(call))
 
 
 def revoke_token(call: Call) -> Response:
-    """End the token in X-Subject-Token"""
+    """Revoke the token in X-Subject-Token"""
     tokens.revoke_secret(call.instance, call.actor, _subject(call))
     return Response(status_code=204)
 

@@ -14,7 +14,7 @@ def list_alarms(call: Call) -> shapes.Alarms:
 
 
 def settle_alarm(call: Call) -> shapes.Alarm:
-    """Settle an alarm that nothing but somebody's word can end"""
+    """Settle an alarm that does not end by itself"""
     return shapes.alarm(standing.settle(call.instance, call.actor, call.ids["event"]))
 
 

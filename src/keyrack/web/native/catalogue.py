@@ -16,7 +16,7 @@ from keyrack.model import Actor
 from keyrack.web import bodies
 from keyrack.web.api import Call, Endpoint
 
-# Where the calls are whose paths begin so; tests hold it true.
+# The modules with the calls, by the first part of their paths; a test checks it.
 MODULES: dict[str, tuple[str, ...]] = {
     "access": ("access",),
     "alarms": ("alarms",),
@@ -49,7 +49,7 @@ MODULES: dict[str, tuple[str, ...]] = {
 
 
 def find(method: str, path: str) -> tuple[Endpoint, dict[str, str]] | None:
-    """The call that a method and a path name, with the texts in the path; None where there is none."""
+    """The call of a method and a path, and the values of the names in its path; None where there is none."""
     pieces = path.split("/")[1:]
     for endpoint in _near(pieces[0] if pieces else ""):
         names = endpoint.path.split("/")[1:]
@@ -68,7 +68,9 @@ def find(method: str, path: str) -> tuple[Endpoint, dict[str, str]] | None:
 def answer(
     instance: Instance, actor: Actor, method: str, path: str, body: Mapping[str, Any], query: Mapping[str, str]
 ) -> Response:
-    """What a call answers to an actor who is known already. Raises Refusal, MISSING for a path without a call."""
+    """Make a call as an actor who is authenticated already; returns its answer. Raises Refusal, MISSING for an unknown
+    path.
+    """
     known = find(method, path)
     if known is None:
         raise missing("call")

@@ -9,12 +9,12 @@ from keyrack.web.native.calls import endpoint
 
 
 def ask_challenge(call: Call, asked: shapes_requests.ChallengeAsked) -> shapes_requests.Challenge:
-    """Get a text to sign with a key, to prove that it is yours; the text is taken once, for a few minutes"""
+    """Get a text to sign with a key, to prove that it is yours; it is valid once, for a few minutes"""
     return shapes_requests.challenge(claims.challenge(call.instance, call.actor, asked.public_key))
 
 
 def claim_key(call: Call, sent: shapes_requests.Claim) -> shapes_keys.UserKey:
-    """Make a key yours by a signature over its challenge, whoever had it before"""
+    """Make a key yours by a signature over its challenge, also if another user had it"""
     made = claims.claim(
         call.instance,
         call.actor,

@@ -25,10 +25,10 @@ _WEAK = (
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """When a call may go on (RFC 9110, 13.2.2): If-Match first, then If-None-Match.
+    """The preconditions of a call (RFC 9110, 13.2.2): If-Match first, then If-None-Match.
 
-    wanted: strong tags of which it is to be one, "*" for anything that is there, None for no If-Match; unwanted: tags
-    of which it is to be none, likewise; words: what is said where it does not hold, None for what is said of any.
+    wanted: the strong tags of If-Match, "*" for any, None for no header; unwanted: those of If-None-Match; words: the
+    message of a refusal, None for the usual one.
     """
 
     wanted: frozenset[str] | None
@@ -36,7 +36,7 @@ class Condition:
     words: str | None = None
 
     def met_by(self, tag: str | None) -> bool:
-        """Whether both hold; tag: of what is there, None for nothing."""
+        """Whether both hold; tag: of the present state, None if there is nothing."""
         return self.matched_by(tag) and not self.known(tag)
 
     def matched_by(self, tag: str | None) -> bool:
@@ -44,12 +44,12 @@ class Condition:
         return self.wanted is None or (tag is not None and not self.wanted.isdisjoint((_ANY, tag)))
 
     def known(self, tag: str | None) -> bool:
-        """Whether If-None-Match names it."""
+        """Whether If-None-Match names this tag."""
         return self.unwanted is not None and tag is not None and not self.unwanted.isdisjoint((_ANY, tag))
 
 
 def of(call: Call) -> Condition | None:
-    """The condition of a call, None for none. Raises Refusal INVALID for a header that is none.
+    """The preconditions of a call, None for none. Raises Refusal INVALID for a malformed header.
 
     A weak tag matches nothing in If-Match and its own in If-None-Match (RFC 9110, 13.1).
     """
@@ -63,7 +63,7 @@ def of(call: Call) -> Condition | None:
 
 
 def _refuse_repeats(call: Call) -> None:
-    """Raise Refusal INVALID for a POST with Idempotency-Key, as a repeated one would be done twice (decision 349)."""
+    """Raise Refusal INVALID for a POST with Idempotency-Key: sent again it would be done twice (decision 349)."""
     if call.request.method == "POST" and "idempotency-key" in call.request.headers:
         raise invalid(
             "Idempotency-Key",
@@ -77,19 +77,19 @@ def read(condition: Condition, answer: Answer) -> bool:
     tag = tag_of(answer)
     if not condition.matched_by(tag):
         raise preconditions.changed(condition.words or "What is shown here now is not what If-Match names.")
-    # A tag that leaves fields out says nothing of them.
+    # A tag that leaves fields out does not show that these are the same.
     return condition.known("" if answer.untagged else tag)
 
 
 def tag_of(answer: Answer, content: bytes | None = None) -> str:
-    """The tag of an answer; content: its JSON, where it is written already."""
+    """The ETag of an answer; content: its JSON, if it was written already."""
     if content is None or answer.untagged:
         content = answer.__pydantic_serializer__.to_json(answer, exclude=set(answer.untagged) or None)
     return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
 def without(request: Request) -> Request:
-    """The request as a GET without its conditions, to read what it names."""
+    """The request as a GET without its preconditions, to read what its path names."""
     headers = [(name, value) for name, value in request.scope["headers"] if not name.startswith(b"if-")]
     return Request({**request.scope, "headers": headers, "method": "GET"})
 

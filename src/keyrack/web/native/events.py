@@ -29,7 +29,7 @@ def list_events(call: Call, asked: shapes.EventsAsked) -> shapes.EventPage:
 
 
 def show_receipts_of_event(call: Call) -> keys.Receipts:
-    """Show which servers obey what an event changed"""
+    """Show which servers have applied the change of an event"""
     return keys.receipts(receipts.of_event(call.instance, call.actor, call.ids["event"]))
 
 

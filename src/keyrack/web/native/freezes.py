@@ -21,7 +21,7 @@ def list_freezes(call: Call, asked: shapes.FreezesAsked) -> shapes.Freezes:
 
 
 def show_freeze(call: Call) -> shapes.FreezeProgress:
-    """Show a freeze, and which hosts obey it"""
+    """Show a freeze, and which hosts have applied it"""
     return shapes.progress(freezes.get(call.instance, call.actor, call.ids["freeze"]))
 
 

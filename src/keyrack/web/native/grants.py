@@ -40,7 +40,7 @@ def give_grant(call: Call, new: shapes.NewGrant) -> shapes.GivenGrant:
 
 
 def put_grant(call: Call, wanted: shapes.WantedGrant) -> shapes.Grant:
-    """Make a grant exist that lets these in on these terms, given now where there is none"""
+    """Make sure that a grant with these terms exists; gives one if there is none"""
     stands = standing_grants.put(
         call.instance,
         call.actor,

@@ -22,7 +22,7 @@ def show_group(call: Call) -> shapes.Group:
 
 
 def put_group(call: Call, change: shapes.GroupChange) -> shapes.Group:
-    """Make a group exist, with exactly these users"""
+    """Create a group, or change it, with exactly these users"""
     return shapes.group(groups.put(call.instance, call.actor, call.path["group"], change.members))
 
 

@@ -1,10 +1,10 @@
-"""What a caller does next where Keyrack's own API misses something; must refuse nothing itself."""
+"""What a caller of Keyrack's own API can do after an error; must refuse nothing itself."""
 
 from __future__ import annotations
 
 HINTS = {
     "server-missing": "GET /servers lists which there are",
-    "user-missing": "GET /people lists whom there is",
+    "user-missing": "GET /people lists the users",
     "member-missing": "GET /groups/{group} shows who is in it",
     "group-missing": "GET /groups lists which there are",
     "grant-missing": "GET /grants lists which there are",
@@ -13,7 +13,7 @@ HINTS = {
     "token-missing": "GET /tokens lists which there are",
     "repository-missing": "GET /repositories lists which you may see",
     "system-user-missing": "GET /servers/{server}/system-users lists which there are",
-    "session-missing": "GET /servers/{server}/sessions lists who is in",
+    "session-missing": "GET /servers/{server}/sessions lists which there are",
     "unmanaged-key-missing": "GET /servers/{server}/unmanaged-keys lists which there are",
     "SSH-key-missing": "GET /servers/{server}/credentials, /people/me/keys and /user-keys list which there are",
     "key-source-missing": "GET /people/{person}/key-sources lists which there are",
@@ -21,16 +21,17 @@ HINTS = {
     "freeze-missing": "GET /freezes lists which there are",
     "offboarding-missing": "GET /offboardings lists which there are",
     "event-missing": "GET /events lists which there are",
+    "alarm-missing": "GET /alarms lists which there are",
     "damaged-row-missing": "GET /damaged-rows lists which there are",
-    "revoked-key-missing": "GET /keys/revoked lists which are",
+    "revoked-key-missing": "GET /keys/revoked lists which there are",
     "account-missing": "PUT /servers/{server} with system_users adds it",
     "server-ambiguous": "GET /servers?search=NAME shows the ids",
-    "changed": "GET it anew, and send its ETag",
+    "changed": "GET it again, and send its ETag",
 }
-"""By the code of a refusal."""
+"""By the code of the refusal."""
 
 
 def of(code: str) -> str:
-    """A sentence, or "" where nothing general can be said."""
+    """The hint for a code, a sentence; "" for none."""
     words = HINTS.get(code)
     return f"{words}." if words else ""

@@ -28,7 +28,7 @@ def change_policy(call: Call, change: shapes.KeyPolicyChange) -> shapes.KeyPolic
 
 
 def list_hits(call: Call, asked: shapes.HitsAsked) -> shapes.KeyPolicyHits:
-    """List the registered keys that nobody could register under another policy"""
+    """List the registered keys that a policy, to be tried, would not accept"""
     types, bits = asked.key_types, asked.rsa_minimum_bits
     hits = key_policy.hits(
         call.instance,

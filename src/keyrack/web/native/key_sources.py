@@ -20,7 +20,7 @@ def show_key_source(call: Call) -> shapes.KeySource:
 
 
 def put_key_source(call: Call, new: shapes.NewKeySource) -> shapes.KeySource:
-    """Take a user's keys from an account at GitHub or GitLab too, and keep them in step"""
+    """Keep a user's keys in sync with those of an account at GitHub or GitLab"""
     path = call.path
     return shapes.key_source(
         key_sources.put(call.instance, call.actor, path["person"], path["kind"], account=new.account, url=new.url)
@@ -28,13 +28,13 @@ def put_key_source(call: Call, new: shapes.NewKeySource) -> shapes.KeySource:
 
 
 def sync_key_sources(call: Call) -> shapes.KeySources:
-    """Ask a user's accounts for their keys now, and add and delete what changed there"""
+    """Sync a user's keys with their accounts now"""
     ask = Outgoing(call.instance.settings)
     return shapes.listed(key_sync.sync_user(call.instance, call.actor, call.path["person"], ask))
 
 
 def delete_key_source(call: Call) -> None:
-    """Take a user's keys from an account no more, and delete those that came from it"""
+    """Stop syncing a user's keys with an account, and delete the keys that came from it"""
     key_sources.delete(call.instance, call.actor, call.path["person"], call.path["kind"])
 
 

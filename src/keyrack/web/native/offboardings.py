@@ -19,13 +19,13 @@ def offboard(call: Call, wanted: shapes.Offboard, asked: shapes.PreviewAsked) ->
 
 
 def list_offboardings(call: Call, asked: Window) -> shapes.OffboardingPage:
-    """List people who were removed everywhere, newest first, each with who has obeyed"""
+    """List people who were removed everywhere, newest first, each with the hosts that have applied it"""
     page = offboarding.find(call.instance, call.actor, **asked.window())
     return shapes.OffboardingPage.of(page, shapes.offboarding)
 
 
 def show_offboarding(call: Call) -> shapes.Offboarding:
-    """Show which hosts and Git endpoints obey that a person is gone"""
+    """Show which hosts and Git endpoints have applied the removal of a person"""
     return shapes.offboarding(offboarding.get(call.instance, call.actor, call.ids["offboarding"]))
 
 

@@ -13,5 +13,5 @@ def server(call: Call) -> Server:
 
 
 def server_id(call: Call) -> int:
-    """The id in the path as it is; only a name is looked up, which takes servers:read as well."""
+    """The server's id: the one in the path, unchecked, or that of the name there, which takes servers:read as well."""
     return call.ids["server"] or server(call).id

@@ -18,7 +18,7 @@ def list_people(call: Call, asked: Search) -> shapes.PersonPage:
 
 
 def show_me(call: Call) -> shapes.Person:
-    """Show the user whose token this is"""
+    """Show the user of the token"""
     return shapes.person(users.myself(call.instance, call.actor))
 
 
@@ -48,7 +48,7 @@ def add_own_key(call: Call, new: shapes.NewOwnKey) -> shapes.OwnKey:
 
 
 def delete_own_key(call: Call) -> None:
-    """Delete a key of your own everywhere"""
+    """Delete a key of your own; it opens nothing any more"""
     user_keys.delete(call.instance, call.actor, call.ids["key"])
 
 
@@ -58,12 +58,12 @@ def show_person(call: Call) -> shapes.Person:
 
 
 def put_person(call: Call, change: shapes.PersonChange) -> shapes.Person:
-    """Make a user exist, with these rights"""
+    """Create a user, or change one, with these rights"""
     return _set(call, change, make=True)
 
 
 def change_person(call: Call, change: shapes.PersonChange) -> shapes.Person:
-    """Change a user's rights, or shut the user out or in again"""
+    """Change a user's rights, or disable or enable the user"""
     return _set(call, change, make=False)
 
 

@@ -15,7 +15,7 @@ from keyrack.web.native.calls import endpoint
 
 BASE = "/api/keyrack/v1"
 
-# Calls that change who can log in, and do nothing beside their transaction.
+# Calls that change who can log in, and do nothing outside their transaction.
 REHEARSED = frozenset(
     {
         ("POST", "/grants"),
@@ -57,7 +57,7 @@ REHEARSED = frozenset(
 
 
 def rehearse(call: Call, wanted: shapes.NewRehearsal) -> shapes.Rehearsal:
-    """Show who would gain and who would lose a login by another call, and change nothing"""
+    """Show which logins another call would give, take away or change, without making it"""
     path = wanted.path.removeprefix(BASE)
     page = catalogue.find(wanted.method, path)
     if page is None or (wanted.method, page[0].path) not in REHEARSED:

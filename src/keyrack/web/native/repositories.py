@@ -16,7 +16,7 @@ def list_repositories(call: Call, asked: Search) -> shapes.RepositoryPage:
 
 
 def put_repository(call: Call, new: shapes.NewRepository) -> shapes.Repository:
-    """Make a repository exist at a path, with these members"""
+    """Create a repository at a path, or change it, with these members"""
     return shapes.repository(call.instance, named_repositories.put(call.instance, call.actor, new.path, new.members))
 
 

@@ -35,7 +35,7 @@ def show_request(call: Call) -> shapes.AccessRequest:
 
 
 def approve(call: Call, decision: shapes.RequestDecision) -> shapes.AccessRequest:
-    """Approve a request; the last approval that it takes opens it"""
+    """Approve a request; with the last approval that it needs, access begins"""
     done = requests.approve(call.instance, call.actor, call.ids["request"], word=decision.reason)
     return _shown(call, done)
 
@@ -62,7 +62,7 @@ def show_rule(call: Call) -> shapes.Rule:
 
 
 def put_rule(call: Call, new: shapes.NewRule) -> shapes.Rule:
-    """Set how many must approve, for everything or for a server, a tag or an account"""
+    """Set how many people must approve requests, for all or for a server, a tag or a system user"""
     made, _ = requests.put_rule(
         call.instance,
         call.actor,

@@ -12,13 +12,13 @@ PATH = "/servers/{server}/resync"
 
 
 def list_waiting(call: Call) -> shapes.WaitingServers:
-    """List the servers whose hosts know more than the database, as it went back to an older state"""
+    """List the servers whose hosts are ahead of the database, which was set back to an older state"""
     waiting = resync.waiting(call.instance, call.actor)
     return shapes.WaitingServers(items=[shapes.WaitingServer(server=one.name, server_id=one.id) for one in waiting])
 
 
 def show_resync(call: Call, asked: shapes.DifferenceAsked) -> shapes.Difference:
-    """Show what is held back on a host since the database went back to an older state"""
+    """Show what is held back on a host since the database was set back to an older state"""
     difference = resync.difference(
         call.instance, call.actor, parameters.server_id(call), cursor=asked.cursor, limit=asked.per_page
     )
@@ -26,7 +26,7 @@ def show_resync(call: Call, asked: shapes.DifferenceAsked) -> shapes.Difference:
 
 
 def decide_resync(call: Call, decision: shapes.ResyncDecision) -> shapes.Difference:
-    """Decide on what is held back on a host: it stays refused, except for the fingerprints named"""
+    """Decide what is held back on a host: all stays refused except the keys with the given fingerprints"""
     decided = resync.decide(
         call.instance,
         call.actor,

@@ -23,12 +23,12 @@ def list_revoked_keys(call: Call, asked: Window) -> shapes.RevokedKeyPage:
 
 
 def lift_revocation(call: Call, wanted: shapes.Lifting) -> shapes.RevokedKey:
-    """Let a key that was revoked everywhere be registered again"""
+    """Allow a key that was revoked everywhere to be registered again"""
     return shapes.revoked_key(revocation.lift(call.instance, call.actor, wanted.fingerprint))
 
 
 def show_receipts_of_key(call: Call, asked: shapes.ReceiptsAsked) -> shapes.Receipts:
-    """Show which servers refuse a revoked key by now"""
+    """Show which servers refuse a revoked key already"""
     return shapes.receipts(receipts.of_key(call.instance, call.actor, asked.fingerprint))
 
 

@@ -23,13 +23,13 @@ def show_server(call: Call) -> shapes.Server:
 
 
 def list_deleted_servers(call: Call, asked: Window) -> shapes.DeletedServerPage:
-    """List deleted servers that had a host, each with when the host said that no key of Keyrack opens it any more"""
+    """List deleted servers that had a host, and when the host confirmed that Keyrack's keys open it no more"""
     page = deleted_servers.find(call.instance, call.actor, **asked.window())
     return shapes.DeletedServerPage.of(page, shapes.deleted_server)
 
 
 def put_server(call: Call, wanted: shapes.WantedServer) -> shapes.Server:
-    """Make a server exist, with this address, tags, mode and accounts"""
+    """Create a server, or change it, with this address, tags, mode and accounts"""
     given = wanted.model_fields_set
     server = named_servers.put(
         call.instance,
@@ -61,7 +61,7 @@ def change_server(call: Call, change: shapes.ServerChange) -> shapes.Server:
 
 
 def delete_server(call: Call) -> None:
-    """Delete a server with its keys; its host is told at its next contact"""
+    """Delete a server with its keys; its host applies that at its next contact"""
     servers.delete(call.instance, call.actor, parameters.server_id(call))
 
 
@@ -81,7 +81,7 @@ def set_offline_policy_of_tag(call: Call, policy: shapes.OfflinePolicy) -> shape
 
 
 def go_on_without_copy(call: Call) -> shapes.Server:
-    """Say that one of the two machines with a server's identity is gone; if both still ask, the alarm comes again"""
+    """Confirm that one of two machines with a server's identity is gone; if both still ask, the alarm comes again"""
     return shapes.server(call.instance, copies.settle(call.instance, call.actor, parameters.server_id(call)))
 
 

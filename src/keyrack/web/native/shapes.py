@@ -32,7 +32,7 @@ _END = "2026-11-22T16:00:00Z"
 
 
 class Request(BaseModel):
-    """The body of a call: no value is turned into another type, no unknown field is left aside."""
+    """The body of a call: values are not converted to other types, and unknown fields are refused."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
@@ -50,7 +50,7 @@ class KeyRequest(Request):
 
 
 class Query(BaseModel):
-    """The query of a call, whose values arrive as texts; no unknown parameter is left aside."""
+    """The query of a call, whose values arrive as texts; unknown parameters are refused."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, hide_input_in_errors=True, validate_by_name=False, defer_build=True
@@ -58,13 +58,13 @@ class Query(BaseModel):
 
 
 class Answer(BaseModel):
-    """What a call answers. mypy checks the fields where one is made; the check at run time costs nothing that can be
-    measured, as pydantic writes the JSON faster than json.dumps (decision 115).
+    """The answer of a call. mypy checks its fields; checking them again at run time costs nothing measurable, as
+    pydantic writes JSON faster than json.dumps (decision 115).
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
     untagged: ClassVar[frozenset[str]] = frozenset()
-    """Fields that the answer's tag leaves out, as nobody decided them: what a host tells of itself."""
+    """Fields that the ETag leaves out, as nobody sets them, such as what a host reports of itself."""
 
 
 def parameter_names(asks: type[BaseModel]) -> tuple[str, ...]:
@@ -138,7 +138,7 @@ EndOrNone = Annotated[End | None, about("When it ends: a time with its zone, or 
 DurationOrNone = Annotated[End | None, about("For how long, instead of expires_at.", "12h")]
 Fingerprint = Annotated[str, Field(examples=[FINGERPRINT])]
 PlusKept = BeforeValidator(lambda value: value.replace(" ", "+") if isinstance(value, str) else value)
-"""For a text in a query that holds no blank, but may hold +, which is one there where it was not written as %2B."""
+"""For a text in a query that may hold + but no space: a + that was not encoded as %2B arrives as a space."""
 PublicKey = Annotated[str, Field(examples=[PUBLIC_KEY])]
 _FLAG = {"type": "boolean"}
 _TEXTS = {"type": "array", "items": {"type": "string"}}
@@ -175,7 +175,9 @@ class Window(Query):
 
     page: Annotated[PageNumber, about("Which page, from 1.", 1)] = 1
     per_page: Annotated[PerPage, about("How many a page holds: 1 to 200.", PER_PAGE)] = PER_PAGE
-    cursor: Annotated[str | None, about("Instead of page: next of the page before; empty for the first.", "")] = None
+    cursor: Annotated[
+        str | None, about("Instead of page: `next` of the page before; empty for the first page.", "")
+    ] = None
 
     def window(self) -> dict[str, Any]:
         """Offset, limit and cursor, as the core's functions take them."""
@@ -185,13 +187,13 @@ class Window(Query):
 class Search(Window):
     """A page of what matches a text."""
 
-    search: Annotated[str, about("A part of what is looked for.", "web")] = ""
+    search: Annotated[str, about("Only what contains this text.", "web")] = ""
 
 
 class CursorWindow(Query):
     """Which page of a list that goes by cursor alone, as it is too costly to count."""
 
-    cursor: Annotated[str, about("The page after this one: next of the page before.", "")] = ""
+    cursor: Annotated[str, about("`next` of the page before; empty for the first page.", "")] = ""
     per_page: Annotated[PerPage, about("How many a page holds: 1 to 200.", PER_PAGE)] = PER_PAGE
 
 
@@ -223,8 +225,8 @@ class Listed(Answer, Generic[T]):
 class ErrorFields(Answer):
     """What was refused, and why."""
 
-    code: Annotated[str, about("What it is, for programs.", "invalid")]
-    message: Annotated[str, about("What it is, for people.", "mode takes observe, enforce or auto.")]
+    code: Annotated[str, about("The kind of error, for programs.", "invalid")]
+    message: Annotated[str, about("What is wrong, for people.", "mode takes observe, enforce or auto.")]
     field: Annotated[str, about("The field or parameter at fault, if one is.", "mode")] = ""
     hint: Annotated[str, about("What to do next, where that is known.", "GET /servers lists which there are.")] = ""
 

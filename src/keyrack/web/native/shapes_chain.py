@@ -30,7 +30,9 @@ class EventProof(Answer):
     """That an event is in the audit log."""
 
     position: Annotated[Count, about("Its place, from 0.")]
-    record: Annotated[str, about("The text of which SHA-256 of 00 and it is the leaf.", '{"action":"…"}')]
+    record: Annotated[
+        str, about("The event's record. Its leaf is the SHA-256 of a zero byte and this text.", '{"action":"…"}')
+    ]
     proof: Hashes
     checkpoint: Annotated[Checkpoint, about("The log that it is in.")]
 

@@ -28,7 +28,9 @@ class FindingsAsked(CursorWindow):
 
     kind: Annotated[str, about("Which of weak, old, unused, unowned, with commas between.", ALL)] = ALL
     old_days: Annotated[Days, about("From how many days on a key is old.", OLD_DAYS)] = OLD_DAYS
-    unused_days: Annotated[Days, about("After how many days without a login it is unused.", UNUSED_DAYS)] = UNUSED_DAYS
+    unused_days: Annotated[Days, about("After how many days without a login a key is unused.", UNUSED_DAYS)] = (
+        UNUSED_DAYS
+    )
 
 
 class Finding(Answer):

@@ -29,7 +29,7 @@ class NewFreeze(Request):
     user: Annotated[str | None, about("The keys of this user, by name.", "alice")] = None
     server: Annotated[str | int | None, about("The keys on this server, by name or id.", None)] = None
     reason: Annotated[str | None, about("Why, for those who ask later.", "a laptop was stolen")] = None
-    preview: Annotated[bool, about("Whether only to show what it would be for.", False)] = False
+    preview: Annotated[bool, about("Whether to freeze nothing and only show which keys it would be.", False)] = False
 
 
 class FreezesAsked(Query):
@@ -60,7 +60,9 @@ class FreezeProgress(Freeze):
 
     done: Annotated[Flag, about("Whether every host obeys.")]
     words: Annotated[str, about("The same in words.", "done on 2 of 3 servers; not yet on web-1")]
-    break_glass: Annotated[Count, about("In a preview and where it was made: keys to break glass with, which go on.")]
+    break_glass: Annotated[
+        Count, about("In a preview and in the answer to POST: break-glass keys, which are not frozen.")
+    ]
     servers: Annotated[list[Receipt], about("Host by host.")]
 
 

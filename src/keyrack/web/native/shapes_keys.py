@@ -49,7 +49,7 @@ from keyrack.web.native.shapes import (
 class NewCredential(KeyRequest):
     """A key for a system user of a server."""
 
-    label: Annotated[str, about("What the key is called; one of its kind on a server.", "laptop")]
+    label: Annotated[str, about("What the key is called; unique on its server.", "laptop")]
     username: Annotated[str, about("As which system user it logs in.", "deploy")]
     public_key: Annotated[PublicKey, about("One line as ssh-keygen writes it.")]
     temporary: Annotated[
@@ -231,7 +231,7 @@ class Receipt(Answer):
     wanted: Annotated[Count, about("The revision that carries the change.")]
     applied: Annotated[Count, about("The revision that its host applied.")]
     acknowledged_at: Annotated[Time | None, about("Since when its host obeys the change, by its word.")]
-    at_latest: Annotated[bool, about("Whether that was a later revision, so that it may obey for longer.", False)]
+    at_latest: Annotated[bool, about("Whether that was by a later revision, so that it may have obeyed before.", False)]
     done: Annotated[Flag, about("Whether its host obeys the change, or it has none.")]
     host: Annotated[Flag, about("Whether it has a host; one without has nothing to obey, and counts as done.")]
     two_machines: Annotated[bool, about("Whether two use its identity, so that no receipt of it counts.", False)]

@@ -38,7 +38,7 @@ class ServerFields(Request):
     """What can be said of a server; what is left out stays."""
 
     address: Annotated[str | None, about("Its address.", "192.0.2.11")] = None
-    provider: Annotated[str | None, about("Whose machine it is; null for none.", "hetzner")] = None
+    provider: Annotated[str | None, about("Its hosting provider; null for none.", "hetzner")] = None
     tags: Annotated[list[str] | None, about("Its tags, these and no others.", ["web"])] = None
     mode: Annotated[
         Mode | None,
@@ -64,7 +64,7 @@ class NewEnrolment(Request):
     """Which machine is enrolled; the body may be left out."""
 
     replace: Annotated[
-        bool, about("Whether it is a host already, such as a copy of one, and becomes this one.", False)
+        bool, about("Whether the machine may be enrolled already, as another server or a copy of one.", False)
     ] = False
 
 
@@ -98,7 +98,7 @@ class Server(Answer):
     name: Annotated[Name, about("Its name.")]
     address: Annotated[str, about("Its address.", "192.0.2.10")]
     ssh_port: Annotated[int | None, about("Where its sshd listens, as its agent says; null where nobody said.", 22)]
-    provider: Annotated[str | None, about("Whose machine it is; null where nobody said.", "hetzner")]
+    provider: Annotated[str | None, about("Its hosting provider; null where none is given.", "hetzner")]
     tags: Annotated[list[str], about("Its tags.", ["web"])]
     agent_version: Annotated[str | None, about("The version of the agent on its host.", "0.1.0")]
     os: Annotated[str | None, about("Its system.", "debian")]

@@ -79,7 +79,7 @@ class TokenPage(Listed[Token]):
 
 
 class TokenOfInstance(Token):
-    """A token of the API of one of all workspaces."""
+    """An API token with its workspace."""
 
     workspace: Annotated[str, about("In which workspace.", "acme")]
 
@@ -93,7 +93,7 @@ class InstanceTokensAsked(CursorWindow):
 
 
 def token_of_instance(bearer: Bearer, workspaces: dict[int, str]) -> TokenOfInstance:
-    """A token of one of all workspaces; workspaces: their names."""
+    """An API token with its workspace; workspaces: names by id."""
     return TokenOfInstance(**token(bearer).model_dump(), workspace=workspaces.get(bearer.token.workspace_id, "?"))
 
 

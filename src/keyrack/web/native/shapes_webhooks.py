@@ -32,7 +32,7 @@ class NewWebhook(Request):
     secret: Annotated[str | None, about("What signatures are made with; one is made where it is left out.", None)] = (
         None
     )
-    level: Annotated[Level, about("The least that is sent.", "warning")] = "warning"
+    level: Annotated[Level, about("The lowest level of events to send.", "warning")] = "warning"
     actions: Annotated[list[str] | None, about("Patterns over actions; all where it is left out.", ["*"])] = None
 
 
@@ -41,7 +41,7 @@ class Webhook(Answer):
 
     id: Annotated[Id, about("Its id.")]
     url: Annotated[str, about("The address.", "https://alerts.example.org/keyrack")]
-    level: Annotated[Level, about("The least that is sent.", "warning")]
+    level: Annotated[Level, about("The lowest level of events that are sent.", "warning")]
     actions: Annotated[list[str], about("Patterns over actions.", ["*"])]
     created_by: Annotated[str, about("Who made it.", "olga")]
     created_at: Annotated[Time, about("When it was made.")]

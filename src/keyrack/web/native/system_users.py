@@ -27,7 +27,7 @@ def show_system_user(call: Call) -> shapes.SystemUser:
 
 
 def put_system_user(call: Call) -> shapes.SystemUser:
-    """Make a system user exist on a server, whose account the host makes where it is missing"""
+    """Make sure that a server has a system user; the host creates its account if there is none"""
     server_id = parameters.server_id(call)
     return shapes.system_user(named_system_users.put(call.instance, call.actor, server_id, call.path["username"]))
 

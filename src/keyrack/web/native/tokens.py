@@ -26,7 +26,7 @@ def show_token(call: Call) -> shapes.Token:
 
 
 def make_token(call: Call, new: shapes.NewToken) -> shapes.MadeToken:
-    """Make an API token, whose secret is shown this once"""
+    """Make an API token; its secret is shown only in this answer"""
     made = api_tokens.make(
         call.instance,
         call.actor,
@@ -40,7 +40,7 @@ def make_token(call: Call, new: shapes.NewToken) -> shapes.MadeToken:
 
 
 def put_token(call: Call, wanted: shapes.WantedToken) -> shapes.StandingToken:
-    """Make an API token of this name exist, made now where its user has none"""
+    """Make sure that a user has an API token of this name; makes one if there is none"""
     stands = api_tokens.put(
         call.instance,
         call.actor,
@@ -53,7 +53,7 @@ def put_token(call: Call, wanted: shapes.WantedToken) -> shapes.StandingToken:
 
 
 def rotate_token(call: Call, wanted: shapes.Rotation) -> shapes.MadeToken:
-    """Give an API token a new secret, while the old one goes on for a while"""
+    """Replace an API token by one with a new secret; the old one stays valid for a while"""
     return shapes.made_token(api_tokens.rotate(call.instance, call.actor, call.ids["token"], overlap=wanted.overlap))
 
 

@@ -20,17 +20,17 @@ def list_keys_of_person(call: Call, asked: Window) -> shapes_keys.UserKeyPage:
 
 
 def put_own_key(call: Call, wanted: shapes_people.WantedKey) -> shapes_people.OwnKey:
-    """Make a key of your own exist: the one that there is, or registered now"""
+    """Make sure that you have a key; registers it if you have not"""
     return _put(call, None, wanted)
 
 
 def put_key_of_person(call: Call, wanted: shapes_people.WantedKey) -> shapes_people.OwnKey:
-    """Make a key of a user exist: the one that there is, or registered now"""
+    """Make sure that a user has a key; registers it if they have not"""
     return _put(call, call.path["person"], wanted)
 
 
 def delete_key_of_person(call: Call) -> None:
-    """Delete a key of a user everywhere"""
+    """Delete a key of a user; it opens nothing any more"""
     standing_user_keys.delete(call.instance, call.actor, call.path["person"], call.ids["key"])
 
 

@@ -27,7 +27,7 @@ def create_webhook(call: Call, new: shapes.NewWebhook) -> shapes.MadeWebhook:
 
 
 def put_webhook(call: Call, wanted: shapes.NewWebhook) -> shapes.StandingWebhook:
-    """Make a webhook to this address exist, created now where there is none"""
+    """Make sure that there is a webhook to this address; creates one if there is none"""
     stands = webhooks.put(
         call.instance,
         call.actor,
@@ -40,7 +40,7 @@ def put_webhook(call: Call, wanted: shapes.NewWebhook) -> shapes.StandingWebhook
 
 
 def delete_webhook(call: Call) -> None:
-    """Delete a webhook: events are sent to its address no more"""
+    """Delete a webhook; no more events are sent to its address"""
     webhooks.delete(call.instance, call.actor, call.ids["webhook"])
 
 

@@ -38,12 +38,12 @@ MESSAGES = {
 
 
 def ping(call: Call) -> Response:
-    """Answer pong to a token that is good"""
+    """Check a token: answers pong if it is valid"""
     return JSONResponse({"message": "pong"})
 
 
 def _in_order(endpoint: Endpoint) -> Endpoint:
-    """A call that answers 403 and 404 before it speaks of fields, as Laravel does."""
+    """A call that answers 403 or 404 rather than 422, if several apply, as Laravel does."""
 
     @wraps(endpoint.handler)
     def answered(call: Call) -> Response:
@@ -57,9 +57,9 @@ def _in_order(endpoint: Endpoint) -> Endpoint:
             if refusal.kind is not Kind.INVALID:
                 raise
             if endpoint.action and policy.may(call.actor, endpoint.action) is not None:
-                # Of the query, which is read before the core is asked.
+                # The query is read before the core checks rights.
                 raise refuse_call(call.instance, call.actor, endpoint.action, refusal) from None
-            # The core judges values before it looks at rows.
+            # The core checks values before it looks for the server.
             if not _is_there(call):
                 raise missing("server") from None
             raise
@@ -97,9 +97,10 @@ def authenticate_v2(instance: Instance, request: Request) -> Actor:
 
 
 def read_body(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool]:
-    """The fields of a JSON or form body; a body without a type is taken for JSON, as programs omit it.
+    """The fields of a JSON or form body, and whether it was a form. Raises Refusal.
 
-    So is an object that curl called a form for want of another type: no form begins with a brace, as forms encode it.
+    A body without a type counts as JSON, as programs omit it. So does one of curl's default type, that of a form, if it
+    begins with a brace, which a form would encode.
     """
     kind = bodies.media_type(request)
     if kind == bodies.FORM and not content.lstrip().startswith(b"{"):
@@ -107,7 +108,7 @@ def read_body(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool
     if kind == bodies.FORM:
         return bodies.json_object(content), False
     if kind in ("", "application/json", bodies.TEXT) or kind.endswith("+json"):
-        # What programs in PHP and JavaScript send for "no fields".
+        # Programs in PHP and JavaScript send these for "no fields".
         return ({} if content.strip() in (b"null", b"[]") else bodies.json_object(content)), False
     raise bodies.malformed("The body must be JSON or a form.", "content-type")
 
@@ -159,7 +160,7 @@ V2 = replace(V3, authenticate=authenticate_v2)
 
 
 def _actor(instance: Instance, request: Request, *, basic: bool) -> Actor:
-    # v2's programs compare with its own words for credentials that are not in force.
+    # v2 has words of its own for invalid credentials, with which programs compare.
     wrong = "Invalid credentials." if basic else "Unauthenticated."
     headers = bodies.sent_texts(request, b"authorization")
     if not headers or not headers[0].strip():
@@ -181,7 +182,7 @@ def _actor(instance: Instance, request: Request, *, basic: bool) -> Actor:
 
 
 def _basic(text: str) -> tuple[str, str]:
-    """The two halves of Basic credentials (RFC 7617); empty ones for what is none."""
+    """The key and the secret in Basic credentials (RFC 7617); both empty if these are malformed."""
     try:
         key_id, _, secret = base64.b64decode(text, validate=True).decode("utf-8").partition(":")
     except (binascii.Error, ValueError):

@@ -14,14 +14,14 @@ from keyrack.web.runcloud.grammar import Fields, is_alpha_dash, window
 
 
 def list_credentials(call: Call) -> Response:
-    """List the SSH keys that open a server, with the account of each"""
+    """List the SSH keys that were put on a server, each with its system user"""
     search = call.query.get("label") or call.query.get("search") or ""
     page = credentials.find(call.instance, call.actor, call.ids["serverId"], search=search, **window(call))
     return shapes.credential_page(call, page)
 
 
 def add_credential(call: Call) -> Response:
-    """Put a public key on a system user of a server; with `temporary` it ends after 12 hours"""
+    """Put a public key on a system user of a server; with `temporary` it ends after 12 hours by default"""
     fields = Fields(call)
     label = fields.text("label")
     if not is_alpha_dash(label):
@@ -39,16 +39,16 @@ def add_credential(call: Call) -> Response:
 
 
 def show_credential(call: Call) -> Response:
-    """Show an SSH key, and whether its host obeys it yet"""
+    """Show an SSH key of a server, and whether its host has applied it"""
     credential = credentials.get(call.instance, call.actor, call.ids["serverId"], call.ids["sshId"])
     return answers.from_json(shapes.credential_text(call, credential))
 
 
 def delete_credential(call: Call) -> Response:
-    """Delete an SSH key, and say what else still lets it in"""
+    """Delete an SSH key of a server; `still_opened_by` names what still lets it log in there"""
     gone = credentials.delete(call.instance, call.actor, call.ids["serverId"], call.ids["sshId"])
-    # Whoever deletes a key must hear where something else still lets it in. If nothing does, the answer is the object
-    # as it was and nothing more, as programs compare the two.
+    # The caller must know what still lets the key in. If nothing does, the answer is the object as it was and nothing
+    # more, as programs compare the two.
     still = {"still_opened_by": openings.shown(gone.still_opened_by)} if gone.still_opened_by else {}
     return JSONResponse(shapes.credential(call, gone.credential) | still)
 
@@ -63,5 +63,5 @@ def _endpoints(path: str) -> tuple[Endpoint, ...]:
     )
 
 
-# The second spelling is v2's; programs use it under v3 too.
+# The second path is v2's; programs use it under v3 too.
 ENDPOINTS = (*_endpoints("/servers/{serverId}/ssh/credentials"), *_endpoints("/servers/{serverId}/sshcredentials"))

@@ -1,4 +1,4 @@
-"""RunCloud's grammar: fields with Laravel's texts, pages, dates; must know no subject and decide nothing else."""
+"""RunCloud's conventions: fields with Laravel's messages, pages, dates; must know no resource."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _INTEGER = re.compile(r"-?[0-9]+")
 PER_PAGE = 15
 MAX_PER_PAGE = 40
 
-# The core's names of arguments that are spelled otherwise on this API.
+# The core's names of arguments that have other names in this API.
 SPELLINGS = {
     "public_key": "publicKey",
     "address": "ipAddress",
@@ -43,8 +43,8 @@ FORM_BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
 
 
 class Unprocessable(Refusal):
-    """Fields that cannot be accepted, all of them at once; errors: field -> texts, in the order they were read;
-    recorded: whether the core refused one of them itself, and left an event.
+    """All fields that cannot be accepted; errors: messages by field, in the order in which the fields were read;
+    recorded: whether the core refused one of them, and so recorded an event.
     """
 
     def __init__(self, errors: Mapping[str, list[str]], *, recorded: bool) -> None:
@@ -55,7 +55,7 @@ class Unprocessable(Refusal):
 
 
 class Fields:
-    """Reads the fields of a body and remembers what is wrong, so that a caller hears of everything at once."""
+    """Reads the fields of a body and collects what is wrong, so that one answer names all of it."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -63,7 +63,7 @@ class Fields:
         self._read: list[str] = []
 
     def text(self, name: str) -> str:
-        """A field that must be there and be text."""
+        """A required field of text; "" where something is wrong with it, which is noted."""
         self._read.append(name)
         value = self._call.body.get(name)
         if value is None or value == "":
@@ -71,13 +71,13 @@ class Fields:
         return self._as_text(name, value)
 
     def text_or_none(self, name: str) -> str | None:
-        """A field that may be missing, null or empty, which is all the same."""
+        """An optional field of text; None if it is missing, null or empty."""
         self._read.append(name)
         value = self._call.body.get(name)
         return None if value is None or value == "" else self._as_text(name, value)
 
     def boolean(self, name: str) -> bool:
-        """true or false, which a field that is missing is; in a form also 1 and 0, which is what forms have for it."""
+        """An optional boolean field, False if it is missing; in a form also 1 and 0."""
         self._read.append(name)
         value = self._call.body.get(name, False)
         if self._call.strings and isinstance(value, str):
@@ -88,7 +88,7 @@ class Fields:
         return False
 
     def has(self, name: str) -> bool:
-        """Whether the body names the field at all."""
+        """Whether the body has the field, even as null."""
         return name in self._call.body
 
     def wrong(self, name: str, text: str) -> None:
@@ -96,9 +96,9 @@ class Fields:
         self._errors.setdefault(name, []).append(text)
 
     def through(self, use_case: Callable[[], T], wrong: Callable[[], Iterable[Refusal]]) -> T:
-        """The answer of a use case. Raises Unprocessable if fields were wrong before, or if it refuses one.
+        """Call a use case and return its result. Raises Unprocessable if fields were wrong before, or it refuses one.
 
-        A use case refuses the first wrong field alone; `wrong` is asked for all others.
+        A use case refuses only the first wrong field; `wrong` returns the refusals of all.
         """
         if self._errors:
             self._refused(wrong())
@@ -113,14 +113,14 @@ class Fields:
             raise
 
     def check(self, *, recorded: bool = False) -> None:
-        """Raise Unprocessable if anything was wrong; recorded: as it has it."""
+        """Raise Unprocessable if anything was wrong; recorded: as there."""
         if self._errors:
             order = {name: place for place, name in enumerate(self._read)}
             errors = sorted(self._errors.items(), key=lambda error: order.get(error[0], len(order)))
             raise Unprocessable(dict(errors), recorded=recorded)
 
     def _refused(self, refusals: Iterable[Refusal]) -> None:
-        """Note what the core refuses in fields that had no problem so far."""
+        """Note the core's refusals of fields with which nothing was wrong so far."""
         noted = set(self._errors)
         for refusal in refusals:
             name = SPELLINGS.get(refusal.field or "body", refusal.field or "body")
@@ -140,7 +140,7 @@ def words(refusal: Refusal) -> str:
 
 
 def is_v2(call: Call) -> bool:
-    """Whether a call came by the older API, whose objects differ a little."""
+    """Whether a call is to v2, whose objects differ a little."""
     return str(call.request.scope["root_path"]).endswith("/v2")
 
 
@@ -152,7 +152,7 @@ def is_alpha_dash(text: str) -> bool:
 
 
 def window(call: Call) -> dict[str, Any]:
-    """Offset and limit of the page that is asked for; RunCloud clamps `perPage` to 40."""
+    """Offset and limit of the requested page; a larger `perPage` counts as 40, as at RunCloud. Raises Refusal."""
     number = _whole(call.query, "page", 1)
     per_page = min(_whole(call.query, "perPage", PER_PAGE), MAX_PER_PAGE)
     return {"offset": (number - 1) * per_page, "limit": per_page}
@@ -164,7 +164,7 @@ def listed(call: Call, page: Page[T], show: Callable[[T], dict[str, Any]]) -> Re
 
 
 def pagination(call: Call, page: Page[Any]) -> dict[str, Any]:
-    """What RunCloud's envelope says of a page, with absolute addresses of its neighbours."""
+    """The `meta` of RunCloud's envelope for a page, with the URLs of the previous and the next page."""
     current = page.offset // page.limit + 1
     pages = max(1, -(-page.total // page.limit))
     links: dict[str, str] = {}

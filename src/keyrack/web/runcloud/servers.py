@@ -15,7 +15,7 @@ from keyrack.web.api import Call, Endpoint
 from keyrack.web.runcloud import shapes
 from keyrack.web.runcloud.grammar import Fields, date, listed, window
 
-# RunCloud's names for what hosts tell: sizes in bytes, the load of one minute, the uptime in seconds.
+# RunCloud's names for what hosts report: sizes in bytes, the load of one minute, the uptime in seconds.
 MACHINE = {
     "kernelVersion": "kernel",
     "processorName": "processor",
@@ -36,13 +36,13 @@ def list_servers(call: Call) -> Response:
 
 
 def list_shared_servers(call: Call) -> Response:
-    """List servers that other workspaces share: none"""
+    """List servers that other workspaces share with yours: always empty"""
     page = servers.shared(call.instance, call.actor, **window(call))
     return listed(call, page, partial(shapes.server, call.instance))
 
 
 def create_server(call: Call) -> Response:
-    """Add a server; its host is enrolled by the installation script"""
+    """Add a server; run its installation script on the host to enrol it"""
     fields = Fields(call)
     name, address = fields.text("name"), fields.text("ipAddress")
     provider = fields.text_or_none("provider")
@@ -59,12 +59,12 @@ def show_server(call: Call) -> Response:
 
 
 def delete_server(call: Call) -> Response:
-    """Delete a server; its host forgets the keys that Keyrack put there"""
+    """Delete a server; its host removes the keys that Keyrack put there"""
     return JSONResponse(shapes.server(call.instance, servers.delete(call.instance, call.actor, call.ids["serverId"])))
 
 
 def rename_server(call: Call) -> Response:
-    """Rename a server, or note its provider"""
+    """Rename a server, or change its provider"""
     fields = Fields(call)
     name = fields.text("name")
     provider = fields.text_or_none("provider") if fields.has("provider") else KEEP
@@ -74,7 +74,7 @@ def rename_server(call: Call) -> Response:
 
 
 def show_installation_script(call: Call) -> Response:
-    """Make the line that root pastes on the host to enrol it; its token works once, for a day"""
+    """Make the command that enrols a host, to be run there as root; its token works once, within a day"""
     line = servers.installation_line(call.instance, call.actor, call.ids["serverId"])
     return JSONResponse({"script": line})
 
@@ -87,7 +87,7 @@ def list_logs(call: Call) -> Response:
 
 
 def show_machine(call: Call) -> Response:
-    """Show a host's hardware, load and uptime as it last reported them; null where it did not"""
+    """Show a host's hardware, load and uptime as last reported; null for what it did not report"""
     server = servers.get(call.instance, call.actor, call.ids["serverId"])
     machine = server.facts.get("machine") or {}
     at = machine.get("at")
@@ -96,13 +96,13 @@ def show_machine(call: Call) -> Response:
 
 
 def list_nothing_of_a_server(call: Call) -> Response:
-    """List what Keyrack does not manage on a server: always empty, for programs that ask for it beside keys"""
+    """List something that Keyrack does not manage on a server: always empty, for programs that ask for it"""
     servers.get(call.instance, call.actor, call.ids["serverId"])
     return _empty(call)
 
 
 def list_nothing(call: Call) -> Response:
-    """List what Keyrack does not have: always empty, for programs that ask for it beside keys"""
+    """List something that Keyrack does not have: always empty, for programs that ask for it"""
     servers.shared(call.instance, call.actor)
     return _empty(call)
 

@@ -29,7 +29,7 @@ from keyrack.web.shapes import (
 )
 
 CUT_AT = 50
-# RunCloud documents the first, of changed SSH settings; its others are not public.
+# RunCloud documents only the first kind of logs, for changed SSH settings.
 HIGH = "High Priority Info"
 LOG_KINDS = {"alarm": HIGH, "warning": "Warning", "info": "Info"}
 
@@ -65,7 +65,8 @@ SCHEMAS: dict[str, Schema] = {
             "deploymentKey": STRING_OR_NULL,
             "deleteable": BOOLEAN,
             **strings("created_at", "state"),
-        }
+        },
+        reason={"type": "string", "description": "why the account is not as asked, in the host's words"},
     ),
     "runcloud.Server": object_of(
         {
@@ -204,7 +205,7 @@ def credential_text(call: Call, read: Credential) -> str:
 
 
 def credential_page(call: Call, page: Page[Credential]) -> Response:
-    """The answer with a page of SSH keys."""
+    """The answer with a page of SSH keys of a server."""
     scope = call.request.scope
     asked = f"{scope['path']}?{scope['query_string'].decode('ascii')}"
     return _credentials.page(
@@ -258,7 +259,7 @@ def log(event: Event) -> dict[str, Any]:
 def config(settings: SshSettings) -> dict[str, Any]:
     """The SSH settings of a server."""
     return {
-        # A server has one set of settings, so the server's number is theirs.
+        # A server has one set of settings, so they have the server's id.
         "id": settings.server_id,
         "server_id": settings.server_id,
         **ssh_settings(settings),

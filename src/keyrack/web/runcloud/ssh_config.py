@@ -10,8 +10,8 @@ from keyrack.web.api import Call, Endpoint
 from keyrack.web.runcloud import shapes
 from keyrack.web.runcloud.grammar import SPELLINGS, Fields, listed, window
 
-OF_THE_CONTRACT = ("passwordless_login", "use_dns", "prevent_root_login")
-"""The settings that RunCloud's contract has, by the core's names; the core knows more."""
+CONTRACT_SETTINGS = ("passwordless_login", "use_dns", "prevent_root_login")
+"""The settings in RunCloud's API, by the core's names; the core has more."""
 
 
 def show_config(call: Call) -> Response:
@@ -35,12 +35,12 @@ def change_settings(call: Call) -> Response:
 
 
 def list_sessions(call: Call) -> Response:
-    """List who is logged in on a server, and with which key"""
+    """List the open SSH logins on a server, each with its key"""
     return listed(call, sessions.find(call.instance, call.actor, call.ids["serverId"], **window(call)), shapes.session)
 
 
 def end_session(call: Call) -> Response:
-    """End a login on a server"""
+    """End an open SSH login on a server"""
     ended = sessions.end(call.instance, call.actor, call.ids["serverId"], call.ids["sessionId"])
     return JSONResponse(shapes.session(ended))
 
@@ -57,6 +57,6 @@ ENDPOINTS = (
 
 def _change(call: Call) -> SshSettings:
     fields = Fields(call)
-    wishes = {name: fields.boolean(SPELLINGS[name]) for name in OF_THE_CONTRACT if fields.has(SPELLINGS[name])}
+    wishes = {name: fields.boolean(SPELLINGS[name]) for name in CONTRACT_SETTINGS if fields.has(SPELLINGS[name])}
     fields.check()
     return sshd_settings.change(call.instance, call.actor, call.ids["serverId"], wishes)

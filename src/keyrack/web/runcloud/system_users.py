@@ -11,7 +11,7 @@ from keyrack.web.api import Call, Endpoint
 from keyrack.web.runcloud import shapes
 from keyrack.web.runcloud.grammar import Fields, listed, window
 
-# RunCloud answers a deployment key at once; it is made on the host, which takes a moment.
+# RunCloud answers with the key; the host has to make it, so the call waits for that, so many seconds at most.
 DEPLOYMENT_KEY_SECONDS = 8.0
 
 
@@ -23,7 +23,7 @@ def list_system_users(call: Call) -> Response:
 
 
 def create_system_user(call: Call) -> Response:
-    """Add a system user, whose account is made on the host where it is missing"""
+    """Add a system user to a server; the host creates its account if there is none"""
     fields = Fields(call)
     username = fields.text("username")
     password = fields.text_or_none("password")
@@ -53,7 +53,7 @@ def set_password(call: Call) -> Response:
 
 
 def make_deployment_key(call: Call) -> Response:
-    """Have the host make a key pair for a system user, and show its public half"""
+    """Have the host make a key pair for a system user, and show the public key"""
     user = system_users.ask_deployment_key(call.instance, call.actor, call.ids["serverId"], call.ids["userId"])
     user = system_users.wait_for_deployment_key(call.instance, user, seconds=DEPLOYMENT_KEY_SECONDS)
     return JSONResponse(shapes.system_user(user))
