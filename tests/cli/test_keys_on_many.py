@@ -37,7 +37,8 @@ def test_a_key_is_read_from_standard_input_too(data: Path) -> None:
 
     assert fingerprint_of(line) in piped(line + "\n", "people", "add-key", "alice", "-").stdout
     on_server = ("servers", "add-key", "web-1", "-", "--label", "x", "--as", "deploy")
-    assert fingerprint_of(line) in piped(line + "\n", *on_server).stdout
+    windows = "\ufeff" + line + "\r\n"
+    assert fingerprint_of(line) in piped(windows, *on_server).stdout, "as editors and shells of Windows write a file"
     private = piped("-----BEGIN OPENSSH PRIVATE KEY-----\n", "people", "add-key", "alice", "-")
     assert (private.returncode, private.stderr) == (
         1,
