@@ -262,7 +262,7 @@ def test_a_rotated_token_ends_the_old_one(instance: Instance) -> None:
     ]
     assert bearer(instance, "a-token-of-alice") is None
     assert bearer(instance, "another-token-of-alice") is not None
-    # An ended token is never good again, and the file that holds it is told so.
+    # An ended token is never good again, and applying the file that holds it says so.
     with pytest.raises(Refusal, match=r"\[\[users\]\] number 1 \(alice\), line 7: the token 'ci' ended at"):
         workspace_apply.apply(instance, FILE, SECRETS)
 
@@ -346,9 +346,9 @@ def test_a_renamed_server_stays_the_same_one(instance: Instance) -> None:
     renamed = FILE.replace('"web-1"', '"web-2"')
     with pytest.raises(Refusal, match='was = "web-1"'):
         workspace_apply.apply(instance, renamed, SECRETS)
-    told = renamed.replace('name = "web-2"', 'name = "web-2"\nwas = "web-1"')
-    assert workspace_apply.apply(instance, told, SECRETS) == ["change server web-2: rename it from web-1"]
-    assert workspace_apply.apply(instance, told, SECRETS) == []
+    with_former_name = renamed.replace('name = "web-2"', 'name = "web-2"\nwas = "web-1"')
+    assert workspace_apply.apply(instance, with_former_name, SECRETS) == ["change server web-2: rename it from web-1"]
+    assert workspace_apply.apply(instance, with_former_name, SECRETS) == []
     assert workspace_apply.apply(instance, renamed, SECRETS) == []
     by_id = renamed.replace('name = "web-2"', 'name = "web-3"\nid = 1').replace('"web-2"', '"web-3"')
     assert workspace_apply.apply(instance, by_id, SECRETS) == ["change server web-3: rename it from web-2"]
