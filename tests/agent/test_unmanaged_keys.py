@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from keyrack.agent.keys import seen_files
+from keyrack.agent.keys import key_file, seen_files
 from keyrack.agent.keys import unmanaged_keys as finding
 from keyrack.agent.keys.remove_keys import remove_keys
 from keyrack.agent.keys.seen_files import SeenFiles
@@ -35,6 +35,12 @@ from tests.ports import free_port
 from tests.ssh.sshd_verdicts import version_of
 from tests.waiting import wait_until
 
+SCAN_AND_MEASURE = """import sys
+from keyrack.agent.keys.key_file import FileScan
+from keyrack.ssh.line_key import USUAL_RULES
+print(len(FileScan(sys.argv[1], USUAL_RULES, None).run()["rows"]))
+print(next(int(line.split()[1]) >> 10 for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
 LOUD, QUIET, GROUP = "krloud", "krquiet", "krteam"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root sees other accounts' files")
 
@@ -144,6 +150,19 @@ def test_an_account_whose_settings_sshd_cannot_say_hides_no_other(homes: dict[st
         tmp_path, f"AuthorizedKeysFile .ssh/authorized_keys\n{rule}  AuthorizedKeysFile .ssh/other\n"
     ).scan()
     assert [one.comment for name in (LOUD, QUIET) for one in of(found, name)] == [LOUD, QUIET]
+
+
+@pytest.mark.parametrize("line", ['"', "a", "ssh-rsa AAAA"])
+def test_a_file_of_very_many_lines_takes_little_memory(tmp_path: Path, line: str) -> None:
+    """The agent's unit has 128 MB, and whoever owns a file of keys may fill it with anything."""
+    path = tmp_path / "authorized_keys"
+    path.write_text(f"{line}\n" * (key_file.LARGEST // (len(line) + 1)), "ascii")
+    ended = subprocess.run(
+        [sys.executable, "-c", SCAN_AND_MEASURE, str(path)], capture_output=True, text=True, check=True
+    )
+    rows, megabytes = map(int, ended.stdout.split())
+    assert rows == key_file.MAX_UNREADABLE
+    assert megabytes < 64
 
 
 @needs_root
