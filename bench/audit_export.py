@@ -38,11 +38,11 @@ MAX_GROWTH_MB = 40.0
 def fill(instance: Instance, count: int) -> None:
     """So many events more, each in its place."""
     actor = system_actor(1, channel="cli")
-    told = {"at": instance.now(), "action": "servers:write", "outcome": "done", "reason": "", "level": "info"}
+    fields = {"at": instance.now(), "action": "servers:write", "outcome": "done", "reason": "", "level": "info"}
     entry = {"target_kind": "server", "target_id": 1, "server_id": 1, "details": {"revisions": {"1": 17}}}
     for start in range(0, count, BATCH_SIZE):
         some = [{**entry, "summary": f"Added SSH key laptop-{start + at} for deploy"} for at in range(BATCH_SIZE)]
-        instance.database.write(lambda connection, some=some: events.add_many(connection, actor, told, some))  # type: ignore[misc]
+        instance.database.write(lambda connection, some=some: events.add_many(connection, actor, fields, some))  # type: ignore[misc]
         chain.extend(instance)
     while chain.extend(instance):
         pass

@@ -4,7 +4,7 @@
 
 A real service and a real PostgreSQL with a proxy between them that fails in each of its ways for ROUNDS times (2
 unless said), on old and new connections, while six callers add keys and read, sign in, ask and report as a host's
-agent, and ask as Git's sshd does; a webhook is told of all. The bounds of the product are seconds here in place of a
+agent, and ask as Git's sshd does; a webhook gets all events. The bounds of the product are seconds here in place of a
 minute. Prints a table as docs/figures.md has it; a change that is lost, there twice, without its event or not told,
 and a call without an answer ends this with an error, as do an answer that is neither good nor "unavailable" and a
 place that is not given back.
@@ -44,7 +44,7 @@ COLUMNS = (
 NAMES = {
     "reset": "reset",
     "silent": "takes bytes, and nothing comes",
-    "cut off": "cut, and no side is told",
+    "cut off": "cut, and neither side notices",
     "half closed": "closed in one direction",
     "ended": "ended",
     "garbage": "bytes that are not the server's",

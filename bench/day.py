@@ -221,7 +221,7 @@ async def _slices(
     print("|" + "---|" * 14, flush=True)
     slices, answers, wrong = [], Counter[str](), Counter[str]()
     for number in range(SLICES):
-        heard, before, began = len(fleet.heard), taken(roots), time.perf_counter()
+        contacts, before, began = len(fleet.contacts), taken(roots), time.perf_counter()
         await asyncio.sleep(minutes * 60 / SLICES)
         done, git = made[-1], operations[-1]
         made.append(Made())
@@ -241,7 +241,7 @@ async def _slices(
         slices.append(Slice(api, over_ssh, now.memory, now.descriptors))
         print(
             f"| {number + 1} of {SLICES} | {len(done.seconds)} | {p50:.1f} | {p99:.1f} | {len(git.seconds)} "
-            f"| {git_p50:.0f} | {git_p99:.0f} | {git.refused} | {git.wrong.total()} | {len(fleet.heard) - heard} "
+            f"| {git_p50:.0f} | {git_p99:.0f} | {git.refused} | {git.wrong.total()} | {len(fleet.contacts) - contacts} "
             f"| {now.memory:.0f} | {now.descriptors} | {share:.0f} % | {idle:.0f} % |",
             flush=True,
         )

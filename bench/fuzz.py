@@ -56,7 +56,7 @@ def public_key(data: bytes) -> None:
 
 
 def authorized_keys(data: bytes) -> None:
-    """A key file of an account: each line that is not blank or a comment is told of."""
+    """A key file of an account: each line that is not blank or a comment is reported."""
     from keyrack.ssh.authorized_keys import read
 
     for line in read(data):
@@ -107,15 +107,15 @@ def report(data: bytes) -> None:
     from keyrack.ssh.printable import all_printable
 
     try:
-        told = all_printable(json.loads(data))
+        reported = all_printable(json.loads(data))
     except (ValueError, RecursionError):
         return
-    if not isinstance(told, dict):
+    if not isinstance(reported, dict):
         return
     try:
-        login_reports.read(told, datetime(2026, 1, 1, tzinfo=UTC))
-        host_keys.read(told)
-        ReportedKey.from_json(told)
+        login_reports.read(reported, datetime(2026, 1, 1, tzinfo=UTC))
+        host_keys.read(reported)
+        ReportedKey.from_json(reported)
     except (Refusal, ReportError):
         pass
 
@@ -141,7 +141,7 @@ def signed_request(data: bytes) -> None:
         check(SignedRequest("GET", path, query, headers, body), claim, "secret", datetime(2026, 2, 3, 4, 5, tzinfo=UTC))
     except BadSignature as problem:
         if "secret" in str(problem):
-            raise AssertionError("the secret is told") from problem
+            raise AssertionError("the secret is shown") from problem
         return
     raise AssertionError("a signature that nobody made counts")
 
@@ -194,7 +194,7 @@ def _seeds() -> dict[str, tuple[bytes, ...]]:
         remove_keys=(KeyRemoval("/root/.ssh/authorized_keys", fingerprint_of(canonical)),), end_sessions=("1-2",),
         break_glass={"deploy": (canonical,)}, lineage="0" * 16,
     )  # fmt: skip
-    told = {
+    reported = {
         "revision": 1, "state": "applied", "kind": "key", "username": "a", "path": "/x", "key": key,
         "sessions": [{"id": "1", "user": "a", "address": "::1", "fingerprint": "", "started_at": AT}],
         "last_used": [], "logins": {"batch": "a" * 16, "entries": [], "more": 0}, "host_keys": {"port": 22, "keys": {}},
@@ -205,7 +205,7 @@ def _seeds() -> dict[str, tuple[bytes, ...]]:
         "restrictions": (b'{"sources": ["10.0.0.0/8"], "command": "x", "restrict": true, "permitopen": ["a:1"]}',),
         "line_options": (options.strip(),),
         "host_document": (encode(document).encode(),),
-        "report": (json.dumps(told).encode(),),
+        "report": (json.dumps(reported).encode(),),
         "ssh_signature": (Signer().sign("x").encode(),),
         "signed_request": (
             b"SDK-HMAC-SHA256 Access=AK, SignedHeaders=host;x-sdk-date, Signature=" + b"0" * 64

@@ -56,10 +56,10 @@ def on(kind: str, examples: int, most: int, number: int) -> list[Problem]:
     beyond = sorted(run.done_by(MEMBER) - MEMBERS_MAY)
     run.problems += [Problem(name, MEMBER, "a member may do this", "", "") for name in beyond]
     for api, calls in sorted(described.items()):
-        heard = {what: sum(run.heard[api, who, what] for who in run.callers) for what in ("done", "refused")}
+        answered = {what: sum(run.answered[api, who, what] for who in run.callers) for what in ("done", "refused")}
         done = len({name for who, name in run.done if who == OWNER and run.api_of[name] == api})
         wrong = sum(run.api_of[problem.call] == api for problem in run.problems)
-        row = (api, kind, calls, done, sum(heard.values()), heard["refused"], wrong or "none")
+        row = (api, kind, calls, done, sum(answered.values()), answered["refused"], wrong or "none")
         print("| " + " | ".join(f"{cell:,}" if isinstance(cell, int) else cell for cell in row) + " |", flush=True)
     return run.problems
 

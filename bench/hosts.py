@@ -160,9 +160,9 @@ def service(url: str, folder: Path, hosts: int, keys: int = 0, password: str = "
 
 @dataclass
 class Fleet:
-    """What all hosts heard."""
+    """What all hosts got."""
 
-    heard: list[float] = field(default_factory=list)
+    contacts: list[float] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     receipts: int = 0
     waiting: int = 0
@@ -206,7 +206,7 @@ class Host(asyncio.Protocol):
             self._reporting = False
             self._fleet.receipts += status == 200
         elif status == 200:
-            self._fleet.heard.append(time.perf_counter())
+            self._fleet.contacts.append(time.perf_counter())
             if b"content-encoding: gzip" in head.lower():
                 body = gzip.decompress(body)
             document = json.loads(json.loads(body)["document"])
@@ -227,8 +227,8 @@ class Host(asyncio.Protocol):
 
     def _report(self) -> None:
         self._reporting = True
-        told = {"revision": self._revision, "lineage": self._lineage, "state": "applied", "problems": []}
-        self._send("POST", "/agent/v1/report", json.dumps({**told, "agent_version": "1.0"}).encode())
+        report = {"revision": self._revision, "lineage": self._lineage, "state": "applied", "problems": []}
+        self._send("POST", "/agent/v1/report", json.dumps({**report, "agent_version": "1.0"}).encode())
 
     def _send(self, method: str, path: str, body: bytes) -> None:
         head = f"{method} {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {self._secret}\r\n"
@@ -263,7 +263,7 @@ async def connect(served: Served, fleet: Fleet) -> None:
 async def until(fleet: Fleet, documents: int, receipts: int, seconds: float) -> None:
     """Wait until so many documents and receipts were taken."""
     end = time.perf_counter() + seconds
-    while (len(fleet.heard) < documents or fleet.receipts < receipts) and time.perf_counter() < end:
+    while (len(fleet.contacts) < documents or fleet.receipts < receipts) and time.perf_counter() < end:
         await asyncio.sleep(0.01)
 
 
@@ -283,13 +283,13 @@ async def first_contact(served: Served, limit: float = 20.0) -> Fleet:
     adds: list[float] = []
     count, before, began = len(served.secrets), served.used(), time.perf_counter()
     coming = asyncio.create_task(connect(served, fleet))
-    while len(fleet.heard) < count and time.perf_counter() < began + 10 * limit:
+    while len(fleet.contacts) < count and time.perf_counter() < began + 10 * limit:
         body = {"label": f"meanwhile-{len(adds)}", "username": "deploy", "publicKey": public_key()}
         adds.append(await call(served, "POST", "/api/v3/servers/1/ssh/credentials", body))
         await asyncio.sleep(0.2)
     await coming
     await until(fleet, count, count, 60)
-    show(f"first contact of {count}: until each has its document", max(fleet.heard) - began, "s", limit)
+    show(f"first contact of {count}: until each has its document", max(fleet.contacts) - began, "s", limit)
     show("turned away or dropped", len(fleet.wrong) + fleet.lost, "", 0)
     for words in fleet.wrong[:3]:
         print("  ", words)
@@ -305,14 +305,14 @@ async def wake(served: Served) -> None:
     await asyncio.sleep(2)
     for _ in range(3):
         await until(fleet, 0, fleet.receipts, 1)
-        fleet.heard.clear()
+        fleet.contacts.clear()
         fleet.receipts = 0
         before, began = served.used(), time.perf_counter()
         body = {"user": "alice", "tag": "fleet", "system_user": "deploy"}
         taken = await call(served, "POST", "/api/keyrack/v1/grants", body)
         committed = began + taken
         await until(fleet, count, 0, 120)
-        times = [max(0.0, at - committed) for at in fleet.heard] + [float("inf")] * (count - len(fleet.heard))
+        times = [max(0.0, at - committed) for at in fleet.contacts] + [float("inf")] * (count - len(fleet.contacts))
         await until(fleet, count, count, 60)
         used = served.used() - before
         print(f"  the commit itself {taken:.3f} s; with all receipts the service used {used:.2f} s of processor")
@@ -343,12 +343,12 @@ async def large_host(served: Served, keys: int) -> None:
     """One host with many keys gets one more."""
     fleet = await first_contact(served)
     for number in range(4):
-        fleet.heard.clear()
+        fleet.contacts.clear()
         before, began = served.used(), time.perf_counter()
         body = {"label": f"more-{number}", "username": "deploy", "publicKey": public_key()}
         await call(served, "POST", "/api/v3/servers/1/ssh/credentials", body)
         await until(fleet, 1, 0, 60)
-        show(f"one more on {keys} keys: until the host has it", fleet.heard[0] - began, "s", keys / 50_000)
+        show(f"one more on {keys} keys: until the host has it", fleet.contacts[0] - began, "s", keys / 50_000)
         await asyncio.sleep(1.5)
         print(f"  the service used {served.used() - before:.2f} s of processor", flush=True)
 

@@ -18,7 +18,7 @@ CANNOT = 3
 MARK = "KEYRACK_BENCH_OF"
 """A variable of all that a benchmark starts: the process of this program, by which they are found."""
 TO_CLEAN_UP = 60.0
-"""Seconds that a benchmark has, once it was told to end, to stop its services and take away what it made."""
+"""Seconds that a benchmark has, once it was asked to end, to stop its services and take away what it made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,13 @@ class Ended:
     """What a benchmark printed, on either way, and how it ended: its exit status, or None where it took too long."""
 
     said: str
-    told: str
+    errors: str
     status: int | None
 
     @property
     def why(self) -> str:
-        """The last line that it told, which says why one failed."""
-        return (self.told.strip().splitlines() or ["it said nothing"])[-1][:300]
+        """The last line of its errors, which says why it failed."""
+        return (self.errors.strip().splitlines() or ["it said nothing"])[-1][:300]
 
 
 def _shown(lines: Iterable[str], kept: list[str]) -> None:
@@ -50,8 +50,8 @@ def run(command: Sequence[str], most_seconds: float) -> Ended:
         start_new_session=True, env={**os.environ, MARK: str(os.getpid())},
     )  # fmt: skip
     said: list[str] = []
-    told: list[str] = []
-    pairs = ((process.stdout, said), (process.stderr, told))
+    errors: list[str] = []
+    pairs = ((process.stdout, said), (process.stderr, errors))
     readers = [threading.Thread(target=_shown, args=pair, daemon=True) for pair in pairs]
     for reader in readers:
         reader.start()
@@ -64,11 +64,11 @@ def run(command: Sequence[str], most_seconds: float) -> Ended:
         _end(process)
     for reader in readers:
         reader.join(5)
-    return Ended("".join(said), "".join(told), status)
+    return Ended("".join(said), "".join(errors), status)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """It is told to end, so that it cleans up, and made to end; then all that is left of what it started."""
+    """It is asked to end, so that it cleans up, and made to end; then all that is left of what it started."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):

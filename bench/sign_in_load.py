@@ -43,7 +43,7 @@ async def exchange(port: int, content: bytes) -> tuple[int, float]:
     return int(answer[9:12]), time.perf_counter() - began
 
 
-async def look(port: int, until: asyncio.Event) -> list[float]:
+async def read_key(port: int, until: asyncio.Event) -> list[float]:
     """Look at one key every few milliseconds; the seconds each took."""
     taken = []
     while not until.is_set():
@@ -58,7 +58,7 @@ async def measured(port: int, people: int, seconds: float) -> None:
     """Alone, then beside them."""
     for name, several in (("alone", 0), ("meanwhile", people)):
         ended = asyncio.Event()
-        looking = asyncio.create_task(look(port, ended))
+        looking = asyncio.create_task(read_key(port, ended))
         began, statuses = time.perf_counter(), []
         while time.perf_counter() - began < seconds:
             answers = [exchange(port, sign_in(number)) for number in range(several)]

@@ -46,7 +46,7 @@ access_keys = [{{ id = "{KEY}", secret = "{"s" * 40}" }}]
 
 
 def cheapen(instance: Instance) -> None:
-    """Hashes of the least cost, for the user there is and for nobody alike, after a look at whether the real ones
+    """Hashes of the least cost, for the user there is and for nobody alike, after a check whether the real ones
     cost the same."""
     stored = instance.database.read(lambda connection: users.password_hash(connection, 1))
     assert stored is not None

@@ -1,4 +1,4 @@
-"""Calls of a service whose network to PostgreSQL fails by chance, and what must be so meanwhile and afterwards."""
+"""Calls of a service whose network to PostgreSQL fails by chance, and what must hold meanwhile and afterwards."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ class Beside:
         return answer.status_code
 
     def _report(self) -> int:
-        told = {"revision": self._revision, "state": "applied"}
-        return self._service.call("POST", "/agent/v1/report", token=self._agent.secret, json=told).status_code
+        report = {"revision": self._revision, "state": "applied"}
+        return self._service.call("POST", "/agent/v1/report", token=self._agent.secret, json=report).status_code
 
     def _line(self) -> int:
         """What Git's sshd asks at a login; 503 where the authorizer says that it does not know, 404 for no such key."""
@@ -213,7 +213,7 @@ class Found:
 
 
 def found(calls: Calls, url: str) -> Found:
-    """Compare what was acknowledged with what is there, once the receiver heard of all that it is to hear of."""
+    """Compare what was acknowledged with what is there, once the receiver got everything that it is to get."""
     with closing(psycopg.connect(url)) as other:
         there = [label for (label,) in other.execute("SELECT label FROM credentials").fetchall()]
         without_event = frozenset(label for (label,) in other.execute(_WITHOUT_EVENT).fetchall())

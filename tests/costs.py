@@ -1,6 +1,6 @@
 """What tests cost, in seconds of processors and of the clock, by folder; must change no test and no outcome.
 
-Several run at once and wait for much: what the whole takes follows from the processors' seconds, not the clock's.
+Several run at once and wait a lot: how long the whole takes follows from the processors' seconds, not the clock's.
 """
 
 from __future__ import annotations

@@ -240,11 +240,11 @@ def _enrol(service: Service, token: str, server_id: int) -> None:
     signed = documents.signed(instance, server_id)
     assert signed is not None
     session = {"id": "1-2", "user": "deploy", "address": "192.0.2.7", "started_at": "2026-01-01T00:00:00Z"}
-    told = {
+    reported = {
         "revision": signed.revision, "state": "applied", "keys_found": [entry(fresh_line())],
         "sessions": [{**session, "fingerprint": ""}],
     }  # fmt: skip
-    reports.ingest(instance, servers.get(instance, actor, server_id), told)
+    reports.ingest(instance, servers.get(instance, actor, server_id), reported)
 
 
 @dataclass(frozen=True)
@@ -255,10 +255,10 @@ class Problem:
     who: str
     words: str
     sent: str
-    heard: str
+    answered: str
 
     def __str__(self) -> str:
-        return f"{self.call} by {self.who}: {self.words}; sent {self.sent}; heard {self.heard}"
+        return f"{self.call} by {self.who}: {self.words}; sent {self.sent}; answered {self.answered}"
 
 
 @dataclass
@@ -273,7 +273,7 @@ class Run:
     number: int
     quick: bool = False
     problems: list[Problem] = field(default_factory=list)
-    heard: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # API, caller, what came of it
+    answered: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # API, caller, what came of it
     done: set[tuple[str, str]] = field(default_factory=set)  # caller and the name of a call that was done at least once
 
     def __post_init__(self) -> None:
@@ -282,10 +282,10 @@ class Run:
         self._world: World | None = None
         self._chance = random.Random(self.number)
         self.service.apply(STRANGERS)
-        told = self.service.call("GET", "/openapi.json").json()
-        self._schemes = told["components"]["securitySchemes"]
+        description = self.service.call("GET", "/openapi.json").json()
+        self._schemes = description["components"]["securitySchemes"]
         given_up = {"generation": {"with-security-parameters": False}, "headers": {}}
-        self._schema = schemathesis.openapi.from_dict(told, config=schemathesis.Config.from_dict(given_up))
+        self._schema = schemathesis.openapi.from_dict(description, config=schemathesis.Config.from_dict(given_up))
 
         self.callers = (NOBODY, STRANGER, MEMBER, OWNER)
         self.api_of = {_name(one): one.definition.raw["tags"][0] for one in self.operations()}
@@ -357,7 +357,7 @@ class Run:
         proof = world.headers(who, self._schemes[api])
         answer = case.call(base_url=self.service.url, session=self._session, headers=proof, timeout=SECONDS)
         status = answer.status_code
-        self.heard[api, who, "done" if status < 400 else "refused"] += 1
+        self.answered[api, who, "done" if status < 400 else "refused"] += 1
         if status < 400:
             self.done.add((who, _name(operation)))
         sent = f"{case.method.upper()} {answer.request.url} {answer.request.body!r:.300}"

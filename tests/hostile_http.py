@@ -80,7 +80,7 @@ def send(url: str, target: Target, case: Mapping[str, Any]) -> Answer:
         try:
             connection.sendall(content)
         except OSError:
-            pass  # it may have heard enough
+            pass  # it may have read enough
         try:
             while piece := connection.recv(65536):
                 got += piece

@@ -1,4 +1,4 @@
-"""Asks a service's application in this process, for tests that ask thousands of times what it says to whom; HTTP itself
+"""Asks a service's application in this process, for tests that ask thousands of times what it answers whom; HTTP itself
 and its connections are for all others: here nothing is written, sent or parsed.
 """
 
@@ -30,11 +30,11 @@ class Directly(httpx2.BaseTransport):
     def __init__(self, application: Application) -> None:
         self._application = application
         self._loop = uvloop.new_event_loop()
-        self._told: asyncio.Queue[dict[str, str]] = asyncio.Queue()
-        self._heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._received: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+        self._sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._state: dict[str, Any] = {}
         scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self._state}
-        self._life = self._loop.create_task(application(scope, self._told.get, self._heard.put))  # type: ignore[arg-type]
+        self._life = self._loop.create_task(application(scope, self._received.get, self._sent.put))  # type: ignore[arg-type]
         self._pass("startup")
 
     def call(self, method: str, path: str, token: str, body: Any = None) -> tuple[int, bytes]:
@@ -77,23 +77,23 @@ class Directly(httpx2.BaseTransport):
 
     async def _answered(self, scope: dict[str, Any], body: bytes) -> tuple[int, Headers, bytes]:
         sent = [{"type": "http.request", "body": body, "more_body": False}]
-        heard: list[dict[str, Any]] = []
+        messages: list[dict[str, Any]] = []
 
         async def receive() -> dict[str, Any]:
             return sent.pop() if sent else {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
-            heard.append(message)
+            messages.append(message)
 
         # Each request has a context of its own, as with a server.
         await asyncio.create_task(self._application(scope, receive, send))
-        start, *rest = heard
+        start, *rest = messages
         content = b"".join(one.get("body", b"") for one in rest)
         return start["status"], list(start["headers"]), content if scope["method"] != "HEAD" else b""
 
     def _pass(self, moment: str) -> None:
-        self._told.put_nowait({"type": f"lifespan.{moment}"})
-        said = self._loop.run_until_complete(self._heard.get())
+        self._received.put_nowait({"type": f"lifespan.{moment}"})
+        said = self._loop.run_until_complete(self._sent.get())
         assert said["type"] == f"lifespan.{moment}.complete", said
 
     def close(self) -> None:

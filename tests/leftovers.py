@@ -1,7 +1,7 @@
 """Ends what a run of tests has started once its own processes are gone, however they went; must touch nothing else.
 
 Of a run that is killed nobody comes to tidy up: databases, sshds, agents and whole systems would run on. So a process
-beside the run, which no Ctrl-C reaches, is told of the processes that run tests, of the name spaces that they have
+beside the run, which no Ctrl-C reaches, is given the processes that run tests, the name spaces that they have
 alone, and of folders; when the last of those processes has ended, so do all in the name spaces, and the folders go.
 What a process has started is in its name space, whatever became of its parents, its session and its words.
 """
@@ -29,11 +29,11 @@ def watch() -> None:
     global _telling, _watcher
     if sys.platform != "linux" or _watcher is not None:
         return
-    heard, _telling = os.pipe()
+    read_end, _telling = os.pipe()
     given = [sys.executable, "-I", "-S", str(Path(__file__))]
     # A session of its own, so that the keyboard's signals and a kill of the whole group leave it alone.
-    _watcher = subprocess.Popen(given, stdin=heard, stdout=subprocess.DEVNULL, cwd="/", start_new_session=True)
-    os.close(heard)
+    _watcher = subprocess.Popen(given, stdin=read_end, stdout=subprocess.DEVNULL, cwd="/", start_new_session=True)
+    os.close(read_end)
     tell("process", str(os.getpid()))
 
 
@@ -74,7 +74,7 @@ class _Run:
                 self._hear(os.read(0, 65536))
                 for file in self._processes:
                     asked.register(file, select.POLLIN)
-                continue  # what was said is heard before any end
+                continue  # what was written is read before any end
             for file in ready:
                 asked.unregister(file)
                 del self._processes[file]
@@ -127,12 +127,12 @@ def _clean(run: _Run) -> None:
 def _until_gone(found: Callable[[], list[int]], number: signal.Signals, *, again: bool) -> None:
     """Send it to whatever is found until nothing is; again: each time, as what dies may have started something."""
     deadline = time.monotonic() + SECONDS
-    told = False
+    is_asked = False
     while (pids := found()) and time.monotonic() < deadline:
-        for pid in pids if again or not told else ():
+        for pid in pids if again or not is_asked else ():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
-        told = True
+        is_asked = True
         time.sleep(0.02)
 
 

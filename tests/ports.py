@@ -1,4 +1,4 @@
-"""Ports of loopback for tests; must never give one port to two of them, also not to those of another process."""
+"""Ports of loopback for tests; must never give one port to two tests, also not of different processes."""
 
 from __future__ import annotations
 

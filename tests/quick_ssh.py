@@ -1,8 +1,8 @@
-"""What lets ssh begin a connection at a tenth of its price, and keys without a program; holds no assertion.
+"""Settings that let ssh begin a connection at a tenth of its cost, and keys made without a program; holds no assertion.
 
 The key exchange that it prefers, safe from quantum computers, takes 80 ms of processor time, and tests begin thousands.
 Every sshd that is tried knows this one, and what Keyrack does begins after it. OpenSSH has the arithmetic of Curve25519
-and Ed25519 from its own plain C, that of NIST's curves from OpenSSL: another tenth of the price.
+and Ed25519 from its own plain C, that of NIST's curves from OpenSSL: another tenth of the cost.
 """
 
 from __future__ import annotations

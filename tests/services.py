@@ -104,7 +104,7 @@ class Service:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which says when it serves, and stops when it is told to: it else looks ten times a second
+    """uvicorn's server, which says when it serves, and stops when it is asked to: it else polls ten times a second
     whether it was, and then waits once more. Most tests take less.
     """
 
@@ -127,7 +127,7 @@ class _Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._told.set)
 
     async def main_loop(self) -> None:
-        """Once it serves, until it is told to stop."""
+        """Once it serves, until it is asked to stop."""
         self._loop = asyncio.get_running_loop()
         self._serves.set()
         second = 0

@@ -1,4 +1,4 @@
-"""What one process of a run makes and all use; must give nobody anything half made."""
+"""Lets one process of a run make a thing that all of them use; must give out nothing half made."""
 
 from __future__ import annotations
 

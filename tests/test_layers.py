@@ -13,6 +13,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "keyrack"
 
+# Invariant 8, as which of ours imports which is held here.
 # From the top down: a layer may import itself and those below it. web and git are beside each other.
 LAYERS = (
     *("cli", "serving", "app", "web", "git", "private_sshd"),

@@ -36,8 +36,8 @@ def test_the_commands_of_the_readme_need_nothing_but_sh(name: str, tmp_path: Pat
     programs.mkdir()
     for program in ("sh", "cat", "sed", "rm", "mktemp", "dirname", "basename", "cksum", "id", "tail", "env"):
         (programs / program).symlink_to(f"/usr/bin/{program}")
-    told = tmp_path / "told"
-    (programs / "apt-get").write_text(f'#!/bin/sh\necho "$*" >>{told}\nexit 1\n')
+    calls = tmp_path / "told"
+    (programs / "apt-get").write_text(f'#!/bin/sh\necho "$*" >>{calls}\nexit 1\n')
     (programs / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
     for program in ("apt-get", "sudo"):
         (programs / program).chmod(0o755)
@@ -60,4 +60,4 @@ def test_the_commands_of_the_readme_need_nothing_but_sh(name: str, tmp_path: Pat
     assert ended.returncode != 0
     assert "needs Python 3.11 or newer" in ended.stderr, ended.stderr
     assert "not found" not in ended.stderr.replace("python3: not found", "")
-    assert told.read_text("utf-8").startswith("update")
+    assert calls.read_text("utf-8").startswith("update")

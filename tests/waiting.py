@@ -1,4 +1,4 @@
-"""Waits for what a test expects, with a deadline no healthy run comes near; must measure nothing."""
+"""Waits for what a test expects, with a deadline that no healthy run comes near; must measure nothing."""
 
 from __future__ import annotations
 

@@ -127,19 +127,19 @@ class _Run:
         if self._session.shouldstop:
             raise self._session.Interrupted(self._session.shouldstop)
 
-    def _take(self, near: Connection, kind: str, *told: Any) -> None:
+    def _take(self, near: Connection, kind: str, *fields: Any) -> None:
         config = self._session.config
         if kind == "start":
-            self._runs[near] = (told[0], told[1])
-            config.hook.pytest_runtest_logstart(nodeid=told[0], location=told[1])
+            self._runs[near] = (fields[0], fields[1])
+            config.hook.pytest_runtest_logstart(nodeid=fields[0], location=fields[1])
         elif kind == "report":
-            report = config.hook.pytest_report_from_serializable(config=config, data=told[0])
+            report = config.hook.pytest_report_from_serializable(config=config, data=fields[0])
             config.hook.pytest_runtest_logreport(report=report)
         elif kind == "finish":
             self._runs.pop(near, None)
-            config.hook.pytest_runtest_logfinish(nodeid=told[0], location=told[1])
+            config.hook.pytest_runtest_logfinish(nodeid=fields[0], location=fields[1])
         elif kind == "warning":
-            text, when, nodeid, location = told
+            text, when, nodeid, location = fields
             warning = warnings.WarningMessage(pytest.PytestWarning(text), pytest.PytestWarning, *location[:2])
             given = {"warning_message": warning, "when": when, "nodeid": nodeid, "location": location}
             config.hook.pytest_warning_recorded.call_historic(kwargs=given)

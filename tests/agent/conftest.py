@@ -21,7 +21,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def service() -> Iterator[SmallService]:
-    """A small service that hands out what it is told to."""
+    """A small service that answers as the test sets."""
     with small_service() as running:
         yield running
 

@@ -1,4 +1,4 @@
-"""A home on a file system of a network, whose server answers as it is told to; holds no assertion.
+"""A home on a file system of a network, whose server answers as a test sets; holds no assertion.
 
 It speaks FUSE with the kernel by itself, so that a question without an answer waits as one of a dead NFS server does:
 in a process that cannot be ended. Run as a program it is that server; its end lets go of everybody who waits.

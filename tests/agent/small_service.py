@@ -31,7 +31,7 @@ class SmallService:
         self.waits: list[float] = []  # seconds that each question allowed it to take
         self.enrolments: list[dict[str, Any]] = []
         self.clock_ahead = 0.0  # seconds, of its Date header
-        self.refuses: Callable[[dict[str, Any]], int | bytes | None] = lambda told: None  # bytes: as they are
+        self.refuses: Callable[[dict[str, Any]], int | bytes | None] = lambda report: None  # bytes: as they are
         self.revision = 0
         self.changed = threading.Condition()
         self._current: Accepted | None = None
@@ -46,7 +46,7 @@ class SmallService:
         """The first report with this state, once it is there."""
         found: list[dict[str, Any]] = []
 
-        def look() -> bool:
+        def has_report() -> bool:
             found[:] = [
                 report
                 for report in list(self.reports)
@@ -54,7 +54,7 @@ class SmallService:
             ]
             return bool(found)
 
-        wait_until(look, f"a report {state} {revision}")
+        wait_until(has_report, f"a report {state} {revision}")
         return found[0]
 
     def document(self, known: int, seconds: float) -> Accepted | None:
@@ -90,12 +90,12 @@ def small_service(tls: ssl.SSLContext | None = None) -> Iterator[SmallService]:
 
         def do_POST(self) -> None:
             """Enrol anybody; keep reports."""
-            told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            report = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             if service.refusal is not None:
                 self._answer(service.refusal, {"error": service.refusal_words})
                 return
             if self.path == "/agent/v1/enroll":
-                service.enrolments.append(told)
+                service.enrolments.append(report)
                 self._answer(
                     200,
                     {
@@ -108,7 +108,7 @@ def small_service(tls: ssl.SSLContext | None = None) -> Iterator[SmallService]:
                     },
                 )
                 return
-            refusal = service.refuses(told)
+            refusal = service.refuses(report)
             if isinstance(refusal, bytes):
                 self.wfile.write(refusal)
                 self.close_connection = True
@@ -116,7 +116,7 @@ def small_service(tls: ssl.SSLContext | None = None) -> Iterator[SmallService]:
             if refusal is not None:
                 self._answer(refusal, {"error": "not like this"})
                 return
-            service.reports.append(told)
+            service.reports.append(report)
             self._answer(200, {"ok": True})
 
         def do_GET(self) -> None:

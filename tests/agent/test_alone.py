@@ -31,7 +31,7 @@ print(child, flush=True)
 time.sleep(600)
 """
 
-HOLDING = """import sys, time
+HOLDER = """import sys, time
 from keyrack.agent.state import Enrolment, StateFolder
 from keyrack.agent.system import alone, local
 folder, keys, config = sys.argv[1:]
@@ -107,7 +107,7 @@ def test_a_second_agent_for_the_same_sshd_settings_is_refused(folder: Path) -> N
     first = Enrolment("", "", "", "", "", f"{folder}/a/keys", f"{folder}/a/revoked", config)
     second = first._replace(keys_folder=f"{folder}/b/keys", revoked_keys=f"{folder}/b/revoked")
     writes = local.Local(drop_in=f"{config}.d/00-keyrack.conf")
-    held = [sys.executable, "-c", HOLDING, str(folder / "one"), str(folder), config]
+    held = [sys.executable, "-c", HOLDER, str(folder / "one"), str(folder), config]
     other = subprocess.Popen(held, stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None
     assert other.stdout.readline() == "held\n"
@@ -160,8 +160,10 @@ def test_an_agent_starts_while_another_command_checks_whether_one_runs(
     """Who looks takes the lock for a moment, which lasts where the machine has much else to do."""
     service.publish(7, service.signer.signed(document(7, {})))
     assert host.agent("run", "--once").returncode == 0
-    looks = "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.lockf(file, fcntl.LOCK_SH); print(flush=True)"
-    command = [sys.executable, "-c", f"{looks}; time.sleep(0.7)", str(host.state / "lock")]
+    check_lock = (
+        "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.lockf(file, fcntl.LOCK_SH); print(flush=True)"
+    )
+    command = [sys.executable, "-c", f"{check_lock}; time.sleep(0.7)", str(host.state / "lock")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()

@@ -67,12 +67,12 @@ def test_a_refused_enrolment_shows_the_services_words(folder: Path, service: Sma
 
 
 @pytest.mark.parametrize(
-    ("mode", "told"), [("observe", "adopt"), ("adopt", "adopt"), ("auto", "auto"), ("enforce", "enforce")]
+    ("mode", "sent"), [("observe", "adopt"), ("adopt", "adopt"), ("auto", "auto"), ("enforce", "enforce")]
 )
-def test_enrolment_sends_the_mode_by_its_older_name(folder: Path, service: SmallService, mode: str, told: str) -> None:
+def test_enrolment_sends_the_mode_by_its_older_name(folder: Path, service: SmallService, mode: str, sent: str) -> None:
     ended = EnrolledHost(folder).agent("enroll", f"--url={service.url}", "--token=t0ken", f"--mode={mode}")
     assert ended.returncode == 0, ended.stderr
-    assert service.enrolments[-1]["mode"] == told
+    assert service.enrolments[-1]["mode"] == sent
 
 
 def test_doctor_and_status_change_nothing(host: EnrolledHost, service: SmallService) -> None:

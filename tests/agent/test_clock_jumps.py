@@ -131,7 +131,7 @@ def test_a_clock_that_is_set_while_nobody_answers(
         wait_until(lambda: not watched.client.lets_in(short, USERNAME), "the end that was promised")
         # An agent that begins with the wrong clock knows how late it was.
         watched.start_agent()
-        wait_until(lambda: "is in force" in (watched.host.folder / "agent.log").read_text("utf-8"), "a first look")
+        wait_until(lambda: "is in force" in (watched.host.folder / "agent.log").read_text("utf-8"), "a first check")
         assert not watched.client.lets_in(short, USERNAME)
         assert watched.client.lets_in(long, USERNAME)
         clock.is_ahead(0)
@@ -171,7 +171,7 @@ def test_a_clock_that_is_set_back_shortens_no_silence(silenced: Silenced, servic
     clock.is_ahead(-DAY)
     said = (watched.host.folder / "agent.log").stat().st_size
     watched.start_agent()
-    wait_until(lambda: b"is in force" in (watched.host.folder / "agent.log").read_bytes()[said:], "a first look")
+    wait_until(lambda: b"is in force" in (watched.host.folder / "agent.log").read_bytes()[said:], "a first check")
     assert keys_of(watched) == dropped
     clock.is_ahead(0)
     service.refusal = None
@@ -181,7 +181,7 @@ def test_a_clock_that_is_set_back_shortens_no_silence(silenced: Silenced, servic
 def test_keys_dropped_by_a_wrong_clock_at_a_start_without_the_service_are_reported(
     silenced: Silenced, service: SmallService
 ) -> None:
-    """Keys that were dropped by it stay away until the service answers, and everybody is told why."""
+    """Keys that were dropped by it stay away until the service answers, and the reason is reported."""
     watched, key, clock = silenced
     watched.kill_agent()
     clock.is_ahead(DAY)

@@ -172,9 +172,9 @@ def test_a_reboot_or_a_snapshot_is_not_taken_for_a_copy(
     assert ask(machines, secret, header()).status_code == 200
     assert ask(machines, secret, header(run="b" * 16, **after)).status_code == (409 if is_copy else 200)
     assert machines.is_noticed() == is_copy
-    told = [event.summary for event in events.find(machines.instance, machines.actor, limit=100).items]
-    assert any(said in summary for summary in told)
-    assert is_copy or any("earlier state" in summary for summary in told) == ("earlier state" in said)
+    summaries = [event.summary for event in events.find(machines.instance, machines.actor, limit=100).items]
+    assert any(said in summary for summary in summaries)
+    assert is_copy or any("earlier state" in summary for summary in summaries) == ("earlier state" in said)
 
 
 def enrolled(machines: Machines) -> str:
@@ -183,8 +183,8 @@ def enrolled(machines: Machines) -> str:
 
 
 def header(run: str = "a" * 16, number: int = 1, **more: Any) -> str:
-    told = {"boot": "b" * 16, "machine": "c" * 16, "keys": "d" * 16, "starts": 1, **more}
-    marks = "; ".join(f"{name}={told[name]}" for name in ("boot", "machine", "keys", "starts"))
+    reported = {"boot": "b" * 16, "machine": "c" * 16, "keys": "d" * 16, "starts": 1, **more}
+    marks = "; ".join(f"{name}={reported[name]}" for name in ("boot", "machine", "keys", "starts"))
     return f"run={run}; {marks}; lane=follower; number={number}; name=web-1"
 
 

@@ -69,8 +69,8 @@ def test_each_call_of_a_kind_fails_once(
             if not name.startswith(".keyrack-"):
                 assert after[name] in (before[name], revisions.latest[name]), f"{call} number {number}: {name}"
         # It says what was wrong, or nothing that matters was: the files are the new ones.
-        told = os.strerror(CODES[code]) in ended.stderr or "damaged" in ended.stderr
-        assert told or after == revisions.latest, f"{call} number {number}: {ended.stderr}"
+        is_explained = os.strerror(CODES[code]) in ended.stderr or "damaged" in ended.stderr
+        assert is_explained or after == revisions.latest, f"{call} number {number}: {ended.stderr}"
         assert "Traceback" not in ended.stderr, ended.stderr
         again = host.agent("run", "--once")
         assert again.returncode == 0, again.stderr

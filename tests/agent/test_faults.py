@@ -100,7 +100,7 @@ def test_every_call_may_fail_once(
             follower.step(0)
         failed = countdown[0] <= 0
         revisions.check(host)
-        follower = host.follower()  # as after a restart, or after its next look
+        follower = host.follower()  # as after a restart, or at its next check
         follower.step(0)
         assert host.files() == revisions.latest, f"{call} number {number} failed once, and it did not heal"
 

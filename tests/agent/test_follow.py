@@ -1,4 +1,4 @@
-"""What the agent obeys and what it refuses: a refused document changes no byte, and the service is told why."""
+"""What the agent obeys and what it refuses: a refused document changes no byte, and the reason is reported."""
 
 from __future__ import annotations
 
@@ -206,9 +206,9 @@ def test_a_refused_document_stays_reported_beside_other_reports(
         return any("put back" in words for report in service.reports for words in report.get("problems", ()))
 
     wait_until(is_put_back, "a report of the file")
-    told = [report for report in service.reports if "state" in report]
-    assert {report["state"] for report in told} == {"refused"}
-    assert any("signature" in words for words in told[-1]["problems"])
+    reports = [report for report in service.reports if "state" in report]
+    assert {report["state"] for report in reports} == {"refused"}
+    assert any("signature" in words for words in reports[-1]["problems"])
 
 
 def test_a_restarted_agent_makes_the_files_again_without_the_service(host: EnrolledHost, service: SmallService) -> None:
@@ -280,10 +280,10 @@ def test_a_file_changed_by_hand_is_put_back_and_reported(host: EnrolledHost, ser
     follower = host.follower()
     assert host.files() == before
     follower.step(0)
-    told = service.reports[-1]
-    assert told["state"] == "applied"
-    assert "deploy" in told["problems"][0]
-    assert "mallory" in told["problems"][1]
+    report = service.reports[-1]
+    assert report["state"] == "applied"
+    assert "deploy" in report["problems"][0]
+    assert "mallory" in report["problems"][1]
 
 
 def test_files_put_back_while_the_service_was_away_are_all_reported(

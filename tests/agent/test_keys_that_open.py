@@ -94,12 +94,12 @@ class Host:
         """Whether the key opens the account."""
         return self._client.lets_in(self.key, NAME)
 
-    def is_told(self, scanner: Scanner | None = None) -> bool:
-        """Whether a look says that the key is in force."""
+    def is_reported(self, scanner: Scanner | None = None) -> bool:
+        """Whether a scan reports the key as in force."""
         return any(one.in_force and one.key == self.key.public for one in (scanner or self.scanner).scan())
 
     def unread(self, scanner: Scanner) -> list[tuple[str, str]]:
-        """Where the last look proves nothing, as sshd has not read its settings."""
+        """Where the last scan proves nothing, as sshd has not read its settings."""
         return [(cut.username, cut.path) for cut in scanner.cut if cut.why == UNREAD]
 
 
@@ -128,13 +128,13 @@ def test_a_key_is_in_force_until_sshd_has_read_the_settings_that_exclude_it(
     put(host.home / ".ssh" / "old", f"{host.key.public}\n")
     host.write(settings)
     host.start()
-    assert (host.lets_in(), host.is_told(), host.unread(host.scanner)) == (True, True, [])
+    assert (host.lets_in(), host.is_reported(), host.unread(host.scanner)) == (True, True, [])
     host.write(changed)
     for _ in range(2):
-        assert (host.lets_in(), host.is_told()) == (True, True)
+        assert (host.lets_in(), host.is_reported()) == (True, True)
         assert host.unread(host.scanner) == [("", str(host.config))]
     host.reload()
-    assert (host.lets_in(), host.is_told(), host.unread(host.scanner)) == (False, False, [])
+    assert (host.lets_in(), host.is_reported(), host.unread(host.scanner)) == (False, False, [])
 
 
 @needs_root
@@ -149,13 +149,13 @@ def test_an_sshd_that_systemd_hands_its_socket_has_read_once_it_began_anew(
     host.write("AuthorizedKeysFile .ssh/old\n")
     with host.listening() as kept:
         host.start(kept)
-        assert (host.lets_in(), host.is_told(), host.unread(host.scanner)) == (True, True, [])
+        assert (host.lets_in(), host.is_reported(), host.unread(host.scanner)) == (True, True, [])
         host.write("AuthorizedKeysFile .ssh/keys\n")
-        assert (host.lets_in(), host.is_told()) == (True, True)
+        assert (host.lets_in(), host.is_reported()) == (True, True)
         assert host.unread(host.scanner) == [("", str(host.config))]
         host.stop()
         host.start(kept)
-        assert (host.lets_in(), host.is_told(), host.unread(host.scanner)) == (False, False, [])
+        assert (host.lets_in(), host.is_reported(), host.unread(host.scanner)) == (False, False, [])
 
 
 @needs_root
@@ -170,7 +170,7 @@ def test_a_scanner_that_starts_after_a_change_of_settings_says_that_it_does_not_
     host.write("AuthorizedKeysFile .ssh/keys\n")
     late = Scanner(host.sshd, "/nonexistent")
     assert host.lets_in()
-    assert not host.is_told(late)
+    assert not host.is_reported(late)
     assert host.unread(late) == [("", "")]
 
     def words() -> list[str]:
@@ -178,7 +178,7 @@ def test_a_scanner_that_starts_after_a_change_of_settings_says_that_it_does_not_
 
     assert any("changed after the sshd that runs had read them" in one for one in words())
     host.reload()
-    assert not host.is_told(late)
+    assert not host.is_reported(late)
     assert host.unread(late) == []
     assert words() == []
 
@@ -231,7 +231,7 @@ def test_a_rule_of_sshd_for_one_account_decides_which_of_its_keys_are_in_force(
     put(host.home / ".ssh" / "authorized_keys", f"{host.key.public}\n")
     host.write(f"AuthorizedKeysFile .ssh/authorized_keys\n{settings}")
     host.start()
-    assert (host.lets_in(), host.is_told()) == (opens, opens)
+    assert (host.lets_in(), host.is_reported()) == (opens, opens)
 
 
 @needs_root
@@ -243,7 +243,7 @@ def test_how_long_one_accounts_rsa_keys_must_be_decides_of_them(
     put(host.home / ".ssh" / "authorized_keys", f"{host.key.public}\n")
     host.write(f"RequiredRSASize {everybody}\nMatch User {NAME}\nRequiredRSASize {one}\n")
     host.start()
-    assert (host.lets_in(), host.is_told()) == (opens, opens)
+    assert (host.lets_in(), host.is_reported()) == (opens, opens)
 
 
 @needs_root
@@ -270,7 +270,7 @@ def test_settings_are_read_as_the_bytes_that_they_are(host: Host, settings: byte
     assert host.lets_in()
     (found,) = (one for one in host.scanner.scan() if one.in_force and one.key == host.key.public)
     assert found.username == NAME
-    # As the service answers what it was told (web/bodies.py).
+    # As the service decodes what was reported (web/bodies.py).
     removal = KeyRemoval(found.path.replace(latin[-1], "\ufffd"), found.fingerprint)
     assert remove_keys([removal], [found]) == []
     assert not host.lets_in()
@@ -284,7 +284,7 @@ def test_a_key_file_that_only_the_title_of_sshd_names_is_reported(host: Host) ->
     host.write("")
     host.start(None, "-o", f"AuthorizedKeysFile .ssh/none -h {file}")
     assert host.lets_in()
-    assert host.is_told()
+    assert host.is_reported()
     host.stop()
     shutil.copy(host.folder / "host_key", file)
     host.start(None, "-o", "AuthorizedKeysFile .ssh/none", "-h", str(file))
@@ -314,9 +314,9 @@ def test_a_key_that_the_hosts_own_list_revokes_opens_nothing(host: Host, setting
         subprocess.run(["ssh-keygen", "-q", "-k", "-f", path, host.key.path.with_suffix(".pub")], check=True)
     host.write(settings.replace("LIST", str(path)))
     host.start()
-    assert (host.lets_in(), host.is_told()) == (opens, opens)
+    assert (host.lets_in(), host.is_reported()) == (opens, opens)
     path.write_text("", "ascii")
-    assert (host.lets_in(), host.is_told()) == (True, True)
+    assert (host.lets_in(), host.is_reported()) == (True, True)
 
 
 @needs_root
@@ -326,6 +326,6 @@ def test_a_list_that_sshd_cannot_read_lets_no_key_in(host: Host, settings: str) 
     put(host.home / ".ssh" / "authorized_keys", f"{host.key.public}\n")
     host.write(settings)
     host.start()
-    assert (host.lets_in(), host.is_told()) == (False, False)
-    (told,) = [one for one in host.scanner.scan() if one.key == host.key.public]
-    assert "RevokedKeys" in told.problem
+    assert (host.lets_in(), host.is_reported()) == (False, False)
+    (found,) = [one for one in host.scanner.scan() if one.key == host.key.public]
+    assert "RevokedKeys" in found.problem

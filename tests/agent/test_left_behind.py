@@ -68,12 +68,12 @@ class Scene:
 
     def leave(self, key: Key, name: str, form: str = "{}") -> int:
         """The same, and then the client is killed and the connection gone; the command runs on."""
-        before = {session["id"] for session in self.watched.told()}
+        before = {session["id"] for session in self.watched.reported_sessions()}
         client, pid = self.start(key, name, form)
         fresh: set[str] = set()
 
         def known() -> bool:
-            fresh.update({session["id"] for session in self.watched.told()} - before)
+            fresh.update({session["id"] for session in self.watched.reported_sessions()} - before)
             return bool(fresh)
 
         wait_until(known, "the session in a report")
@@ -113,8 +113,8 @@ def test_a_command_whose_client_died_ends_with_its_key(scene: Scene, form: str) 
     left = scene.leave(scene.gone, "left", form)
     spared = scene.leave(scene.stays, "spared", form)
     _, other = scene.start(scene.stays, "other", "{}")
-    told = {session["fingerprint"] for session in scene.watched.told()}
-    assert fingerprint_of(scene.gone.public) in told
+    fingerprints = {session["fingerprint"] for session in scene.watched.reported_sessions()}
+    assert fingerprint_of(scene.gone.public) in fingerprints
     scene.revoke()
     ends(left)
     assert is_alive(spared)
@@ -139,7 +139,7 @@ def test_a_login_too_short_to_be_seen_leaves_nothing_behind_either(scene: Scene)
 def test_a_left_session_can_be_ended_by_its_name(scene: Scene) -> None:
     left = scene.leave(scene.gone, "left")
     spared = scene.leave(scene.stays, "spared")
-    sessions = scene.watched.told()
+    sessions = scene.watched.reported_sessions()
     (name,) = [one["id"] for one in sessions if one["fingerprint"] == fingerprint_of(scene.gone.public)]
     users = {USERNAME: [AuthorizedKey(scene.gone.public), AuthorizedKey(scene.stays.public)]}
     scene.watched.publish(users, end_sessions=(name,))
@@ -150,7 +150,7 @@ def test_a_left_session_can_be_ended_by_its_name(scene: Scene) -> None:
 def test_sessions_outlive_their_listener_and_still_end(scene: Scene) -> None:
     """sshd started anew leaves the connections of the old one to process 1."""
     client, left = scene.start(scene.gone, "left", "{}")
-    wait_until(scene.watched.told, "the session in a report")
+    wait_until(scene.watched.reported_sessions, "the session in a report")
     os.kill(scene.watched.sshd.pid, signal.SIGKILL)
     wait_until(lambda: not scene.watched.sshd.is_running(), "the listener's end")
     assert is_alive(left)

@@ -112,7 +112,7 @@ def deliver(host: Watched, **more: object) -> float:
 
 
 def found(service: SmallService) -> list[dict[str, object]]:
-    """The last list of unmanaged keys that was told."""
+    """The last list of unmanaged keys that was reported."""
     lists = [report["keys_found"] for report in list(service.reports) if "keys_found" in report]
     return lists[-1] if lists else []
 
@@ -217,8 +217,11 @@ def test_an_account_cannot_signal_the_process_that_scans_its_home(homes: dict[st
     mallory = pwd.getpwnam(MALLORY)
     stop = f"import os; os.setgid({mallory.pw_gid}); os.setuid({mallory.pw_uid}); os.kill(PID, {signal.SIGSTOP:d})"
 
+    go_on = homes[MALLORY] / "go-on"
+
     def work() -> int:
-        time.sleep(2)
+        while not go_on.exists():
+            time.sleep(0.02)
         return os.getpid()
 
     results: list[account_tasks.TaskResult] = []
@@ -243,6 +246,7 @@ def test_an_account_cannot_signal_the_process_that_scans_its_home(homes: dict[st
         [sys.executable, "-c", stop.replace("PID", str(children[0]))], capture_output=True, check=False
     )
     assert b"PermissionError" in ended.stderr
+    go_on.touch()
     looker.join()
     assert results[0].value == children[0]
 

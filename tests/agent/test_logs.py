@@ -125,15 +125,15 @@ def test_an_sshd_that_logs_no_logins_is_reported(folder: Path, service: SmallSer
     with enrolled(folder, service, settings="LogLevel QUIET") as watched:
         watched.publish({})
 
-        def told() -> str:
+        def unknown_sessions() -> str:
             return next((one["sessions_unknown"] for one in list(service.reports) if "sessions_unknown" in one), "")
 
-        wait_until(told, "words on what is not known")
-        assert "LogLevel QUIET" in told()
+        wait_until(unknown_sessions, "words on what is not known")
+        assert "LogLevel QUIET" in unknown_sessions()
 
 
 @pytest.mark.parametrize(
-    ("level", "methods", "keyless", "told"),
+    ("level", "methods", "keyless", "is_reported"),
     [
         ("INFO", "publickey,password", 1, True),
         ("INFO", "publickey,password", 0, False),
@@ -142,31 +142,33 @@ def test_an_sshd_that_logs_no_logins_is_reported(folder: Path, service: SmallSer
     ],
 )
 def test_a_session_whose_key_the_log_does_not_name_is_reported(
-    folder: Path, level: str, methods: str, keyless: int, told: bool
+    folder: Path, level: str, methods: str, keyless: int, is_reported: bool
 ) -> None:
     config = folder / "sshd_config"
     config.write_text(f"LogLevel {level}\nMatch User deploy\n  AuthenticationMethods {methods}\n")
     words = UnknownSessions(Sshd(str(config)), FileLog(str(folder / "log"), LogPosition())).why((), keyless)
-    assert ("by which key somebody is in may not be known" in words) is told
+    assert ("by which key somebody is in may not be known" in words) is is_reported
 
 
 def test_a_connection_that_the_log_does_not_know_is_reported(
     folder: Path, service: SmallService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unknown, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(unknown, "LOG_DELAY_SECONDS", 0.0)
     key = Key.make(tmp_path / "key")
     with enrolled(folder, service) as watched:
         watched.publish({USERNAME: [AuthorizedKey(key.public)]})
-        looks = UnknownSessions(Sshd(str(watched.sshd.config)), FileLog(str(tmp_path / "nothing"), LogPosition()))
+        unknown_sessions = UnknownSessions(
+            Sshd(str(watched.sshd.config)), FileLog(str(tmp_path / "nothing"), LogPosition())
+        )
         with socket.create_connection(("127.0.0.1", watched.sshd.port)) as waiting:
             assert waiting.recv(4) == b"SSH-"
             (stranger,) = processes.children(watched.sshd.pid)
             assert not is_in(stranger)
-            assert looks.why([stranger]) == ""
+            assert unknown_sessions.why([stranger]) == ""
         wait_until(lambda: not processes.children(watched.sshd.pid), "the end of that connection")
         watched.ssh(key, "-N")
         wait_until(lambda: is_in_now(watched.sshd.pid), "a login")
-        assert "by 1 connection of sshd is not known" in looks.why(processes.children(watched.sshd.pid))
+        assert "by 1 connection of sshd is not known" in unknown_sessions.why(processes.children(watched.sshd.pid))
         watched.wait_for_sessions(1)
         assert not any(report.get("sessions_unknown") for report in list(service.reports))
 

@@ -92,11 +92,11 @@ def test_an_account_made_again_under_its_name_is_reported(folder: Path, service:
         watched.start_agent()
         words = f"the account {NAME} has the number {number + 1} now, and had {number}"
 
-        def told() -> list[str]:
+        def problem_words() -> list[str]:
             problems = [one for report in list(service.reports) for one in report.get("problems", ())]
             return [one for one in problems if one.startswith(words)]
 
-        wait_until(lambda: len(told()) == 1, words)
+        wait_until(lambda: len(problem_words()) == 1, words)
         assert watched.client.lets_in(key, NAME)
         watched.publish({NAME: [AuthorizedKey(key.public)]})
-        assert len(told()) == 1
+        assert len(problem_words()) == 1

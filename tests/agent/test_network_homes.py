@@ -69,11 +69,11 @@ def test_a_home_that_does_not_answer_hides_no_other_account(near: Path, tmp_path
     with far(tmp_path) as home:
         assert kinds(scanner(tmp_path).scan()) == {(NEAR, KEY, "near"), (FAR, KEY, "far")}
         home.answers(HANGS)
-        look = scanner(tmp_path)
+        scan = scanner(tmp_path)
         for words in ("no answer within 3 seconds", as_account.NOT_ENDED):
-            assert kinds(look.scan()) == {(NEAR, KEY, "near"), (FAR, UNREADABLE, words)}
-            assert {cut.username for cut in look.cut} == {FAR}
-            assert look.problem == ""
+            assert kinds(scan.scan()) == {(NEAR, KEY, "near"), (FAR, UNREADABLE, words)}
+            assert {cut.username for cut in scan.cut} == {FAR}
+            assert scan.problem == ""
 
 
 def test_homes_that_answer_are_scanned_however_many_others_do_not(
@@ -83,12 +83,12 @@ def test_homes_that_answer_are_scanned_however_many_others_do_not(
     with far(tmp_path) as home, far(tmp_path, FAR_TOO) as other:
         home.answers(HANGS)
         other.answers(HANGS)
-        look = scanner(tmp_path)
+        scan = scanner(tmp_path)
         for _ in range(2):
-            found = look.scan()
+            found = scan.scan()
             assert kinds(found) >= {(NEAR, KEY, "near")}
-            assert {cut.username for cut in look.cut} == {FAR, FAR_TOO}
-        assert as_account.TOO_MUCH in {cut.why for cut in look.cut}
+            assert {cut.username for cut in scan.cut} == {FAR, FAR_TOO}
+        assert as_account.TOO_MUCH in {cut.why for cut in scan.cut}
         assert len(as_account.left()) == 1
 
 
@@ -101,9 +101,9 @@ def test_a_file_system_that_does_not_answer_is_reported_without_its_owner(near: 
         stack.callback(shared.rmdir)
         home = stack.enter_context(mounted(shared, account.pw_uid, "", tmp_path))
         home.answers(HANGS)
-        look = scanner(tmp_path)
-        assert kinds(look.scan()) == {(NEAR, KEY, "near")}
-        assert look.problem == f"the homes in {shared} were not listed: no answer within 10 seconds"
+        scan = scanner(tmp_path)
+        assert kinds(scan.scan()) == {(NEAR, KEY, "near")}
+        assert scan.problem == f"the homes in {shared} were not listed: no answer within 10 seconds"
         home.end()
 
 
@@ -115,9 +115,9 @@ def test_homes_that_root_may_not_list_are_reported(near: Path, tmp_path: Path) -
     try:
         set_home(FAR, homes / FAR)
         with mounted(homes, pwd.getpwnam("nobody").pw_uid, "", tmp_path):
-            look = scanner(tmp_path)
-            look.scan()
-            assert look.problem == f"the homes in {homes} were not all listed: {os.strerror(errno.EACCES)}"
+            scan = scanner(tmp_path)
+            scan.scan()
+            assert scan.problem == f"the homes in {homes} were not all listed: {os.strerror(errno.EACCES)}"
     finally:
         set_home(FAR, usual)
         homes.rmdir()
@@ -131,15 +131,15 @@ def test_homes_beyond_the_number_that_is_scanned_are_reported(
     try:
         with mounted(shared, pwd.getpwnam(FAR).pw_uid, "", tmp_path):
             monkeypatch.setattr(account_names, "_MAX_HOMES_ELSEWHERE", 0)
-            look = scanner(tmp_path)
-            look.scan()
-            assert look.problem == "1 home on file systems of their own were not looked at"
+            scan = scanner(tmp_path)
+            scan.scan()
+            assert scan.problem == "1 home on file systems of their own were not looked at"
     finally:
         shared.rmdir()
     monkeypatch.setattr(account_names, "_MAX_HOMES", 1)
-    look = scanner(tmp_path)
-    look.scan()
-    assert f"there are more than 1 homes in {near.parent}" in look.problem
+    scan = scanner(tmp_path)
+    scan.scan()
+    assert f"there are more than 1 homes in {near.parent}" in scan.problem
 
 
 @pytest.mark.parametrize(("how", "number"), [(STALE, errno.ESTALE), (BROKEN, errno.EIO)])
@@ -147,11 +147,11 @@ def test_a_home_that_answers_with_an_error_is_reported_and_not_taken_for_empty(
     near: Path, tmp_path: Path, how: str, number: int
 ) -> None:
     with far(tmp_path) as home:
-        look = scanner(tmp_path)
-        look.scan()
+        scan = scanner(tmp_path)
+        scan.scan()
         home.answers(how)
-        assert kinds(look.scan()) == {(NEAR, KEY, "near"), (FAR, UNREADABLE, os.strerror(number))}
-        assert {cut.username for cut in look.cut} == {FAR}
+        assert kinds(scan.scan()) == {(NEAR, KEY, "near"), (FAR, UNREADABLE, os.strerror(number))}
+        assert {cut.username for cut in scan.cut} == {FAR}
         assert kinds(scanner(tmp_path).scan()) == {(NEAR, KEY, "near"), (FAR, UNREADABLE, os.strerror(number))}
 
 
@@ -192,7 +192,7 @@ def test_the_agent_goes_on_while_a_home_does_not_answer(
     service.publish(5, service.signer.signed(text))
     with far(tmp_path) as home:
         home.answers(HANGS)
-        for _ in range(2):  # the first look of an agent that begins is a whole one
+        for _ in range(2):  # the first scan of an agent that starts is a whole one
             ended = host.agent("run", "--once")  # which is waited for a minute, not for good
             assert "revision 5 is in force" in ended.stderr, ended.stderr
         logins = service.reports[-1]["facts"]["logins"]
@@ -208,9 +208,9 @@ def test_a_home_that_a_login_opens_is_unknown_until_then(near: Path, tmp_path: P
     home = Path(pwd.getpwnam(FAR).pw_dir)
     table = Path("/etc/fstab")
     before = table.read_text("utf-8") if table.exists() else ""
-    look = scanner(tmp_path)
-    look.scan()
-    assert [*look.cut] == []
+    scan = scanner(tmp_path)
+    scan.scan()
+    assert [*scan.cut] == []
     if how == "ecryptfs":
         (home.parent / ".ecryptfs" / FAR).mkdir(parents=True)
     elif how == "homed":
@@ -222,11 +222,11 @@ def test_a_home_that_a_login_opens_is_unknown_until_then(near: Path, tmp_path: P
         Path("/etc/security").mkdir(exist_ok=True)
         Path("/etc/security/pam_mount.conf.xml").write_text(f"<pam_mount>\n{volume}</pam_mount>\n", "ascii")
     try:
-        assert kinds(look.scan()) == {(NEAR, KEY, "near")}
-        assert (FAR, str(home / ".ssh" / "authorized_keys")) in {(cut.username, cut.path) for cut in look.cut}
+        assert kinds(scan.scan()) == {(NEAR, KEY, "near")}
+        assert (FAR, str(home / ".ssh" / "authorized_keys")) in {(cut.username, cut.path) for cut in scan.cut}
         with far(tmp_path):
-            assert kinds(look.scan()) == {(NEAR, KEY, "near"), (FAR, KEY, "far")}
-            assert FAR not in {cut.username for cut in look.cut}
+            assert kinds(scan.scan()) == {(NEAR, KEY, "near"), (FAR, KEY, "far")}
+            assert FAR not in {cut.username for cut in scan.cut}
     finally:
         shutil.rmtree(home.parent / ".ecryptfs", ignore_errors=True)
         shutil.rmtree(f"{home}.homedir", ignore_errors=True)

@@ -88,7 +88,7 @@ def test_a_revocation_comes_into_force_while_nothing_can_be_begun(
             revoke(host, public_key())
             if number == 1:
                 before = len(os.listdir(f"/proc/{host.agent_pid}/fd"))
-            time.sleep(QUIET_SECONDS + 0.5)  # for the look that comes after it
+            time.sleep(QUIET_SECONDS + 0.5)  # for the scan that follows
         assert len(os.listdir(f"/proc/{host.agent_pid}/fd")) <= before, "descriptors are left open"
         bound.most(1000)
         host.publish({USERNAME: [AuthorizedKey(public_key())]})

@@ -108,8 +108,8 @@ def test_a_host_with_very_many_key_files_reports_which_keys_are_gone(team: Servi
         for number in range(MANY)
     ]
     outbox = Outbox()
-    for told in (keys, keys[1:]):
-        outbox.put({"keys_found": told, "keys_cut": []})
+    for found in (keys, keys[1:]):
+        outbox.put({"keys_found": found, "keys_cut": []})
         assert deliver(team, agent, outbox) > 1
     assert known(team, *unmanaged_keys.OPEN) == {(key["path"], key["fingerprint"]) for key in keys[1:]}
 
@@ -133,8 +133,8 @@ def test_a_receipt_arrives_where_the_rest_of_its_report_is_refused(
 ) -> None:
     fields = {"revision", "state", "problems", "agent_version"}
 
-    def refuses(told: dict[str, Any]) -> int | None:
-        return status if set(told) - fields or "problems" in told else None
+    def refuses(report: dict[str, Any]) -> int | None:
+        return status if set(report) - fields or "problems" in report else None
 
     outbox = Outbox()
     outbox.put({"revision": 3, "state": "applied", "problems": ["x"], "agent_version": "1", "facts": {"a": "b"}})
@@ -154,13 +154,13 @@ def test_a_refused_receipt_is_sent_again_and_delays_no_document(
 ) -> None:
     monkeypatch.setattr("keyrack.agent.service.follow.REFUSED_RETRY", 0.0)
     refusals = [400, 413, 400, 400]
-    drive(host, service, lambda told: refusals.pop() if refusals else None)
+    drive(host, service, lambda report: refusals.pop() if refusals else None)
     assert service.wait_for_report("applied", 3)
     assert not refusals
 
 
 def test_a_report_that_must_wait_gives_its_receipt_first(host: EnrolledHost, service: SmallService) -> None:
-    drive(host, service, lambda told: 429 if "facts" in told or "keys_found" in told else None)
+    drive(host, service, lambda report: 429 if "facts" in report or "keys_found" in report else None)
     assert set(service.wait_for_report("applied", 3)) <= {"revision", "lineage", "state", "problems", "agent_version"}
 
 
@@ -187,7 +187,7 @@ def test_a_report_that_does_not_get_through_keeps_no_document_and_no_receipt(
 ) -> None:
     monkeypatch.setattr("keyrack.agent.service.follow.TRY_AGAIN_SECONDS", 0.0)
     bare = {"revision", "lineage", "state", "agent_version"}
-    service.refuses = lambda told: no if set(told) - bare else None
+    service.refuses = lambda report: no if set(report) - bare else None
     service.publish(3, accepted(service, 3))
     follower = host.follower()
     for _ in range(8):
@@ -198,7 +198,7 @@ def test_a_report_that_does_not_get_through_keeps_no_document_and_no_receipt(
     for _ in range(8):
         follower.step(0)
     assert service.wait_for_report("applied", 4)
-    service.refuses = lambda told: None
+    service.refuses = lambda report: None
     service.publish(5, accepted(service, 5))
     for _ in range(4):
         follower.step(0)
@@ -210,7 +210,7 @@ def test_documents_are_obeyed_though_no_report_gets_through(
     host: EnrolledHost, service: SmallService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("keyrack.agent.service.follow.TRY_AGAIN_SECONDS", 0.0)
-    service.refuses = lambda told: page(403)
+    service.refuses = lambda report: page(403)
     follower = host.follower()
     for revision in (3, 4):
         key = public_key()
@@ -228,10 +228,10 @@ def test_a_waiting_receipt_is_sent_before_a_later_failure(host: EnrolledHost, se
     follower = host.follower()
     follower.step(0)
     # A document comes before the receipt of the last one went out, and is refused.
-    service.refuses = lambda told: 503
+    service.refuses = lambda report: 503
     follower.step(0)
     foreign = SmallService().signer.signed(document(4, {}))
-    service.refuses = lambda told: None
+    service.refuses = lambda report: None
     follower._obey(ServiceAnswer(200, {"document": foreign.document, "signature": foreign.signature}))
     follower.step(0)  # asks whether the service is there again
     follower.step(0)

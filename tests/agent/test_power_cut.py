@@ -1,4 +1,4 @@
-"""The power fails: after the next boot every file is old or new, and what was told as done is done.
+"""The power fails: after the next boot every file is old or new, and what was reported as done is done.
 
 Each cut is a copy of the disk as it is at that moment, with nothing of what the system has not yet written. The file
 system is ext4 as hard as it can be had: without the option that saves programs which forget fsync(2).
@@ -136,14 +136,14 @@ def test_every_file_is_of_a_revision_and_no_receipt_came_too_early(disk: Disk, s
         finally:
             agent.kill()
             agent.wait()
-        told = max(one["revision"] for one in list(service.reports) if one.get("state") == "applied")
+        acknowledged = max(one["revision"] for one in list(service.reports) if one.get("state") == "applied")
         disk.cut()
         files = {name: data for name, data in host.files().items() if not name.startswith(".keyrack-")}
         assert set(files) == {*USERS, "revoked"}
-        assert all(known[data] >= told for data in files.values()), (files, told)
+        assert all(known[data] >= acknowledged for data in files.values()), (files, acknowledged)
         kept = StateFolder.open(str(host.state)).accepted()
         assert kept is not None
-        assert host_document.decode(kept.document).revision >= told
+        assert host_document.decode(kept.document).revision >= acknowledged
 
 
 def test_a_key_file_changed_for_one_question_is_whole_after_a_power_cut(disk: Disk) -> None:

@@ -90,7 +90,7 @@ def test_a_program_that_had_the_key_file_open_before_is_waited_for(tmp_path: Pat
         with ThreadPoolExecutor(1) as pool:
             removed = pool.submit(rewrite, str(path), parse(key).fingerprint)
             wait_until(lambda: path.stat().st_ino != opened, "the new file")
-            time.sleep(0.3)  # longer than a look alone would take
+            time.sleep(0.3)  # longer than one check would take
             appender.communicate(b"go on\n")
             removed.result(60)
     assert path.read_text("ascii") == "# before\n# a line\n"
@@ -204,8 +204,10 @@ def test_a_key_of_a_type_that_only_this_sshd_knows_is_taken_out() -> None:
     with strict_folder() as folder:
         path = folder / "authorized_keys"
         path.write_text(f"# first\n{line} later\n", "ascii")
-        (told,) = authorized_keys.read(path.read_bytes(), rules)
-        assert told.fingerprint
-        found = ReportedKey(USERNAME, str(path), KEY, 2, told.type, told.fingerprint, told.public_key, in_force=True)
-        assert remove_keys([KeyRemoval(str(path), told.fingerprint)], [found], rules) == []
+        (listed,) = authorized_keys.read(path.read_bytes(), rules)
+        assert listed.fingerprint
+        found = ReportedKey(
+            USERNAME, str(path), KEY, 2, listed.type, listed.fingerprint, listed.public_key, in_force=True
+        )
+        assert remove_keys([KeyRemoval(str(path), listed.fingerprint)], [found], rules) == []
         assert path.read_text("ascii") == "# first\n"

@@ -1,4 +1,4 @@
-"""A report is on the wire what older services and agents know, and reads back as what was told."""
+"""A report is on the wire what older services and agents know, and reads back the same."""
 
 from __future__ import annotations
 

@@ -139,20 +139,39 @@ def test_a_wrong_clock_is_reported_though_the_certificate_is_valid(host: Enrolle
     follower = host.follower()
     for _ in range(3):
         follower.step(0)
-    (words,) = next(told["problems"] for told in service.reports if told.get("problems"))
+    (words,) = next(report["problems"] for report in service.reports if report.get("problems"))
     assert words.startswith("this host's clock is about 2 hours behind the service's")
     assert follower.wrong == (words,)
     assert f"BAD  {words}" in host.agent("status").stdout
-    told = len(service.reports)
-    service.clock_ahead = 7400.0  # no news
+    before = len(service.reports)
+    service.clock_ahead = 7400.0  # no change
     follower.step(0)
     follower.step(0)
-    assert len(service.reports) == told
+    assert len(service.reports) == before
     service.clock_ahead = 0.0
     follower.step(0)
     follower.step(0)
     assert service.reports[-1]["problems"] == []
     assert not follower.wrong
+
+
+@pytest.mark.parametrize("years", [2100, 7900, -2000])
+def test_an_absurd_date_of_an_answer_stops_no_agent(host: EnrolledHost, service: SmallService, years: int) -> None:
+    """A proxy in between may write it. It is remembered, so an agent that it stopped would not start again."""
+    ends = AuthorizedKey(public_key(), datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC))
+    service.publish(1, service.signer.signed(document(1, {"root": [ends]})))
+    host.follower().step(0)
+    as_asked = host.files()
+    service.clock_ahead = years * 365.25 * 86400
+    follower = host.follower()
+    for _ in range(3):
+        follower.step(0)
+    follower = host.follower()
+    assert (host.files() == as_asked) == (years < 0)
+    service.clock_ahead = 0.0
+    for _ in range(3):
+        follower.step(0)
+    assert host.files() == as_asked
 
 
 @contextmanager

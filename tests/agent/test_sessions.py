@@ -68,10 +68,10 @@ def test_each_login_is_reported_once_also_those_while_the_service_was_away(
     wait_until(lambda: watched.logins() == expected, "a login")
     refused: list[object] = []
 
-    def refuse(told: dict[str, Any]) -> int | None:
-        if "logins" not in told:
+    def refuse(report: dict[str, Any]) -> int | None:
+        if "logins" not in report:
             return None
-        refused.append(told)
+        refused.append(report)
         return 503
 
     watched.service.refuses = refuse
@@ -79,9 +79,9 @@ def test_each_login_is_reported_once_also_those_while_the_service_was_away(
         watched.ssh(key, command="true").wait(60)
         expected.append((USERNAME, fingerprint_of(key.public)))
     wait_until(lambda: refused, "a report that was not taken")
-    # What the service did not hear is kept over a restart, and what is too long for it is told in parts.
+    # What the service did not get is kept over a restart, and what is too long for it is sent in parts.
     watched.kill_agent()
-    watched.service.refuses = lambda told: 413 if len(told.get("logins", {}).get("entries", ())) > 1 else None
+    watched.service.refuses = lambda report: 413 if len(report.get("logins", {}).get("entries", ())) > 1 else None
     watched.start_agent()
     wait_until(lambda: len(watched.logins()) == len(expected), "the logins meanwhile")
     assert watched.logins() == expected
@@ -90,7 +90,7 @@ def test_each_login_is_reported_once_also_those_while_the_service_was_away(
 def test_a_login_that_is_refused_takes_no_other_with_it(watched: Watched, keys: Callable[[str], Key]) -> None:
     some = {fingerprint_of(key.public): key for key in map(keys, ("a", "b", "c"))}
     watched.publish({USERNAME: [AuthorizedKey(key.public) for key in some.values()]})
-    watched.service.refuses = lambda told: 503 if "logins" in told else None
+    watched.service.refuses = lambda report: 503 if "logins" in report else None
     for key in some.values():
         watched.ssh(key, command="true").wait(60)
     # What an agent that never saw the log finds in it happened before, and is not told.
@@ -98,7 +98,7 @@ def test_a_login_that_is_refused_takes_no_other_with_it(watched: Watched, keys: 
     wait_until(lambda: kept.exists() and all(one in kept.read_text() for one in some), "the logins to be read")
     not_taken, *others = sorted(some)
     watched.kill_agent()
-    watched.service.refuses = lambda told: 400 if not_taken in json.dumps(told) else None
+    watched.service.refuses = lambda report: 400 if not_taken in json.dumps(report) else None
     watched.start_agent()
     wait_until(lambda: {fingerprint for _, fingerprint in watched.logins()} == set(others), "the other logins")
 
@@ -110,8 +110,8 @@ def test_connections_that_are_started_one_by_one_are_known_and_ended(
     with enrolled(folder, service, SshdOneByOne) as watched:
         watched.publish({USERNAME: [AuthorizedKey(key.public), AuthorizedKey(stays.public)]})
         client, other = watched.ssh(key, "-N"), watched.ssh(stays, "-N")
-        told = watched.wait_for_sessions(2)
-        assert {one["fingerprint"] for one in told} == {fingerprint_of(key.public), fingerprint_of(stays.public)}
+        sessions = watched.wait_for_sessions(2)
+        assert {one["fingerprint"] for one in sessions} == {fingerprint_of(key.public), fingerprint_of(stays.public)}
         watched.kill_agent()
         watched.start_agent()
         watched.publish({USERNAME: [AuthorizedKey(stays.public)]}, revoked=(key.public,))
@@ -332,7 +332,7 @@ def test_a_use_of_a_break_glass_key_is_reported_as_one_though_the_key_is_gone_by
 def test_sessions_by_certificates_end_with_their_key_and_their_authority(
     folder: Path, service: SmallService, keys: Callable[[str], Key]
 ) -> None:
-    """Also over a restart of the agent; whose key it is says the authority, so no session is told as of that key."""
+    """Also over a restart of the agent; whose key it is says the authority, so no session is reported with that key."""
     authority, other, own = keys("authority"), keys("another-authority"), keys("own")
     certified, also = keys("certified"), keys("also")
     trusted = folder / "trusted.pub"
@@ -345,8 +345,8 @@ def test_sessions_by_certificates_end_with_their_key_and_their_authority(
         users = {USERNAME: [AuthorizedKey(own.public)]}
         watched.publish(users)
         first, second, third = (watched.ssh(key, "-N") for key in (certified, also, own))
-        told = watched.wait_for_sessions(3)
-        assert sorted(one["fingerprint"] for one in told) == ["", "", fingerprint_of(own.public)]
+        sessions = watched.wait_for_sessions(3)
+        assert sorted(one["fingerprint"] for one in sessions) == ["", "", fingerprint_of(own.public)]
         watched.publish(users, revoked=(certified.public,))
         first.wait(60)
         assert not watched.client.lets_in(certified)

@@ -37,7 +37,7 @@ def test_an_answer_of_sshd_without_settings_is_refused(answer: str) -> None:
 
 
 def test_a_key_of_a_type_that_only_this_sshd_knows_is_found() -> None:
-    """OpenSSH 10.6 takes ssh-mldsa44-ed25519: a line with one lets in, so it is told and not taken for rubbish."""
+    """OpenSSH 10.6 takes ssh-mldsa44-ed25519: a line with one lets in, so it is reported and not taken for rubbish."""
     blob = wire.string(b"ssh-mldsa44-ed25519") + wire.string(bytes(range(200)))
     line = f"ssh-mldsa44-ed25519 {base64.b64encode(blob).decode('ascii')} somebody\n".encode("ascii")
     answer = f"{NEW}PubkeyAcceptedAlgorithms ssh-mldsa44-ed25519-cert,ssh-ed25519,ssh-mldsa44-ed25519\n"
@@ -67,7 +67,7 @@ def test_an_sshd_that_could_not_be_asked_its_version_is_asked_again(
 
 @pytest.mark.parametrize(("more", "wrong"), [("", 0), ("ExposeAuthInfo no\n", 1)])
 def test_doctor_asks_no_setting_of_an_sshd_that_does_not_know_it(more: str, wrong: int) -> None:
-    """ExposeAuthInfo came with 7.6; 7.2, which does without, was told as wrong."""
+    """ExposeAuthInfo came with 7.6; 7.2, which does without, was reported as wrong."""
     enrolment = Enrolment("http://x", "h", "s", "k", "web-1", "/keys", "/revoked")
     effective = Effective(f"{OLD}revokedkeys /revoked\n{more}")
     looked = list(doctor._check_settings(enrolment, effective, ["/keys/%u"]))

@@ -1,4 +1,4 @@
-"""Who takes the agent off a host need not wait for the service, which is told where it answers."""
+"""Uninstalling the agent does not wait for the service, which gets a report where it answers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_uninstalling_removes_everything_though_the_service_does_not_answer(
     monkeypatch.setattr(uninstall, "TELL_SECONDS", 0.2)
     over = threading.Event()
 
-    def wait(told: object) -> int:
+    def wait(report: object) -> int:
         over.wait(30)
         return 503
 

@@ -1,4 +1,4 @@
-"""What a look finds and what it says of itself, on a host with real accounts and its real sshd."""
+"""What a scan finds and what it reports of itself, on a host with real accounts and its real sshd."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from keyrack.agent.keys import seen_files
+from keyrack.agent.keys import key_file, seen_files
 from keyrack.agent.keys import unmanaged_keys as finding
 from keyrack.agent.keys.remove_keys import remove_keys
 from keyrack.agent.keys.seen_files import SeenFiles
@@ -35,6 +35,12 @@ from tests.ports import free_port
 from tests.ssh.sshd_verdicts import version_of
 from tests.waiting import wait_until
 
+SCAN_AND_MEASURE = """import sys
+from keyrack.agent.keys.key_file import FileScan
+from keyrack.ssh.line_key import USUAL_RULES
+print(len(FileScan(sys.argv[1], USUAL_RULES, None).run()["rows"]))
+print(next(int(line.split()[1]) >> 10 for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
 LOUD, QUIET, GROUP = "krloud", "krquiet", "krteam"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root sees other accounts' files")
 
@@ -84,12 +90,12 @@ def test_an_account_with_very_many_keys_hides_no_other(homes: dict[str, Path], t
     second = homes[LOUD] / ".ssh" / "authorized_keys2"
     put(second, f"{public_key()} last\n" + f"ssh-ed25519 {'A' * 200}\n" * 20_000)
     put(homes[QUIET] / ".ssh" / "authorized_keys", f"{public_key()} quiet\n")
-    look = scanner(tmp_path)
-    found = look.scan()
+    scan = scanner(tmp_path)
+    found = scan.scan()
     assert [one.comment for one in of(found, QUIET)] == ["quiet"]
     assert len(found) <= finding.MAX_FOUND
     assert len(json.dumps([one.to_json() for one in found])) < 900_000
-    cut = {(one.username, one.path) for one in look.cut}
+    cut = {(one.username, one.path) for one in scan.cut}
     assert (LOUD, str(homes[LOUD] / ".ssh" / "authorized_keys")) in cut
     assert (QUIET, str(homes[QUIET] / ".ssh" / "authorized_keys")) not in cut
     assert "last" in {one.comment for one in found}
@@ -101,22 +107,22 @@ def test_a_report_is_shared(homes: dict[str, Path], tmp_path: Path, monkeypatch:
     monkeypatch.setattr(finding, "MAX_FOUND", 40)
     for name in homes:
         put(homes[name] / ".ssh" / "authorized_keys", "".join(f"{public_key()} {number}\n" for number in range(100)))
-    look = scanner(tmp_path)
-    found = look.scan()
+    scan = scanner(tmp_path)
+    found = scan.scan()
     assert min(len(of(found, name)) for name in homes) >= 10
-    assert {LOUD, QUIET} <= {one.username for one in look.cut}
+    assert {LOUD, QUIET} <= {one.username for one in scan.cut}
 
 
 @needs_root
 def test_a_key_in_a_file_that_everybody_may_change_is_not_in_force(homes: dict[str, Path], tmp_path: Path) -> None:
-    """sshd takes no key of such a file (StrictModes), and the look says so, as soon as a folder above it changes."""
+    """sshd takes no key of such a file (StrictModes), and the scan says so, as soon as a folder above it changes."""
     home = homes[QUIET]
     file = home / ".ssh" / "authorized_keys"
     put(file, f"{public_key()} quiet\n")
-    look = scanner(tmp_path)
+    scan = scanner(tmp_path)
 
     def said() -> tuple[bool, str]:
-        (one,) = of(look.scan(), QUIET)
+        (one,) = of(scan.scan(), QUIET)
         return one.in_force, one.problem
 
     assert said() == (True, "")
@@ -146,6 +152,19 @@ def test_an_account_whose_settings_sshd_cannot_say_hides_no_other(homes: dict[st
     assert [one.comment for name in (LOUD, QUIET) for one in of(found, name)] == [LOUD, QUIET]
 
 
+@pytest.mark.parametrize("line", ['"', "a", "ssh-rsa AAAA"])
+def test_a_file_of_very_many_lines_takes_little_memory(tmp_path: Path, line: str) -> None:
+    """The agent's unit has 128 MB, and whoever owns a file of keys may fill it with anything."""
+    path = tmp_path / "authorized_keys"
+    path.write_text(f"{line}\n" * (key_file.LARGEST // (len(line) + 1)), "ascii")
+    ended = subprocess.run(
+        [sys.executable, "-c", SCAN_AND_MEASURE, str(path)], capture_output=True, text=True, check=True
+    )
+    rows, megabytes = map(int, ended.stdout.split())
+    assert rows == key_file.MAX_UNREADABLE
+    assert megabytes < 64
+
+
 @needs_root
 def test_a_key_in_a_home_of_two_accounts_is_taken_out_as_the_one_that_may(
     homes: dict[str, Path], tmp_path: Path
@@ -166,14 +185,14 @@ def test_a_key_in_a_home_of_two_accounts_is_taken_out_as_the_one_that_may(
 @pytest.mark.skipif(version_of("ssh") < (10, 0), reason="files are named by patterns since OpenSSH 10.0")
 def test_a_file_that_only_a_pattern_names_is_reported_as_not_scanned(homes: dict[str, Path], tmp_path: Path) -> None:
     put(homes[QUIET] / ".ssh" / "more.keys", f"{public_key()} quiet\n")
-    look = scanner(tmp_path, "AuthorizedKeysFile .ssh/authorized_keys .ssh/*.keys\n")
-    look.scan()
-    assert [cut.why for cut in look.cut if cut.path == ".ssh/*.keys"] == [
+    scan = scanner(tmp_path, "AuthorizedKeysFile .ssh/authorized_keys .ssh/*.keys\n")
+    scan.scan()
+    assert [cut.why for cut in scan.cut if cut.path == ".ssh/*.keys"] == [
         "AuthorizedKeysFile names files by a pattern, and which they are is not looked for"
     ]
-    look = scanner(tmp_path)
-    look.scan()
-    assert not [cut for cut in look.cut if "pattern" in cut.why]
+    scan = scanner(tmp_path)
+    scan.scan()
+    assert not [cut for cut in scan.cut if "pattern" in cut.why]
 
 
 @needs_root
@@ -181,25 +200,25 @@ def test_a_key_file_that_cannot_be_read_is_not_reported_as_empty(homes: dict[str
     """A file that cannot be read is said to be that; so is one that was read before."""
     file = homes[QUIET] / ".ssh" / "authorized_keys"
     put(file, f"{public_key()} quiet\n")
-    look = scanner(tmp_path)
-    assert [one.comment for one in of(look.scan(), QUIET)] == ["quiet"]
+    scan = scanner(tmp_path)
+    assert [one.comment for one in of(scan.scan(), QUIET)] == ["quiet"]
     for path in (file, file.parent, homes[QUIET]):
         mode = path.stat().st_mode
         path.chmod(0)
-        (one,) = of(look.scan(), QUIET)
+        (one,) = of(scan.scan(), QUIET)
         assert (one.kind, one.problem, one.line) == (UNREADABLE, "Permission denied", 0)
-        assert (QUIET, str(file)) in {(cut.username, cut.path) for cut in look.cut}
+        assert (QUIET, str(file)) in {(cut.username, cut.path) for cut in scan.cut}
         path.chmod(mode & 0o777)
-    assert [one.comment for one in of(look.scan(), QUIET)] == ["quiet"]
+    assert [one.comment for one in of(scan.scan(), QUIET)] == ["quiet"]
     away = homes[QUIET].with_name("kraway")
     homes[QUIET].rename(away)  # as one that is not mounted now
-    assert [one.comment for one in of(look.scan(), QUIET)] == ["quiet"]
-    assert (QUIET, str(file)) in {(cut.username, cut.path) for cut in look.cut}
+    assert [one.comment for one in of(scan.scan(), QUIET)] == ["quiet"]
+    assert (QUIET, str(file)) in {(cut.username, cut.path) for cut in scan.cut}
     away.rename(homes[QUIET])
-    assert [one.comment for one in of(look.scan(), QUIET)] == ["quiet"]
+    assert [one.comment for one in of(scan.scan(), QUIET)] == ["quiet"]
     file.unlink()
-    assert of(look.scan(), QUIET) == []
-    assert QUIET not in {cut.username for cut in look.cut}
+    assert of(scan.scan(), QUIET) == []
+    assert QUIET not in {cut.username for cut in scan.cut}
 
 
 @needs_root
@@ -212,9 +231,9 @@ def test_a_home_that_was_away_before_a_restart_of_the_agent_is_not_reported_as_e
 
     def cut_after_a_restart() -> bool:
         """Whether an agent that has just started says that it did not see what is in the file."""
-        look = scanner(tmp_path, seen=SeenFiles(state))
-        assert of(look.scan(), QUIET) == []
-        return (QUIET, str(file)) in {(cut.username, cut.path) for cut in look.cut}
+        scan = scanner(tmp_path, seen=SeenFiles(state))
+        assert of(scan.scan(), QUIET) == []
+        return (QUIET, str(file)) in {(cut.username, cut.path) for cut in scan.cut}
 
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", homes[QUIET]], check=True)
     try:
@@ -243,13 +262,13 @@ def test_an_account_that_is_no_longer_known_counts_as_away_for_a_time(
     state = StateFolder.open(str(tmp_path / "agent"), create=True)
     SeenFiles(state).keep({("krelsewhere", "/home/krelsewhere/.ssh/authorized_keys"): "/home"})
     monkeypatch.setattr(account_names, "directories", lambda database: ["sss"])
-    look = scanner(tmp_path, seen=SeenFiles(state))
-    look.scan()
-    assert ("krelsewhere", "") in {(cut.username, cut.path) for cut in look.cut}
+    scan = scanner(tmp_path, seen=SeenFiles(state))
+    scan.scan()
+    assert ("krelsewhere", "") in {(cut.username, cut.path) for cut in scan.cut}
     monkeypatch.setattr(seen_files, "AWAY_SECONDS", 0.0)
-    look = scanner(tmp_path, seen=SeenFiles(state))
-    look.scan()
-    assert "krelsewhere" not in {cut.username for cut in look.cut}
+    scan = scanner(tmp_path, seen=SeenFiles(state))
+    scan.scan()
+    assert "krelsewhere" not in {cut.username for cut in scan.cut}
 
 
 @needs_root
@@ -263,11 +282,11 @@ def test_an_sshd_that_does_not_answer_for_an_account_is_asked_again(
     program.write_text(f'#!/bin/sh\n{ends}\nexec {find("sshd")} "$@"\n', "ascii")
     program.chmod(0o755)
     monkeypatch.setattr(programs, "find", lambda name: str(program) if name == "sshd" else find(name))
-    look = scanner(tmp_path, f"Match User {QUIET}\n  AuthorizedKeysFile .ssh/odd\n")
+    scan = scanner(tmp_path, f"Match User {QUIET}\n  AuthorizedKeysFile .ssh/odd\n")
     check = LoginCheck(Sshd(str(tmp_path / "config")))
 
     def in_force() -> list[bool]:
-        return [one.in_force for one in look.scan() if one.comment == "odd"]
+        return [one.in_force for one in scan.scan() if one.comment == "odd"]
 
     silent.touch()
     assert in_force() == [True]
@@ -286,8 +305,8 @@ def test_every_error_but_absence_is_reported(
     """As file systems of a network give them when their server is away."""
     file = homes[QUIET] / ".ssh" / "authorized_keys"
     put(file, f"{public_key()} quiet\n")
-    look, stat = scanner(tmp_path), os.stat
-    look.scan()
+    scan, stat = scanner(tmp_path), os.stat
+    scan.scan()
 
     def failing(path: Any, **more: Any) -> os.stat_result:
         if path == str(file):
@@ -295,11 +314,11 @@ def test_every_error_but_absence_is_reported(
         return stat(path, **more)
 
     monkeypatch.setattr(os, "stat", failing)
-    (one,) = of(look.scan(), QUIET)
+    (one,) = of(scan.scan(), QUIET)
     assert (one.kind, one.problem) == (UNREADABLE, os.strerror(number))
-    assert (QUIET, str(file)) in {(cut.username, cut.path) for cut in look.cut}
+    assert (QUIET, str(file)) in {(cut.username, cut.path) for cut in scan.cut}
     monkeypatch.undo()
-    assert [one.comment for one in of(look.scan(), QUIET)] == ["quiet"]
+    assert [one.comment for one in of(scan.scan(), QUIET)] == ["quiet"]
 
 
 @needs_root
@@ -312,11 +331,11 @@ def test_entering_or_leaving_a_group_changes_at_once_which_keys_are_in_force(
     subprocess.run(["groupadd", "-f", GROUP], check=True)
     try:
         rule = f"AuthorizedKeysFile none\nMatch Group {GROUP},!{LOUD}\n"
-        look = scanner(tmp_path, f"{rule}    AuthorizedKeysFile .ssh/of_team\n")
+        scan = scanner(tmp_path, f"{rule}    AuthorizedKeysFile .ssh/of_team\n")
         # Each account is in the group of its own name, which is none of the rule's.
         for command, quiet in (("-a", True), ("-d", False)):
             subprocess.run(["gpasswd", command, QUIET, GROUP], check=True, capture_output=True)
-            assert in_force(look) == ({QUIET} if quiet else set())
+            assert in_force(scan) == ({QUIET} if quiet else set())
     finally:
         subprocess.run(["groupdel", "-f", GROUP], check=False, capture_output=True)
 
@@ -327,8 +346,8 @@ def test_a_primary_group_and_a_groups_name_decide_at_once(homes: dict[str, Path]
     subprocess.run(["groupadd", "-f", GROUP], check=True)
     try:
         rule = f"AuthorizedKeysFile none\nMatch Group {GROUP}\n"
-        look = scanner(tmp_path, f"{rule}    AuthorizedKeysFile .ssh/of_team\n")
-        assert in_force(look) == set()
+        scan = scanner(tmp_path, f"{rule}    AuthorizedKeysFile .ssh/of_team\n")
+        assert in_force(scan) == set()
         for command, quiet in (
             (("usermod", "-g", GROUP, QUIET), True),
             (("groupmod", "-n", f"{GROUP}2", GROUP), False),
@@ -336,15 +355,15 @@ def test_a_primary_group_and_a_groups_name_decide_at_once(homes: dict[str, Path]
             (("usermod", "-g", "users", QUIET), False),
         ):
             subprocess.run(command, check=True, capture_output=True)
-            assert in_force(look) == ({QUIET} if quiet else set()), command
+            assert in_force(scan) == ({QUIET} if quiet else set()), command
     finally:
         for name in (GROUP, f"{GROUP}2"):
             subprocess.run(["groupdel", "-f", name], check=False, capture_output=True)
 
 
-def in_force(look: Scanner) -> set[str]:
+def in_force(scan: Scanner) -> set[str]:
     """The accounts that a key of the team opens."""
-    return {one.username for one in look.scan() if one.path.endswith("/of_team") and one.in_force}
+    return {one.username for one in scan.scan() if one.path.endswith("/of_team") and one.in_force}
 
 
 @needs_root
@@ -368,8 +387,8 @@ def test_every_kind_of_line_is_reported_as_what_it_is(homes: dict[str, Path], tm
     ]
     put(homes[QUIET] / ".ssh" / "authorized_keys", "\n".join(lines))
     found = of(scanner(tmp_path).scan(), QUIET)
-    told = {one.comment: (one.kind, one.in_force) for one in found if one.fingerprint}
-    assert told == {
+    by_comment = {one.comment: (one.kind, one.in_force) for one in found if one.fingerprint}
+    assert by_comment == {
         "signature": (KEY, True),
         "end": (KEY, True),
         "ended": (KEY, False),
@@ -390,11 +409,11 @@ def test_every_kind_of_line_is_reported_as_what_it_is(homes: dict[str, Path], tm
 def test_only_keys_of_types_and_sizes_that_sshd_accepts_are_in_force(homes: dict[str, Path], tmp_path: Path) -> None:
     rsa = Key.make(tmp_path / "rsa", "rsa", 2048).public
     put(homes[QUIET] / ".ssh" / "authorized_keys", f"{rsa} rsa\n{public_key()} small\n")
-    look = scanner(tmp_path)
-    assert {one.comment for one in of(look.scan(), QUIET) if one.in_force} == {"rsa", "small"}
+    scan = scanner(tmp_path)
+    assert {one.comment for one in of(scan.scan(), QUIET) if one.in_force} == {"rsa", "small"}
     for setting in ("RequiredRSASize 3072", "PubkeyAcceptedAlgorithms ssh-ed25519"):
         scanner(tmp_path, f"AuthorizedKeysFile .ssh/authorized_keys\n{setting}\n")
-        assert {one.comment for one in of(look.scan(), QUIET) if one.in_force} == {"small"}
+        assert {one.comment for one in of(scan.scan(), QUIET) if one.in_force} == {"small"}
 
 
 # As a directory of accounts does that lists nobody and answers for every name: SSSD's default.
@@ -505,9 +524,9 @@ def test_a_home_with_an_unknown_owner_is_not_reported_as_empty(homes: dict[str, 
     try:
         os.chown(second, 4_000_001, 4_000_001)
         subprocess.run(["userdel", "-f", LOUD], check=True, capture_output=True)
-        look = scanner(tmp_path)
-        look.scan()
-        unseen = {cut.path for cut in look.cut if not cut.username}
+        scan = scanner(tmp_path)
+        scan.scan()
+        unseen = {cut.path for cut in scan.cut if not cut.username}
         assert {f"{path}/.ssh/authorized_keys" for path in (home, second)} <= unseen
     finally:
         second.rmdir()
@@ -546,7 +565,7 @@ def test_values_of_a_setting_are_split_as_sshd_does(text: str, words: list[str])
 def test_an_agent_without_root_scans_its_own_account(homes: dict[str, Path], tmp_path: Path) -> None:
     """An sshd of one's own lets in nobody else, so nobody else's files are missed."""
     put(homes[QUIET] / ".ssh" / "authorized_keys", f"{public_key()} quiet\n")
-    look = scanner(tmp_path)
+    scan = scanner(tmp_path)
     account = pwd.getpwnam(QUIET)
     for path in (tmp_path / "host_key", tmp_path / "config"):
         os.chown(path, account.pw_uid, account.pw_gid)
@@ -554,8 +573,8 @@ def test_an_agent_without_root_scans_its_own_account(homes: dict[str, Path], tmp
         folder.chmod(folder.stat().st_mode | 0o055)
 
     def work() -> bytes:
-        found = look.scan()
-        return json.dumps([[(one.username, one.kind, one.comment) for one in found], look.cut]).encode()
+        found = scan.scan()
+        return json.dumps([[(one.username, one.kind, one.comment) for one in found], scan.cut]).encode()
 
     assert json.loads(as_account.run(account, work, seconds=30)) == [[[QUIET, KEY, "quiet"]], []]
 
@@ -571,8 +590,8 @@ def test_a_key_that_a_rule_allows_from_some_addresses_alone_is_in_force(
     put(homes[QUIET] / ".elsewhere" / "keys", f"{public_key()} elsewhere\n")
     put(homes[QUIET] / ".ssh" / "authorized_keys", f"{public_key()} here\n")
     rules = f"Match {rule}\nAuthorizedKeysFile .elsewhere/keys\nAuthorizedKeysCommand /bin/names %u\n"
-    look = scanner(tmp_path, f"Port 2022\nAuthorizedKeysFile .ssh/authorized_keys\n{rules}")
-    found = look.scan()
+    scan = scanner(tmp_path, f"Port 2022\nAuthorizedKeysFile .ssh/authorized_keys\n{rules}")
+    found = scan.scan()
     assert {one.comment for one in found if one.username == QUIET and one.in_force} >= {"elsewhere", "here"}
     assert "/bin/names %u" in {one.path for one in found if one.kind == COMMAND}
 
@@ -586,8 +605,8 @@ def test_a_rule_goes_on_after_a_file_included_below_it(homes: dict[str, Path], t
         (tmp_path / f"below{number}.conf").write_text("Match all\n\tAuthorizedKeysFile .elsewhere/below\n", "ascii")
     for pattern in ("below[^23].conf", "below\\1.conf", "below?.conf"):
         rules = f'"Match" Address 192.0.2.0/24\nInclude {tmp_path}/{pattern}\n"AuthorizedKeysFile" .elsewhere/behind\n'
-        look = scanner(tmp_path, f"AuthorizedKeysFile none\n{rules}")
-        found = {one.comment for one in look.scan() if one.username == QUIET and one.in_force}
+        scan = scanner(tmp_path, f"AuthorizedKeysFile none\n{rules}")
+        found = {one.comment for one in scan.scan() if one.username == QUIET and one.in_force}
         asked = ["sshd", "-T", "-f", str(tmp_path / "config"), "-C", f"user={QUIET},host=x,addr=192.0.2.1"]
         said = subprocess.run(asked, capture_output=True, text=True, check=True, executable="/usr/sbin/sshd").stdout
         assert "authorizedkeysfile .elsewhere/behind" in said or "authorizedkeysfile .elsewhere/below" in said
@@ -608,12 +627,12 @@ def test_settings_too_large_to_be_read_whole_are_reported(
         large = tmp_path / "large.conf"
         large.write_text(rules, "ascii")
         rules = f"Include {large}\n"
-    look = scanner(tmp_path, rules)
-    look.scan()
-    assert {cut.path: cut.why for cut in look.cut if "1 MiB" in cut.why}.keys() == {str(large)}
+    scan = scanner(tmp_path, rules)
+    scan.scan()
+    assert {cut.path: cut.why for cut in scan.cut if "1 MiB" in cut.why}.keys() == {str(large)}
     large.write_text(f"HostKey {tmp_path / 'host_key'}\n", "ascii")
-    look.scan()
-    assert not [cut for cut in look.cut if "1 MiB" in cut.why]
+    scan.scan()
+    assert not [cut for cut in scan.cut if "1 MiB" in cut.why]
 
 
 @needs_root

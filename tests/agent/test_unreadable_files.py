@@ -47,7 +47,7 @@ def shut_by_access_list(watched: Watched) -> Callable[[], None]:
     return lambda: os.removexattr(path, "system.posix_acl_access")
 
 
-def told(watched: Watched) -> dict[str, Any]:
+def reported_logins(watched: Watched) -> dict[str, Any]:
     """What the last report that has it says of logins."""
     found: list[dict[str, Any]] = [
         report["facts"]["logins"] for report in list(watched.service.reports) if "logins" in report.get("facts", {})
@@ -62,7 +62,7 @@ def test_a_key_file_that_its_account_may_not_read_opens_nothing_and_is_reported(
     key = Key.make(tmp_path / "key")
     users = {NAME: [AuthorizedKey(key.public)], USERNAME: [AuthorizedKey(key.public)]}
     watched.publish(users)
-    wait_until(lambda: told(watched) == {NAME: {}, USERNAME: {}}, "words of logins")
+    wait_until(lambda: reported_logins(watched) == {NAME: {}, USERNAME: {}}, "words of logins")
     assert watched.client.lets_in(key, NAME)
     undo = shut(watched)
     assert not watched.client.lets_in(key, NAME)
@@ -71,11 +71,11 @@ def test_a_key_file_that_its_account_may_not_read_opens_nothing_and_is_reported(
     assert f"no key opens the account {NAME}: sshd cannot read its file of keys" in ended.stdout
     assert ended.returncode == 1
     watched.publish(users)
-    wait_until(lambda: "cannot read" in told(watched)[NAME].get("why", ""), "words of the file")
-    assert told(watched)[USERNAME] == {}
+    wait_until(lambda: "cannot read" in reported_logins(watched)[NAME].get("why", ""), "words of the file")
+    assert reported_logins(watched)[USERNAME] == {}
     undo()
     watched.publish(users)
-    wait_until(lambda: told(watched) == {NAME: {}, USERNAME: {}}, "words of logins again")
+    wait_until(lambda: reported_logins(watched) == {NAME: {}, USERNAME: {}}, "words of logins again")
     assert watched.client.lets_in(key, NAME)
 
 

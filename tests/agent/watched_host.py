@@ -88,7 +88,7 @@ class Watched:
         self._clients.append(client)
         return client
 
-    def told(self) -> list[dict[str, str]]:
+    def reported_sessions(self) -> list[dict[str, str]]:
         """The sessions as the service knows them from the last full list."""
         lists: list[list[dict[str, str]]] = [
             report["sessions"] for report in list(self.service.reports) if "sessions" in report
@@ -96,22 +96,22 @@ class Watched:
         return lists[-1] if lists else []
 
     def used(self) -> list[dict[str, str]]:
-        """All uses of keys that were told."""
+        """All uses of keys that were reported."""
         return [use for report in list(self.service.reports) for use in report.get("last_used", ())]
 
     def logins(self) -> list[tuple[str, str]]:
         """All logins that the service took, account and key, each batch once."""
         batches = {
-            told["batch"]: told["entries"]
-            for told in (report.get("logins") for report in list(self.service.reports))
-            if told is not None
+            logins["batch"]: logins["entries"]
+            for logins in (report.get("logins") for report in list(self.service.reports))
+            if logins is not None
         }
         return [(one["user"], one["fingerprint"]) for entries in batches.values() for one in entries]
 
     def wait_for_sessions(self, count: int) -> list[dict[str, str]]:
         """The list, once it has so many sessions."""
-        wait_until(lambda: len(self.told()) == count, f"{count} sessions in a report")
-        return self.told()
+        wait_until(lambda: len(self.reported_sessions()) == count, f"{count} sessions in a report")
+        return self.reported_sessions()
 
     def close(self) -> None:
         """End everything."""

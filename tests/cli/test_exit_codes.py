@@ -390,11 +390,11 @@ def test_every_dry_run_changes_nothing_and_says_what_would_happen(data: Path) ->
     assert run(f"servers restrict-key {key} --restrictions {{}} --dry-run", data).stdout == (
         "Nobody would gain or lose a login.\n"
     )
-    told = run(f'servers restrict-key {key} --restrictions {{"command":"/bin/true"}} --dry-run', data)
-    assert f"the key {made['fingerprint']} would keep the login as deploy on web-1" in told.stdout
-    assert "restricted in command" in told.stdout
-    told = run(f"hosts revoke {made['fingerprint']} --dry-run", data)
-    assert f"the key {made['fingerprint']} would lose the login as deploy on web-1" in told.stdout
+    ended = run(f'servers restrict-key {key} --restrictions {{"command":"/bin/true"}} --dry-run', data)
+    assert f"the key {made['fingerprint']} would keep the login as deploy on web-1" in ended.stdout
+    assert "restricted in command" in ended.stdout
+    ended = run(f"hosts revoke {made['fingerprint']} --dry-run", data)
+    assert f"the key {made['fingerprint']} would lose the login as deploy on web-1" in ended.stdout
     before = run("hosts show web-1 --json", data).stdout
     for words in ("hosts observe web-1", "hosts enforce web-1", "hosts move web-1 192.0.2.9 --tag db"):
         assert run(f"{words} --dry-run", data).exit_code == 0
@@ -406,17 +406,17 @@ def test_every_dry_run_changes_nothing_and_says_what_would_happen(data: Path) ->
     assert json.loads(run("grants list --json", data).stdout)[0]["end"] is None
     for words in ("hosts observe web-1", "hosts rename web-1 web-9", "hosts move web-9 192.0.2.9"):
         assert json.loads(run(f"{words} --json", data).stdout)["id"] == 1
-    (told_host,) = json.loads(run("hosts offline-policy web-9 --after 1h --then keep --json", data).stdout)
-    assert told_host["name"] == "web-9"
+    (host,) = json.loads(run("hosts offline-policy web-9 --after 1h --then keep --json", data).stdout)
+    assert host["name"] == "web-9"
     assert "curl" in json.loads(run("hosts enrol web-9 --public-url https://k.example.org --json", data).stdout)["line"]
 
 
 def test_a_users_key_is_registered_renewed_and_deleted_by_an_operator(data: Path, tmp_path: Path) -> None:
     file = tmp_path / "alice.pub"
     file.write_text(fresh_line())
-    told = run(f"people add-key alice {file} --title laptop", data)
-    assert told.exit_code == 0, told.output
-    assert run(f"people add-key alice {file} --title laptop", data).stdout == told.stdout
+    ended = run(f"people add-key alice {file} --title laptop", data)
+    assert ended.exit_code == 0, ended.output
+    assert run(f"people add-key alice {file} --title laptop", data).stdout == ended.stdout
     differs = run(f"people add-key alice {file} --title desk", data)
     assert (differs.exit_code, "under the title 'laptop'" in differs.output) == (1, True)
     (key,) = json.loads(run("people keys alice --json", data).stdout)
@@ -432,8 +432,8 @@ def test_a_user_may_be_called_as_the_operator_is(data: Path, tmp_path: Path) -> 
     me, file = pwd.getpwuid(os.geteuid()).pw_name, tmp_path / "mine.pub"
     file.write_text(fresh_line())
     assert run(f"people set {me}", data).exit_code == 0
-    told = run(f"people add-key {me} {file}", data)
-    assert told.exit_code == 0, told.output
+    ended = run(f"people add-key {me} {file}", data)
+    assert ended.exit_code == 0, ended.output
     (key,) = json.loads(run(f"people keys {me} --json", data).stdout)
     assert run(f"people delete-key {me} {key['id']}", data).exit_code == 0
 

@@ -138,9 +138,9 @@ def test_revoke_says_so_when_a_host_stays_silent(team: Service) -> None:
     assert "nothing here has it any more; it is refused on 1 server" in again.output
     assert "not yet on web-1" in again.output
     put(team, lines[1])
-    told = run(team, "revoke", parse(lines[1]).fingerprint, "--json", "--wait", "0")
-    assert told.exit_code == 3
-    found = json.loads(told.stdout)
+    revoked = run(team, "revoke", parse(lines[1]).fingerprint, "--json", "--wait", "0")
+    assert revoked.exit_code == 3
+    found = json.loads(revoked.stdout)
     assert (found["fingerprint"], found["credentials"], found["done"]) == (parse(lines[1]).fingerprint, 1, False)
     assert [one["server"] for one in found["servers"]] == ["web-1"]
     lifted = good(team, "revoke", parse(lines[1]).fingerprint, "--lift", "--json")

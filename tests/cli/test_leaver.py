@@ -44,8 +44,8 @@ def test_a_leaver_from_the_command_line(team: Service) -> None:
     reports.ingest(instance, enrolled, {"revision": signed.revision, "state": "applied"})
     done = run(team, "alice", "--wait", "--json")
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
-    assert (told["id"], told["done"], [one["name"] for one in told["receipts"]]) == (1, True, ["web-1"])
+    receipt = json.loads(done.stdout)
+    assert (receipt["id"], receipt["done"], [one["name"] for one in receipt["receipts"]]) == (1, True, ["web-1"])
 
     assert run(team, "olga").exit_code == 1
     assert "last owner" in run(team, "olga").output

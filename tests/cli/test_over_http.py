@@ -200,8 +200,8 @@ def test_a_dry_run_says_who_gains_and_loses_and_changes_nothing(team: Service, h
         ("grants", "take-back", "1"),
     ):
         number = str(listed("grants", "list")[0]["id"])
-        told = good(*[number if word == "1" else word for word in change], "--dry-run")
-        assert told == "alice would lose the login as deploy on web-1\n", change
+        preview = good(*[number if word == "1" else word for word in change], "--dry-run")
+        assert preview == "alice would lose the login as deploy on web-1\n", change
     assert good("groups", "remove", "ops", "bob", "--dry-run") == "Nobody would gain or lose a login.\n"
     rehearsed = json.loads(good("groups", "delete", "ops", "--dry-run", "--json"))
     assert ([one["user"] for one in rehearsed["loses"]], rehearsed["gains"]) == (["alice"], [])
@@ -349,8 +349,8 @@ def test_restrictions_are_shown_in_the_words_of_openssh(team: Service, home: Pat
 def test_a_server_without_a_host_is_shown_as_such(team: Service, home: Path) -> None:
     good("grants", "give", "--user", "alice", "--server", "web-1", "--as", "deploy")
     good("freeze", "keys", "--server", "web-1")
-    (told,) = listed("freeze", "show", "1")
-    assert (told["host"], told["done"], told["acknowledged_at"]) == (False, True, None)
+    (frozen,) = listed("freeze", "show", "1")
+    assert (frozen["host"], frozen["done"], frozen["acknowledged_at"]) == (False, True, None)
     assert good("leaver", "alice", "--wait").endswith("done on 0 of 0 servers; 1 has no host\n")
     event = listed("audit", "list", "--search", "everywhere")[0]["id"]
     for words in (("freeze", "show", "1"), ("leaver", "show", "1"), ("hosts", "receipts", str(event))):

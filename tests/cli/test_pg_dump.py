@@ -94,8 +94,8 @@ def test_a_dump_beside_writes_that_is_put_back_verifies_and_is_an_alarm(cluster:
         chain.recall(again, settings.data / ownership.CHECKPOINT)  # as a service does that was just started
         written(again)
         assert damaged(again, team.owner) == []
-        told = events.find(again, team.owner, limit=100).items
-        assert any(one.level == "alarm" and "went back" in one.summary for one in told), [one.summary for one in told]
+        log = events.find(again, team.owner, limit=100).items
+        assert any(one.level == "alarm" and "went back" in one.summary for one in log), [one.summary for one in log]
         assert verify_log.verify(again, system_actor(channel="cli")).problem == ""
         servers.create(again, team.owner, name="goes-on", address="192.0.2.9")
         assert [one.name for one in server_list.find(again, team.owner, search="goes-on").items] == ["goes-on"]

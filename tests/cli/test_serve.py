@@ -24,6 +24,7 @@ from keyrack.core.workspace import apply as workspace_apply
 from tests import plain_http
 from tests.ports import free_port
 from tests.postgres import Cluster
+from tests.processes import is_alive
 from tests.services import TEAM, settings_for
 from tests.waiting import wait_until
 
@@ -101,6 +102,18 @@ def test_workers_that_cannot_start_any_more_end_the_service(cluster: Cluster, tm
     log = (tmp_path / "data" / "log").read_text()
     assert "instance.key is missing" in log
     assert "Traceback" not in log
+
+
+def test_workers_end_with_whoever_started_them(cluster: Cluster, tmp_path: Path) -> None:
+    database = cluster.create_database()
+    with serving(tmp_path / "data", database, "--workers", "2") as (process, url):
+        workers = children(process.pid)
+        process.kill()
+        process.wait(30)
+        wait_until(lambda: not any(is_alive(worker) for worker in workers), "the end of the workers")
+        assert status(url) == 0
+    assert "Traceback" not in (tmp_path / "data" / "log").read_text()
+    cluster.drop_database(database)
 
 
 def children(pid: int) -> list[int]:
@@ -270,7 +283,7 @@ OPENED = """
 import os, sys
 path = os.path.realpath(sys.argv.pop(1))
 
-def heard(event, arguments):
+def note(event, arguments):
     if event != "open" or not isinstance(arguments[0], (str, bytes)):
         return
     opened = os.path.realpath(os.fsdecode(arguments[0]))
@@ -278,7 +291,7 @@ def heard(event, arguments):
     if opened.startswith(path) and opened != f"{path}-wal" and not arguments[2] & os.O_EXCL:
         os.write(2, f"OPENED {opened}\\n".encode())
 
-sys.addaudithook(heard)
+sys.addaudithook(note)
 from keyrack.cli.main import main
 main()
 """

@@ -102,9 +102,9 @@ def test_a_command_that_is_stopped_while_it_loads_shows_no_place_in_python(
 
 
 def test_importing_the_command_leaves_the_handling_of_ctrl_c_alone() -> None:
-    told = "import signal, keyrack.cli.main; print(signal.getsignal(2) is signal.default_int_handler)"
-    assert _run("import signal; signal.signal(2, signal.default_int_handler); " + told) == "True\n"
-    assert _run("import signal; signal.signal(2, signal.SIG_IGN); " + told) == "False\n"
+    program = "import signal, keyrack.cli.main; print(signal.getsignal(2) is signal.default_int_handler)"
+    assert _run("import signal; signal.signal(2, signal.default_int_handler); " + program) == "True\n"
+    assert _run("import signal; signal.signal(2, signal.SIG_IGN); " + program) == "False\n"
 
 
 def _hears_ctrl_c() -> None:

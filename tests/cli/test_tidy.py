@@ -1,4 +1,4 @@
-"""`keyrack tidy` as an operator uses it: it shows first, and deletes when it is told to."""
+"""`keyrack tidy` as an operator uses it: it shows first, and deletes when it is asked to."""
 
 from __future__ import annotations
 

@@ -66,11 +66,11 @@ def context(chromium: Browser, console: Service) -> Iterator[BrowserContext]:
     faults: list[str] = []
     context.on("weberror", lambda error: faults.append(str(error.error)))
 
-    def heard(message: Any) -> None:
+    def note(message: Any) -> None:
         if message.type == "error" and not any(words in message.text for words in EXPECTED):
             faults.append(message.text)
 
-    context.on("console", heard)
+    context.on("console", note)
     yield context
     context.close()
     assert faults == []

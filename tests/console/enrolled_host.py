@@ -1,4 +1,4 @@
-"""web-1 of the console's tests, enrolled, as its agent would speak for it, and who works on it."""
+"""web-1 of the console's tests, enrolled, with reports as its agent sends them, and people with keys on it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Host:
     def report(self, *found: dict[str, Any], **more: Any) -> None:
         """Say that all is obeyed that is decided by now, and which keys were found."""
         server = servers.get(self.service.instance, KEYRACK, 1)
-        told = {"revision": server.revision, "state": "applied", "keys_found": list(found), **more}
-        reports.ingest(self.service.instance, server, told)
+        report = {"revision": server.revision, "state": "applied", "keys_found": list(found), **more}
+        reports.ingest(self.service.instance, server, report)
 
 
 @pytest.fixture(scope="module")

@@ -129,13 +129,13 @@ def _of_alarms(console: Service) -> Mapping[str, Example]:
 
     instance.database.write(change)
     alarms.raise_once(instance, host.id, "tried", "Somebody tried something")
-    (told,) = events.find(instance, KEYRACK, EventFilter(server_id=host.id, kind=events.ALARM), limit=1).items
+    (alarm,) = events.find(instance, KEYRACK, EventFilter(server_id=host.id, kind=events.ALARM), limit=1).items
     source = key_sources.put(instance, KEYRACK, "alice", "github", account="alice")
     # Nobody looks there meanwhile.
     later = {"next_at": at + timedelta(days=1)}
     instance.database.write(lambda connection: source_rows.change(connection, source.id, later))
     return {
-        "/alarms/{id}/settle": Example({"id": told.id}),
+        "/alarms/{id}/settle": Example({"id": alarm.id}),
         "/damaged/remove": Example(form={"row": f"credential:{put.id}"}),
         "/hosts/{server}/resync": Example({"server": host.id}, {"accept_database": "yes"}),
         "/hosts/{server}/copy-gone": Example({"server": host.id}),

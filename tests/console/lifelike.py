@@ -300,7 +300,7 @@ def _reports(made: Workspace) -> None:
             _try(modes.set_mode, made.instance, made.owner, server.id, "enforce")
         now = servers.get(made.instance, made.owner, server.id)
         behind = number % 13 == 5
-        told: dict[str, Any] = {
+        report: dict[str, Any] = {
             "revision": now.revision - (2 if behind else 0),
             "state": "applied",
             "facts": {
@@ -313,15 +313,15 @@ def _reports(made: Workspace) -> None:
             "keys_found": [],
         }
         if number % 6 == 1:
-            told["keys_found"] = [_unmanaged(made, number, place) for place in range(1 + number % 3)]
+            report["keys_found"] = [_unmanaged(made, number, place) for place in range(1 + number % 3)]
         # What it tells of months is not counted as the logins of today, which _tallies makes.
         untold = replace(made.instance, tallies=Tallies())
-        _try(reports.ingest, untold, now, told)
+        _try(reports.ingest, untold, now, report)
         made.hosts[number] = (servers.get(made.instance, made.owner, server.id), enrolled.secret)
 
 
 def _obey(made: Workspace) -> None:
-    """Most hosts have heard of what was decided since; a few have not."""
+    """Most hosts have their newest document; a few have not."""
     for number, (server, secret) in enumerate(made.hosts):
         if secret and number % 13 not in (5, 12):
             now = servers.get(made.instance, made.owner, server.id)
@@ -367,7 +367,7 @@ def _alarms(made: Workspace) -> None:
     now = servers.get(made.instance, made.owner, long.id)
     reports.ingest(made.instance, now, {"revision": 1, "state": "refused", "problems": [why]})
     at = made.instance.now()
-    copied, astray, damaged = (made.hosts[place % len(made.hosts)][0] for place in (9, 6, 8))
+    copied, rolled_back, damaged = (made.hosts[place % len(made.hosts)][0] for place in (9, 6, 8))
     put = credentials.add(
         made.instance, made.owner, damaged.id, label="backup", username="root", public_key=fresh_line("backup")
     )
@@ -378,8 +378,8 @@ def _alarms(made: Workspace) -> None:
         machine = {"name": "shop-image", "address": "198.51.100.17"}
         facts = {**copied.facts, LAST_RUN: {**machine, "copy": {**machine, "address": "198.51.100.91"}}}
         server_rows.change(connection, copied.id, {"copied_at": at, "facts": facts})
-        server_rows.change(connection, astray.id, {ROLLED_BACK_AT: at, "compared_at": at})
-        held_back.replace_all(connection, astray.id, [_held(kind, at) for kind in ("line", "revoked", "lost")])
+        server_rows.change(connection, rolled_back.id, {ROLLED_BACK_AT: at, "compared_at": at})
+        held_back.replace_all(connection, rolled_back.id, [_held(kind, at) for kind in ("line", "revoked", "lost")])
         connection.execute(past_keyrack)
 
     made.instance.database.write(change)

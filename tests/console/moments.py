@@ -54,7 +54,7 @@ def moments(service: Service) -> list[Moment]:
     long_host = _one(service, "SELECT id FROM servers WHERE name = :name", name=LONG)
     another = _one(service, "SELECT server_id FROM host_keys WHERE shown AND NOT confirmed LIMIT 1")
     copied = _one(service, "SELECT id FROM servers WHERE copied_at IS NOT NULL LIMIT 1")
-    astray = _one(service, "SELECT id FROM servers WHERE went_back_at IS NOT NULL LIMIT 1")
+    rolled_back = _one(service, "SELECT id FROM servers WHERE went_back_at IS NOT NULL LIMIT 1")
     granted = _one(service, "SELECT server_id FROM grants WHERE server_id IS NOT NULL ORDER BY id LIMIT 1")
     waits = _one(service, "SELECT id FROM servers WHERE enrolled_at IS NULL ORDER BY id LIMIT 1")
     long_person = _one(service, "SELECT name FROM users WHERE name LIKE 'maximiliane%'")
@@ -80,8 +80,8 @@ def moments(service: Service) -> list[Moment]:
         Moment("host-copied", f"/hosts/{copied}"),
         Moment("host-copy-gone", f"/hosts/{copied}", does=lambda page: _sends(page, "Its copy is gone")),
         Moment("host-refusing", f"/hosts/{long_host}"),
-        Moment("host-went-back", f"/hosts/{astray}"),
-        Moment("resync-of-a-host", f"/hosts/{astray}/resync"),
+        Moment("host-went-back", f"/hosts/{rolled_back}"),
+        Moment("resync-of-a-host", f"/hosts/{rolled_back}/resync"),
         Moment("hosts-host-key", "/hosts?state=host-key"),
         Moment("alarm-settling", "/", does=_settles),
         Moment("host-key-confirming", f"/hosts/{another}", does=lambda page: _sends(page, "Confirm the host key")),

@@ -36,11 +36,11 @@ OPENED = {
     "/people": "/people?add=1",
     "/settings": "/settings?type=ssh-rsa&bits=4096",
 }
-LOOKS: tuple[tuple[str, Any, Any], ...] = (("light", "light", WIDE), ("dark", "dark", WIDE), ("phone", "light", PHONE))
+VIEWS: tuple[tuple[str, Any, Any], ...] = (("light", "light", WIDE), ("dark", "dark", WIDE), ("phone", "light", PHONE))
 
 
 @contextmanager
-def instance_to_look_at(*, people: int = 40, hosts: int = 60) -> Iterator[Service]:
+def lifelike_instance(*, people: int = 40, hosts: int = 60) -> Iterator[Service]:
     """A service with a lifelike workspace, olga's."""
     with tempfile.TemporaryDirectory() as folder, running(settings_for(Path(folder) / "data", "")) as service:
         lifelike.make(service.instance, people=people, hosts=hosts)
@@ -108,7 +108,7 @@ def take(folder: Path, only: tuple[str, ...] = ()) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        with instance_to_look_at() as service:
+        with lifelike_instance() as service:
             # Nobody speaks for these hosts any more, and they would fall silent while pictures are taken.
             at = service.instance.now()
             object.__setattr__(service.instance, "now", lambda: at)
@@ -117,7 +117,7 @@ def take(folder: Path, only: tuple[str, ...] = ()) -> list[Path]:
                 for path, address in addresses(service).items()
             ]
             taken = _take(folder, service, browser, [*shown, *moments(service)], only)
-        with instance_to_look_at() as service:
+        with lifelike_instance() as service:
             presses = first_presses(service)
             shown = [
                 Moment(
@@ -162,7 +162,7 @@ def _take(
     folder: Path, service: Service, browser: Browser, shown: Sequence[Moment], only: tuple[str, ...]
 ) -> list[Path]:
     taken = []
-    for look, scheme, size in LOOKS:
+    for view, scheme, size in VIEWS:
         context = browser.new_context(base_url=service.url, color_scheme=scheme, viewport=size)
         secrets: dict[str, str] = {}
         for moment in shown:
@@ -179,7 +179,7 @@ def _take(
             if moment.does is not None:
                 moment.does(page)
             name = re.sub(r"[^a-z0-9]+", "-", moment.name.lower()).strip("-") or "overview"
-            taken.append(folder / f"{name}-{look}.png")
+            taken.append(folder / f"{name}-{view}.png")
             page.screenshot(path=taken[-1], full_page=True)
             page.close()
         context.close()

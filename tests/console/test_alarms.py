@@ -67,8 +67,8 @@ class Team:
         """What the host's agent says, and that it obeys."""
         (host,) = server_list.find(self.instance, KEYRACK, search=name, limit=1).items
         server = servers.get(self.instance, KEYRACK, host.id)
-        told = {"revision": server.revision, "state": "applied", "keys_found": [], "problems": [], **more}
-        reports.ingest(self.instance, server, told)
+        report = {"revision": server.revision, "state": "applied", "keys_found": [], "problems": [], **more}
+        reports.ingest(self.instance, server, report)
 
     def line(self, name: str) -> str:
         """The key of a kind."""
@@ -109,8 +109,8 @@ class Kind:
     names: str
     way: tuple[str, str]
     settles: tuple[Step, ...]
-    is_told: bool = True
-    told: str = ""
+    is_shown_settled: bool = True
+    settled_as: str = ""
 
 
 def says(name: str, **more: Any) -> Callable[[Team], None]:
@@ -199,7 +199,7 @@ def account_gone(team: Team) -> None:
     team.instance.database.write(lambda connection: source_rows.change(connection, source.id, words))
 
 
-def webhook_unheard(team: Team) -> None:
+def webhook_failing(team: Team) -> None:
     made = webhooks.create(team.instance, KEYRACK, url="https://alerts.example.org/keyrack", level="alarm")
     at = team.instance.now()
     values = {"webhook_id": made.webhook.id, "state": "failed", "attempts": 9, "words": "nobody answered"}
@@ -321,7 +321,7 @@ KINDS = {
             press("Hold nothing back…"),
             press("Hold nothing back"),
         ),
-        told="host astray-1 obeys revision 4711",
+        settled_as="host astray-1 obeys revision 4711",
     ),
     "damaged row": Kind(
         damaged_credential,
@@ -370,7 +370,7 @@ KINDS = {
         "There is no account bob-elsewhere",
         ("button", "Take no more keys from bob-elsewhere"),
         (press("Take no more keys from bob-elsewhere"), press("Take no more keys")),
-        is_told=False,
+        is_shown_settled=False,
     ),
     "what a host says": Kind(
         says("clock-1", problems=["the clock is 400 seconds ahead"]),
@@ -378,15 +378,15 @@ KINDS = {
         "the clock is 400 seconds ahead",
         ("", "the clock is 400 seconds"),
         (tell("clock-1"),),
-        is_told=False,
+        is_shown_settled=False,
     ),
     "webhook": Kind(
-        webhook_unheard,
+        webhook_failing,
         "did not reach https://alerts.example.org/keyrack",
         "nobody answered",
         ("button", "Send nothing there any more…"),
         (press("Send nothing there any more…"), press("Send nothing there any more")),
-        is_told=False,
+        is_shown_settled=False,
     ),
     "request": Kind(
         request_waits,
@@ -394,7 +394,7 @@ KINDS = {
         "asked-1",
         ("button", "Refuse"),
         (press("Refuse"),),
-        is_told=False,
+        is_shown_settled=False,
     ),
     "a person's key ends": Kind(
         key_that_ends,
@@ -402,7 +402,7 @@ KINDS = {
         "ends-soon",
         ("", "Give it another end"),
         (lambda team, page: page.get_by_text("Give it another end").click(), *ANOTHER_END),
-        is_told=False,
+        is_shown_settled=False,
     ),
     "a key on an account ends": Kind(
         credential_that_ends,
@@ -410,13 +410,23 @@ KINDS = {
         "short",
         ("button", "Set the end…"),
         ANOTHER_END,
-        is_told=False,
+        is_shown_settled=False,
     ),
     "revocation": Kind(
-        revoked, "not refused everywhere yet", "revoked-1", ("", "revoked-1"), (tell("revoked-1"),), is_told=False
+        revoked,
+        "not refused everywhere yet",
+        "revoked-1",
+        ("", "revoked-1"),
+        (tell("revoked-1"),),
+        is_shown_settled=False,
     ),
     "unmanaged key": Kind(
-        unmanaged, "unmanaged key on found-1", "old-laptop", ("button", "Ignore"), (press("Ignore"),), is_told=False
+        unmanaged,
+        "unmanaged key on found-1",
+        "old-laptop",
+        ("button", "Ignore"),
+        (press("Ignore"),),
+        is_shown_settled=False,
     ),
     "silent": Kind(
         silent,
@@ -428,9 +438,9 @@ KINDS = {
             lambda team, page: expect(page.get_by_text("keyrack-agent doctor")).to_be_visible(),
             tell("silent-1"),
         ),
-        is_told=False,
+        is_shown_settled=False,
     ),
-    "behind": Kind(behind, "behind-1", "behind-1", ("link", "behind-1"), (tell("behind-1"),), is_told=False),
+    "behind": Kind(behind, "behind-1", "behind-1", ("link", "behind-1"), (tell("behind-1"),), is_shown_settled=False),
 }
 
 
@@ -482,8 +492,8 @@ def test_each_thing_that_needs_somebody_links_to_its_page_and_disappears_once_se
     page.wait_for_load_state()
     page.goto("/")
     expect(sentence(page, kind.says, "Needs somebody")).to_have_count(0)
-    if kind.is_told:
-        settled = sentence(page, kind.told or kind.says, "Settled within a day").first
+    if kind.is_shown_settled:
+        settled = sentence(page, kind.settled_as or kind.says, "Settled within a day").first
         expect(settled).to_contain_text("Settled")
         expect(settled).not_to_contain_text(COMMAND)
 

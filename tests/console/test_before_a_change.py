@@ -245,16 +245,16 @@ def test_a_screen_reader_announces_what_was_done(page: Page, signed_in: SignedIn
     page.add_init_script(
         """addEventListener("DOMContentLoaded", () => {
             const place = document.getElementById("messages");
-            window.heard = [];
-            const hear = (one) => window.heard.push(...[...one.addedNodes].map((node) => node.textContent));
-            new MutationObserver((all) => all.forEach(hear)).observe(place, { childList: true });
+            window.announced = [];
+            const note = (one) => window.announced.push(...[...one.addedNodes].map((node) => node.textContent));
+            new MutationObserver((all) => all.forEach(note)).observe(place, { childList: true });
         })"""
     )
     signed_in(page, "olga").goto("/people")
     page.get_by_label("New group").fill("listeners")
     page.get_by_role("button", name="Add group").click()
     words = "The group listeners is added."
-    wait_until(lambda: words in page.evaluate("window.heard || []"), "what was done was not heard")
+    wait_until(lambda: words in page.evaluate("window.announced || []"), "the announcement of what was done")
 
 
 def test_a_grants_restrictions_are_shown_before_they_change(

@@ -1,4 +1,4 @@
-"""A day and time as an end, all restrictions of a key, the way on from a wrong address, folded rows as heard."""
+"""A day and time as an end, all restrictions of a key, the way on from a wrong address, folded rows read aloud."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def test_a_grant_ends_on_a_day_in_the_viewers_zone_and_is_restricted(
     page.get_by_role("button", name="See what it does").click()
     page.get_by_role("button", name="Grant access").click()
     expect(page.locator("#messages")).to_contain_text("alice may log in as deploy on web-1")
-    told = page.request.get("/grants", headers={"Accept": "text/html"}).text()
+    shown = page.request.get("/grants", headers={"Accept": "text/html"}).text()
     at = page.evaluate("text => new Date(text).toISOString().slice(0, 16)", wanted.isoformat(timespec="minutes"))
-    assert at in told
+    assert at in shown
     held = grants.page(console.instance, actors.system_actor(1)).items[-1].restrictions
     given = {"restrict": True, "permit_pty": True, "port_forwarding": True, "permitopen": ["db.internal:5432"]}
     assert dict(held) == given, "what is named below is allowed"

@@ -154,8 +154,8 @@ def test_no_key_is_called_in_force_where_a_host_only_observes(
 
     def says(enforcement: str, **more: object) -> None:
         server = servers.get(instance, keyrack, made.id)
-        told = {"revision": server.revision, "state": "applied", "facts": {"enforcement": enforcement}, **more}
-        reports.ingest(instance, server, told)
+        report = {"revision": server.revision, "state": "applied", "facts": {"enforcement": enforcement}, **more}
+        reports.ingest(instance, server, report)
 
     says("observe")
     signed_in(page, "bob").goto(f"/keys/{key.fingerprint}")

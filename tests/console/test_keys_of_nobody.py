@@ -29,8 +29,8 @@ def _host(console: Service, name: str, key: PublicKey | None = None) -> int:
         found = {"username": "deploy", "path": "/home/deploy/.ssh/authorized_keys", "kind": "key", "line": 3}
         found |= {"type": key.type, "fingerprint": key.fingerprint, "key": key.canonical, "comment": ""}
         server = servers.get(instance, KEYRACK, made.id)
-        told = {"revision": server.revision, "state": "applied", "keys_found": [{**found, "in_force": True}]}
-        reports.ingest(instance, server, told)
+        report = {"revision": server.revision, "state": "applied", "keys_found": [{**found, "in_force": True}]}
+        reports.ingest(instance, server, report)
     return made.id
 
 

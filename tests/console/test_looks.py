@@ -15,7 +15,7 @@ from keyrack.web.console.templates import static_files
 from tests.console.conftest import COOKIE, session_of
 from tests.console.keyboard import Keyboard
 from tests.console.moments import EMPTY, Moment, moments
-from tests.console.screenshots import PHONE, WIDE, addresses, empty_instance, instance_to_look_at
+from tests.console.screenshots import PHONE, WIDE, addresses, empty_instance, lifelike_instance
 from tests.services import Service
 
 AXE = Path(__file__).parents[1] / "data" / "axe" / "axe.min.js"
@@ -46,7 +46,7 @@ STOPS = 60
 @pytest.fixture(scope="module")
 def lifelike() -> Iterator[Service]:
     """A small workspace with something of everything."""
-    with instance_to_look_at(people=24, hosts=14) as service:
+    with lifelike_instance(people=24, hosts=14) as service:
         yield service
 
 

@@ -20,6 +20,7 @@ from keyrack.store.overview import MAX_ALARMS, MAX_BEHIND, NEWEST
 from keyrack.store.sealing import sealed
 from keyrack.web.console.pages_access import MAX, MAX_LINES
 from keyrack.web.console.pages_keys import MAX_WAYS
+from keyrack.web.console.pages_people import PER_PAGE
 from tests.console.conftest import SignedIn
 from tests.console.enrolled_host import person as user_called
 from tests.core.keys_for_tests import fresh_line
@@ -30,7 +31,7 @@ KEYRACK = actors.system_actor(1)
 
 @pytest.fixture(scope="module", autouse=True)
 def crowd(console: Service) -> None:
-    """Two hosts more than the overview looks at that were not heard of for an hour, and obey nothing yet."""
+    """Two hosts more than the overview reads that were not seen for an hour, and obey nothing yet."""
     at = console.instance.now() - timedelta(hours=1)
     machine = {"workspace_id": 1, "mode": "observe", "revision": 1, "applied_revision": 0, "facts": {}, "sshd": {}}
     machine |= {"rows_sum": bytes(32), "lineage": "", "address": "192.0.2.1", "created_at": at, "updated_at": at}
@@ -67,10 +68,10 @@ def test_a_page_says_that_not_all_hosts_and_alarms_were_read(page: Page, console
     lines = signed_in(page, "olga").get_by_role("main").get_by_role("listitem")
     page.goto("/alarms")
     expect(lines.filter(has_text="Not all")).to_have_count(0)
-    told = {"facts": {"problems": ["the disk is full"]}}
+    values = {"facts": {"problems": ["the disk is full"]}}
     of_crowd = tables.servers.c.name.like("crowd-%")
     console.instance.database.write(
-        lambda connection: connection.execute(update(tables.servers).where(of_crowd).values(told))
+        lambda connection: connection.execute(update(tables.servers).where(of_crowd).values(values))
     )
     common = {"at": console.instance.now(), "action": "servers:write", "outcome": "alarm", "reason": "odd"}
     common |= {"level": "alarm", "target_kind": "server", "target_id": 1, "server_id": None, "details": {}}
@@ -120,6 +121,35 @@ def test_the_search_links_to_everything_that_it_found(page: Page, signed_in: Sig
     expect(page).to_have_url(re.compile(r"/search\?q=crowd$"))
     page.goto("/search?q=web-1")
     expect(page.get_by_role("main").get_by_role("link", name="More hosts…")).to_have_count(0)
+
+
+def test_a_name_is_found_with_blanks_around_it_and_a_wrong_one_is_not_said_to_let_nobody_in(
+    page: Page, signed_in: SignedIn
+) -> None:
+    signed_in(page, "olga").goto("/hosts?q=%20web-1%20")
+    expect(page.get_by_role("main").get_by_role("link", name="web-1", exact=True)).to_be_visible()
+    page.goto("/people?q=alice%20")
+    expect(page.get_by_role("main").get_by_role("link", name="alice", exact=True)).to_be_visible()
+    page.goto("/access?q=web-1%20")
+    expect(page.get_by_role("main")).not_to_contain_text("No host is like that")
+    for wrong in ("q=wbe-1", "tag=wbe"):
+        page.goto(f"/access?{wrong}")
+        expect(page.get_by_role("main")).to_contain_text("No host is like that")
+        expect(page.get_by_role("main")).not_to_contain_text("Nobody can log in")
+    page.goto("/repositories?q=nothing-like-it")
+    expect(page.get_by_role("main")).not_to_contain_text("No repository yet")
+
+
+def test_more_groups_than_a_page_holds_are_reached(page: Page, console: Service, signed_in: SignedIn) -> None:
+    for number in range(PER_PAGE + 1):
+        groups.ensure(console.instance, KEYRACK, name=f"group-{number:03}", user_ids=())
+    signed_in(page, "olga").goto("/people?q=alice")
+    last = page.get_by_role("table", name="Groups").get_by_role("link", name=f"group-{PER_PAGE:03}")
+    expect(last).to_have_count(0)
+    page.get_by_role("link", name="More groups").click()
+    expect(last).to_be_visible()
+    page.get_by_role("link", name="First groups").click()
+    expect(last).to_have_count(0)
 
 
 def test_the_longest_names_fit_within_the_window(page: Page, console: Service, signed_in: SignedIn) -> None:

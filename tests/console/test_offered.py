@@ -18,7 +18,7 @@ from keyrack.model import Actor, Role
 from keyrack.web.console.api import PAGES
 from keyrack.web.console.visits import ConsolePage
 from tests.console.conftest import COOKIE, session_of
-from tests.console.screenshots import instance_to_look_at
+from tests.console.screenshots import lifelike_instance
 from tests.plain_http import PLAIN
 from tests.services import Service
 
@@ -44,7 +44,7 @@ ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
 @pytest.fixture(scope="module")
 def lifelike() -> Iterator[Service]:
     """A workspace with something of everything."""
-    with instance_to_look_at(people=16, hosts=10) as service:
+    with lifelike_instance(people=16, hosts=10) as service:
         users.create_user(service.instance, KEYRACK, name="nobody", role=Role.MEMBER, password="nobody's password")
         users.create_user(
             service.instance,

@@ -182,8 +182,8 @@ def test_the_alarm_of_a_break_glass_login_links_to_where_it_is_ended(
     login = {"fingerprint": parse(line).fingerprint, "address": "203.0.113.7", "user": "deploy"}
     held = {**login, "id": "7-700", "started_at": at}
     server = servers.get(console.instance, KEYRACK, 1)
-    told = {"revision": 0, "state": "applied", "last_used": [{**login, "at": at}], "sessions": [held]}
-    reports.ingest(console.instance, server, told)
+    report = {"revision": 0, "state": "applied", "last_used": [{**login, "at": at}], "sessions": [held]}
+    reports.ingest(console.instance, server, report)
     seen = people["olga"].see("/activity?kind=alarm")
     assert "glass broken" in seen
     assert '<a href="/hosts/1#sessions">end it</a>' in seen
@@ -270,8 +270,8 @@ def test_a_login_shows_its_restrictions_and_sshds_refusal_and_a_person_what_is_l
     grants.give(instance, KEYRACK, user_id=bob.id, server_id=narrow.id, system_user="deploy", restrictions=terms)
     token = servers.invite(instance, KEYRACK, narrow.id)
     enrolment.enrol(instance, token, {"host": "narrow"}, address="192.0.2.86")
-    told = {"deploy": {"why": "it is locked", "keys": {}}}
-    reports.ingest(instance, servers.get(instance, KEYRACK, narrow.id), {"facts": {"logins": told}})
+    refused_logins = {"deploy": {"why": "it is locked", "keys": {}}}
+    reports.ingest(instance, servers.get(instance, KEYRACK, narrow.id), {"facts": {"logins": refused_logins}})
     olga, words = people["olga"], "sshd refuses deploy: it is locked"
     (shown,) = csv.DictReader(olga.see("/access.csv?q=narrow").splitlines())
     assert (shown["restrictions"], shown["refused"]) == ('from="192.0.2.0/24"', words)
@@ -294,10 +294,10 @@ def test_logins_and_delays_are_drawn_with_their_numbers_beside(console: Service,
     enrolment.enrol(instance, token, {"host": "drawn"}, address="192.0.2.85")
     started = f"{instance.now():%Y-%m-%dT%H:%M:%SZ}"
     session = {"user": "deploy", "address": "203.0.113.5", "fingerprint": "", "started_at": started}
-    told = {"state": "applied", "sessions": [{"id": f"{number}-1", **session} for number in range(3)]}
-    for _ in range(2):  # what is told again is no other login
+    report = {"state": "applied", "sessions": [{"id": f"{number}-1", **session} for number in range(3)]}
+    for _ in range(2):  # a login that is reported again is no other one
         server = servers.get(instance, KEYRACK, drawn.id)
-        reports.ingest(instance, server, {"revision": server.revision, **told})
+        reports.ingest(instance, server, {"revision": server.revision, **report})
     instance.tallies.write(instance.database, instance.now())
     page = people["olga"].see("/")
     for title, number in wanted.items():
@@ -513,8 +513,8 @@ def test_revoking_says_which_logins_end_and_enforcing_who_gains(console: Service
     found |= {"type": old.type, "fingerprint": old.fingerprint, "key": old.canonical, "comment": "", "in_force": True}
     login = {"id": "9-1", "user": "deploy", "address": "203.0.113.77", "fingerprint": old.fingerprint}
     login["started_at"] = f"{instance.now():%Y-%m-%dT%H:%M:%SZ}"
-    told = {"revision": server.revision, "state": "applied", "keys_found": [found], "sessions": [login]}
-    reports.ingest(instance, server, told)
+    report = {"revision": server.revision, "state": "applied", "keys_found": [found], "sessions": [login]}
+    reports.ingest(instance, server, report)
     plan = olga.see(f"/hosts/{made.id}/enforce")
     gains, _, stays = plan.partition("Who gains a way in</h3>")[2].partition("Who stays</h3>")
     assert "new@laptop" in gains

@@ -167,8 +167,8 @@ def test_groups_that_are_paths_or_pairs_at_the_provider_are_names_here(console: 
 
 def test_a_group_with_a_comma_in_its_name_is_written_as_json(tmp_path: Path) -> None:
     directory, both = "cn=ops,ou=groups,dc=example", "Berlin, Paris"
-    told = {"oidc_groups": json.dumps({directory: "ops"}), "oidc_roles": json.dumps({both: "auditor", "*": "member"})}
-    with running(settings_for(tmp_path / "data", "", **told)) as service:
+    rules = {"oidc_groups": json.dumps({directory: "ops"}), "oidc_roles": json.dumps({both: "auditor", "*": "member"})}
+    with running(settings_for(tmp_path / "data", "", **rules)) as service:
         service.apply(TEAM)
         claims = provider_rules.Claims("https://id.example.org", "lin", "lin", (directory, both), None)
         provider_rules.sign_in(service.instance, claims, address="192.0.2.1", user_agent="")

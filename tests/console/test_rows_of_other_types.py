@@ -192,8 +192,8 @@ def turns(odd: Odd) -> list[tuple[Table, int]]:
 
 def within(was: Any) -> str:
     """A list or an object whose values are of another type."""
-    told = json.loads(was) if was else None
-    return json.dumps(dict.fromkeys(told, 7) if isinstance(told, dict) else [7 for _ in told or ()])
+    kept = json.loads(was) if was else None
+    return json.dumps(dict.fromkeys(kept, 7) if isinstance(kept, dict) else [7 for _ in kept or ()])
 
 
 def alterations(raw: sqlite3.Connection, table: Table, number: int) -> Iterator[list[Alteration]]:

@@ -54,14 +54,14 @@ def test_a_person_signs_in_and_out(page: Page) -> None:
 
 
 def test_every_wrong_sign_in_gets_the_same_answer(console: Service) -> None:
-    told = set()
+    answers = set()
     for name, password in (("olga", "wrong"), ("nobody", "wrong"), ("olga@umbrella", "olga's password"), ("", "")):
         with browser(console) as client:
             answer = sign_in(client, name, password)
             assert answer.status_code == 401
-            told.add(re.sub(r'csrf" value="[0-9a-f]+|"X-CSRF-Token": "[0-9a-f]+|value="[^"]*"', "", answer.text))
+            answers.add(re.sub(r'csrf" value="[0-9a-f]+|"X-CSRF-Token": "[0-9a-f]+|value="[^"]*"', "", answer.text))
             assert COOKIE not in client.cookies
-    assert len(told) == 1
+    assert len(answers) == 1
 
 
 def test_a_name_may_say_its_workspace(console: Service) -> None:

@@ -193,7 +193,7 @@ def test_a_key_opens_a_login_and_remove_ends_it(
     page: Page, signed_in: SignedIn, standing_host: SshClient, tmp_path: Path
 ) -> None:
     key = Key.make(tmp_path / "key")
-    # The owner lets her in, after a look at what that does.
+    # The owner lets her in, after a preview of what that does.
     signed_in(page, "olga").goto("/access/grant")
     page.get_by_label("Their name").fill("alice")
     page.get_by_label("Host or tag").fill(HOST)

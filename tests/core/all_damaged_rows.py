@@ -1,4 +1,4 @@
-"""All damaged rows at once, as tests have few; pages of them are tried in test_damaged.py."""
+"""Lists all damaged rows at once, as tests have few; test_damaged.py tries the pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How whoever can write to a database sets it back to before a migration; a new migration adds how it is undone."""
+"""Sets a database back to before a migration, as others might; each new migration adds how it is undone."""
 
 from __future__ import annotations
 

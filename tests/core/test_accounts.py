@@ -27,10 +27,10 @@ def wanted(team: Team) -> Mapping[str, Any]:
     return found
 
 
-def obey(team: Team, **told: Any) -> None:
+def obey(team: Team, **reported: Any) -> None:
     """The host says that it obeys what there is now."""
     now = servers.get(team.instance, team.owner, team.server.id)
-    reports.ingest(team.instance, now, {"revision": now.revision, "state": "applied", **told})
+    reports.ingest(team.instance, now, {"revision": now.revision, "state": "applied", **reported})
 
 
 def is_password(hashed: str, password: str) -> bool:

@@ -176,9 +176,9 @@ def test_an_export_is_verified_without_the_database(log: Team) -> None:
 def test_any_change_to_an_export_is_named(log: Team) -> None:
     """Each line of an export is looked at, and of a line each field."""
     instance = log.instance
-    told = {"at": instance.now(), "action": "servers:write", "outcome": "done", "reason": "", "level": "info"}
+    common = {"at": instance.now(), "action": "servers:write", "outcome": "done", "reason": "", "level": "info"}
     entry = {"target_kind": "server", "target_id": 1, "server_id": 1, "summary": "Something", "details": {}}
-    instance.database.write(lambda connection: stored_events.add_many(connection, log.owner, told, [entry] * 500))
+    instance.database.write(lambda connection: stored_events.add_many(connection, log.owner, common, [entry] * 500))
     chained(instance)
     lines = list(export.lines(instance, OPERATOR))
     head, block = lines[0], verify_export.BLOCK
@@ -280,9 +280,9 @@ SET_BACK = to_before("0235", at="0230")
 def test_changed_checkpoints_and_hashes_of_parts_are_found_too(log: Team) -> None:
     """Checkpoints and hashes of parts, and the end of the log, which the running service remembers."""
     instance = log.instance
-    told = {"at": instance.now(), "action": "servers:write", "outcome": "done", "reason": "", "level": "info"}
+    common = {"at": instance.now(), "action": "servers:write", "outcome": "done", "reason": "", "level": "info"}
     entry = {"target_kind": "server", "target_id": 1, "server_id": 1, "summary": "Something", "details": {}}
-    instance.database.write(lambda connection: stored_events.add_many(connection, log.owner, told, [entry] * 300))
+    instance.database.write(lambda connection: stored_events.add_many(connection, log.owner, common, [entry] * 300))
     later = instance.now() + timedelta(hours=2)
     object.__setattr__(instance, "now", lambda: later)
     chained(instance)
@@ -339,8 +339,8 @@ def test_events_that_were_kept_long_enough_are_not_missed(log: Team) -> None:
         == found
     )
     # The event that says so cannot be made to say more.
-    (told,) = [row for row in rows(instance) if row["action"] == "instance:tidy"]
-    alter(instance, update(held).where(held.c.id == told["id"]).values(details={"events_until": 10**6}))
+    (tidied,) = [row for row in rows(instance) if row["action"] == "instance:tidy"]
+    alter(instance, update(held).where(held.c.id == tidied["id"]).values(details={"events_until": 10**6}))
     assert outcome(instance).problem != ""
 
 
@@ -485,14 +485,20 @@ def test_a_host_accepts_a_log_that_goes_on_and_refuses_one_that_was_rewritten(
 
 def test_a_host_refuses_a_shorter_log_and_one_that_another_signed(log: Team, witness: Witness) -> None:
     instance = log.instance
-    told = handed(log, witness)
+    handed_over = handed(log, witness)
     last = rows(instance)[-1]["id"]
     rewrite(instance, delete(held).where(held.c.id == last))
     assert witness.take(handed(log, witness))
     assert "records and has" in witness.problem
-    assert witness.take({**told, "text": told["text"].replace("size", "Size")})
+    assert witness.take({**handed_over, "text": handed_over["text"].replace("size", "Size")})
     assert "signature" in witness.problem
-    for strange in ("x", {}, {"text": 1, "signature": 2}, {**told, "proof": ["zz"]}, {**told, "proof": 5}):
+    for strange in (
+        "x",
+        {},
+        {"text": 1, "signature": 2},
+        {**handed_over, "proof": ["zz"]},
+        {**handed_over, "proof": 5},
+    ):
         witness.take(strange)
         assert witness.problem
 

@@ -34,13 +34,13 @@ def moment(team: Team, before: timedelta = timedelta()) -> str:
 
 def use(team: Team, line: str, before: timedelta = timedelta(), **more: str) -> dict[str, str]:
     """A login as agents tell it."""
-    told = {
+    reported = {
         "fingerprint": parse(line).fingerprint,
         "at": moment(team, before),
         "address": "203.0.113.7",
         "user": "deploy",
     }
-    return {**told, **more}
+    return {**reported, **more}
 
 
 def glass(team: Team, kind: str) -> str:
@@ -71,7 +71,7 @@ def test_a_use_of_a_break_glass_key_raises_an_alarm_that_says_who_where_and_how_
         assert words in alarm.summary
     assert (alarm.details["session"], alarm.details["user"], alarm.reason) == (number, "alice", "break-glass")
     assert alarm.details["end"] == f"DELETE /api/keyrack/v1/servers/{team.server.id}/sessions/{number}"
-    # The same told again, and the session that goes on, are no news; the next login is.
+    # The same report again, and the session that goes on, raise no other alarm; the next login does.
     tell(team, last_used=[named], sessions=[open_now])
     assert len(alarms(team)) == 1
     tell(team, sessions=[])
@@ -122,9 +122,9 @@ def test_alarms_of_a_host_without_end_are_bounded_and_counted(team: Team, monkey
 
 def test_a_report_of_sessions_alone_or_without_an_account_raises_the_alarm_too(team: Team) -> None:
     line = glass(team, "credential")
-    told = use(team, line)
-    del told["user"]
-    tell(team, last_used=[told])
+    reported = use(team, line)
+    del reported["user"]
+    tell(team, last_used=[reported])
     other = fresh_line()
     terms: dict[str, Any] = {"label": "second", "username": "deploy", "public_key": other, "break_glass": True}
     credentials.add(team.instance, team.owner, team.server.id, **terms)

@@ -49,8 +49,8 @@ def ahead(team: Team, clock: Clock) -> Team:
     return replace(team, instance=replace(team.instance, now=lambda: clock.day))
 
 
-def heard(instance: Instance, server_id: int) -> None:
-    """A host was heard of, and is enrolled."""
+def contact(instance: Instance, server_id: int) -> None:
+    """A host is enrolled, and was just seen."""
     now = instance.now()
     instance.database.write(lambda connection: server_rows.change(connection, server_id, {"enrolled_at": now}))
     seen = LastSeen(clock=lambda: 0.0)
@@ -61,7 +61,7 @@ def heard(instance: Instance, server_id: int) -> None:
 def test_a_host_that_is_gone_is_not_online_until_the_time_comes_again(ahead: Team, clock: Clock) -> None:
     check = ClockCheck(clock=lambda: clock.steady)
     assert check.go_on(ahead.instance)  # what was before a start is not known
-    heard(ahead.instance, ahead.server.id)
+    contact(ahead.instance, ahead.server.id)
     clock.goes_on(5)
     assert not check.go_on(ahead.instance)
     clock.day -= HOUR
@@ -77,7 +77,7 @@ def test_a_host_that_is_gone_is_not_online_until_the_time_comes_again(ahead: Tea
 
 
 def test_the_clock_is_checked_after_a_start_too(ahead: Team, clock: Clock) -> None:
-    heard(ahead.instance, ahead.server.id)
+    contact(ahead.instance, ahead.server.id)
     clock.day -= HOUR
     assert ClockCheck(clock=lambda: 5.0).go_on(ahead.instance)
     clock.goes_on(last_seen.ONLINE.total_seconds() + 1)

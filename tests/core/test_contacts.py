@@ -48,15 +48,15 @@ def test_the_documents_of_many_hosts_take_as_many_questions_as_those_of_two(team
         contacts.answer(team.instance, asks(team, hosts[:2]))
     with prepared_statements() as many:
         answers = contacts.answer(team.instance, asks(team, hosts))
-    told = []
+    sent = []
     for (server, _), answer in zip(hosts, answers, strict=True):
         assert isinstance(answer, ContactAnswer)
         fields = json.loads(answer.body)
         alone = documents.signed(team.instance, server.id)
         assert alone is not None
-        told.append(json.loads(fields["document"])["users"])
-        assert told[-1] == json.loads(alone.text)["users"] != {}
-    assert len({json.dumps(users) for users in told}) == len(hosts), "each host has its own key"
+        sent.append(json.loads(fields["document"])["users"])
+        assert sent[-1] == json.loads(alone.text)["users"] != {}
+    assert len({json.dumps(users) for users in sent}) == len(hosts), "each host has its own key"
     grants = [sql for sql in many if "FROM grants" in sql]
     assert len(many) - len(grants) <= len(few)
 
@@ -95,8 +95,8 @@ def test_a_check_of_all_servers_finds_those_that_changed_and_those_that_are_gone
 
 def test_a_server_changed_in_the_database_costs_the_others_nothing(team: Team) -> None:
     hosts = [enrolled(team, number) for number in range(3)]
-    spoilt = servers_table.update().where(servers_table.c.id == hosts[1][0].id).values(host="another")
-    team.instance.database.write(lambda connection: connection.execute(spoilt))
+    damage = servers_table.update().where(servers_table.c.id == hosts[1][0].id).values(host="another")
+    team.instance.database.write(lambda connection: connection.execute(damage))
     first, second, third = contacts.answer(team.instance, asks(team, hosts))
     assert isinstance(second, Refusal)
     assert second.code == "seal-broken"
@@ -108,20 +108,20 @@ def test_a_server_changed_in_the_database_costs_the_others_nothing(team: Team) -
 
 def test_reports_together_are_kept_and_a_bad_one_costs_the_others_nothing(team: Team) -> None:
     hosts = [enrolled(team, number) for number in range(4)]
-    told: list[dict[str, Any]] = []
+    reported: list[dict[str, Any]] = []
     for server, _ in hosts:
         now = servers.get(team.instance, team.owner, server.id)
-        told.append({"revision": now.revision, "state": "applied"})
-    told[2] = {"revision": "all", "state": "applied"}
-    batch = [(server, fields) for (server, _), fields in zip(hosts, told, strict=True)]
+        reported.append({"revision": now.revision, "state": "applied"})
+    reported[2] = {"revision": "all", "state": "applied"}
+    batch = [(server, fields) for (server, _), fields in zip(hosts, reported, strict=True)]
     results = reports.ingest_together(team.instance, batch)
     assert [result is None for result in results] == [True, True, False, True]
     assert isinstance(results[2], Refusal)
     applied = [servers.get(team.instance, team.owner, server.id).applied_revision for server, _ in hosts]
-    assert applied == [told[0]["revision"], told[1]["revision"], 0, told[3]["revision"]]
+    assert applied == [reported[0]["revision"], reported[1]["revision"], 0, reported[3]["revision"]]
 
 
-def told_by(team: Team, hosts: list[tuple[Server, str]]) -> list[tuple[Server, dict[str, Any]]]:
+def reports_of(team: Team, hosts: list[tuple[Server, str]]) -> list[tuple[Server, dict[str, Any]]]:
     """Reports of hosts that obey what is newest, each by the server's record as its secret proves it."""
     proofs = [(secret, "192.0.2.1") for _, secret in hosts]
     proved = [found for found in enrolment.authenticate_together(team.instance, proofs) if isinstance(found, Server)]
@@ -131,13 +131,13 @@ def told_by(team: Team, hosts: list[tuple[Server, str]]) -> list[tuple[Server, d
 
 def test_the_reports_of_many_hosts_take_as_many_statements_as_those_of_two(team: Team) -> None:
     hosts = [enrolled(team, number) for number in range(12)]
-    assert reports.ingest_together(team.instance, told_by(team, hosts)) == [None] * 12
+    assert reports.ingest_together(team.instance, reports_of(team, hosts)) == [None] * 12
     user = team.instance.database.read(lambda connection: user_rows.user(connection, team.owner.user_id or 0))
     assert user is not None
     for some in (hosts, hosts[:2]):
         grants.give(team.instance, team.owner, user_id=user.id, tag="web", system_user="deploy")
         with prepared_statements() as asked:
-            proved = told_by(team, some)
+            proved = reports_of(team, some)
         by_secret = [sql for sql in asked if "agent_secret_hash = " in sql]
         assert (len(by_secret), len(asked) - len(by_secret)) == (len(some), 2)
         with prepared_statements() as asked:
@@ -148,8 +148,8 @@ def test_the_reports_of_many_hosts_take_as_many_statements_as_those_of_two(team:
 
 
 def test_the_second_report_of_a_host_among_many_follows_its_first(team: Team) -> None:
-    (server, told), (other, others) = told_by(team, [enrolled(team, number) for number in range(2)])
-    first, second = {**told, "problems": ["not yet"]}, {**told, "problems": ["still not"]}
+    (server, reported), (other, others) = reports_of(team, [enrolled(team, number) for number in range(2)])
+    first, second = {**reported, "problems": ["not yet"]}, {**reported, "problems": ["still not"]}
     batch = [(server, first), (other, others), (server, second)]
     assert reports.ingest_together(team.instance, batch) == [None] * 3
     assert servers.get(team.instance, team.owner, server.id).facts.get("problems") == ["still not"]

@@ -28,7 +28,7 @@ def change(team: Team, table: Any, **values: Any) -> None:
     team.instance.database.write(lambda connection: connection.execute(update(table).values(**values)))
 
 
-def told(team: Team) -> Any:
+def document(team: Team) -> Any:
     """The server's document as it is now."""
     signed = documents.signed(team.instance, team.server.id)
     assert signed is not None
@@ -52,7 +52,7 @@ def test_a_damaged_credential_is_listed_removed_and_refused(team: Team) -> None:
     other = servers.create(team.instance, team.owner, name="web-2", address="192.0.2.11")
     assert damaged(team.instance, team.owner, other.id) == []
     damaged_rows.remove(team.instance, team.owner, row.name)
-    assert told(team)["revoked"] == [evil.canonical]
+    assert document(team)["revoked"] == [evil.canonical]
     assert damaged(team.instance, team.owner) == []
 
 
@@ -60,10 +60,10 @@ def test_entering_the_same_again_replaces_a_damaged_row(team: Team) -> None:
     line, evil = fresh_line(), parse(fresh_line())
     add(team, line)
     change(team, tables.credentials, public_key=evil.canonical, fingerprint=evil.fingerprint)
-    assert told(team)["users"] == {}
+    assert document(team)["users"] == {}
     add(team, line)
-    assert [key["key"] for key in told(team)["users"]["deploy"]] == [parse(line).canonical]
-    assert told(team)["revoked"] == [evil.canonical]
+    assert [key["key"] for key in document(team)["users"]["deploy"]] == [parse(line).canonical]
+    assert document(team)["revoked"] == [evil.canonical]
     with pytest.raises(Refusal) as refused:
         add(team, line)
     assert refused.value.kind is Kind.TAKEN
@@ -93,8 +93,8 @@ def test_a_damaged_grant_is_listed_and_an_unknown_row_refused(team: Team) -> Non
     assert sorted(row.kind for row in rows) == ["credential", "grant"]
     for row in rows:
         damaged_rows.remove(team.instance, team.owner, row.name)
-    assert told(team)["users"] == {}
-    assert told(team)["revoked"] == [], "what is no key would keep the host from reading the rest"
+    assert document(team)["users"] == {}
+    assert document(team)["revoked"] == [], "what is no key would keep the host from reading the rest"
 
 
 def test_a_sound_row_and_a_strangers_are_not_removed(team: Team) -> None:
@@ -148,7 +148,7 @@ def test_a_damaged_revocation_does_not_keep_the_others_from_a_host(team: Team) -
                 update(tables.revocations).where(row).values(public_key=junk)
             )
         )
-        assert told(team)["revoked"] == [parse(lines[1]).canonical]
+        assert document(team)["revoked"] == [parse(lines[1]).canonical]
 
 
 def test_applying_a_file_puts_a_new_grant_in_the_place_of_a_damaged_one(team: Team) -> None:

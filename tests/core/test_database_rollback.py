@@ -91,8 +91,8 @@ class Host:
             self.last = signed
             if report:
                 server = servers.get(instance, self.team.owner, server_id)
-                told = {"revision": self.revision, "lineage": self.lineage, "state": "applied"}
-                reports.ingest(instance, server, told)
+                fields = {"revision": self.revision, "lineage": self.lineage, "state": "applied"}
+                reports.ingest(instance, server, fields)
         assert self.contact() is HostRevision.CURRENT
 
     def tell(self, size: int = 500) -> None:
@@ -171,9 +171,9 @@ def test_a_key_revoked_after_the_backup_stays_refused_after_a_restore(
     assert host.lets_in(kept)
     assert not host.lets_in(late), "nothing opens that the database does not know"
     assert len(alarms(team)) == 1
-    told = resync.difference(team.instance, team.owner, team.server.id, limit=1000)
-    assert told.undecided
-    by_kind = {(row.kind, row.fingerprint) for row in told.held}
+    difference = resync.difference(team.instance, team.owner, team.server.id, limit=1000)
+    assert difference.undecided
+    by_kind = {(row.kind, row.fingerprint) for row in difference.held}
     assert {
         ("line", parse(revoked).fingerprint),
         ("revoked", parse(revoked).fingerprint),
@@ -205,12 +205,12 @@ def test_the_same_revision_of_another_database_is_no_receipt(team: Team, host: H
     assert credentials.get(team.instance, team.owner, team.server.id, added).acknowledged
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_a_host_that_comes_back_after_many_changes_is_known(team: Team, host: Host, *, told: bool) -> None:
-    """Also where what it obeys was never heard: it went away, or nothing could be written, before it could report."""
+@pytest.mark.parametrize("is_reported", [True, False])
+def test_a_host_that_comes_back_after_many_changes_is_known(team: Team, host: Host, *, is_reported: bool) -> None:
+    """Also where what it obeys was never reported: it went away, or nothing could be written, before it could."""
     for number in range(3):
         add(team, f"before-{number}", fresh_line())
-        host.obey(report=told)
+        host.obey(report=is_reported)
     lines = [fresh_line() for _ in range(140)]
     for number, line in enumerate(lines):
         add(team, f"after-{number}", line)
@@ -378,10 +378,10 @@ def test_the_host_of_a_server_deleted_after_a_restore_takes_its_last_document(te
     servers.delete(team.instance, team.owner, team.server.id)
 
     def report() -> None:
-        told = {"revision": host.revision, "lineage": host.lineage, "state": "applied"}
+        fields = {"revision": host.revision, "lineage": host.lineage, "state": "applied"}
         (server,) = enrolment.authenticate_together(team.instance, [(secret, "192.0.2.1")])
         assert not isinstance(server, Exception)
-        reports.ingest(team.instance, server, told)
+        reports.ingest(team.instance, server, fields)
 
     report()
     (waiting,) = deleted_servers.find(team.instance, team.owner).items
@@ -406,26 +406,26 @@ def test_nothing_but_the_hosts_own_signed_document_is_taken(team: Team, host: Ho
     assert of_other is not None
     assert host.last is not None
     server = servers.get(team.instance, team.owner, team.server.id)
-    told = {"number": 0, "of": 1, "text": host.last.text, "signature": host.last.signature}
+    piece = {"number": 0, "of": 1, "text": host.last.text, "signature": host.last.signature}
     with pytest.raises(Refusal, match="Nobody asked"):
-        database_rollback.receive_piece(team.instance, server, told)
+        database_rollback.receive_piece(team.instance, server, piece)
     database_rollback.note_diverged(team.instance, team.server.id, 99)
     server = servers.get(team.instance, team.owner, team.server.id)
     wrong: list[dict[str, Any]] = [
-        {**told, "text": of_other.text, "signature": of_other.signature},
-        {**told, "text": host.last.text.replace("deploy", "root")},
-        {**told, "of": 2, "number": 1},
-        {**told, "number": -1},
-        {**told, "of": 10**6},
-        {**told, "number": True},
-        {**told, "text": None},
-        {**told, "text": "\ud800"},
+        {**piece, "text": of_other.text, "signature": of_other.signature},
+        {**piece, "text": host.last.text.replace("deploy", "root")},
+        {**piece, "of": 2, "number": 1},
+        {**piece, "number": -1},
+        {**piece, "of": 10**6},
+        {**piece, "number": True},
+        {**piece, "text": None},
+        {**piece, "text": "\ud800"},
         {},
     ]
     for fields in wrong:
         with pytest.raises(Refusal):
             database_rollback.receive_piece(team.instance, server, fields)
-    database_rollback.receive_piece(team.instance, server, told)
+    database_rollback.receive_piece(team.instance, server, piece)
     assert not resync.difference(team.instance, team.owner, team.server.id).undecided
 
 

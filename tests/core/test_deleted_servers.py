@@ -1,4 +1,4 @@
-"""A deleted server is gone at once, and its host is told until it says that it obeys; on both databases."""
+"""A deleted server is gone at once, and its host gets its last document until it obeys; on both databases."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def last(team: Team) -> dict[str, Any]:
     return found
 
 
-def report(team: Team, secret: str, **told: Any) -> None:
+def report(team: Team, secret: str, **reported: Any) -> None:
     """Report as the host with this secret."""
     (server,) = enrolment.authenticate_together(team.instance, [(secret, "192.0.2.1")])
     assert not isinstance(server, Exception)
-    reports.ingest(team.instance, server, told)
+    reports.ingest(team.instance, server, reported)
 
 
 def delete(team: Team) -> None:
@@ -114,8 +114,8 @@ def test_a_deleted_servers_host_gets_its_last_document_until_it_acknowledges_it(
     assert obeyed.acknowledged_at is not None
     assert receipts.of_event(team.instance, team.owner, event.id).done
     assert receipts.of_key(team.instance, team.owner, parse(line).fingerprint).done
-    told = [one.summary for one in events.find(team.instance, team.owner, limit=5).items]
-    assert sum("obeys" in summary for summary in told) == 1
+    summaries = [one.summary for one in events.find(team.instance, team.owner, limit=5).items]
+    assert sum("obeys" in summary for summary in summaries) == 1
     assert deleted_servers.find(team.instance, make_team(team.instance, "umbrella").owner).items == ()
 
 

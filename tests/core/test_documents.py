@@ -1,4 +1,4 @@
-"""What a host is told: the widest of what holds, nothing of what ended, and no row that was tampered with."""
+"""A host's document: the widest of what holds, nothing that ended, and no row that was tampered with."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.core.conftest import Team, make_team
 from tests.core.keys_for_tests import fresh_line
 
 
-def told(team: Team) -> Mapping[str, Any]:
+def document_of(team: Team) -> Mapping[str, Any]:
     """The server's document as it is now."""
     signed = documents.signed(team.instance, team.server.id)
     assert signed is not None
@@ -44,11 +44,11 @@ def test_two_entries_of_a_key_on_one_account_are_one_line_with_the_latest_end(te
     now = team.instance.now()
     add(team, "a", line, expires_at=now + timedelta(hours=1))
     later = add(team, "b", line, expires_at=now + timedelta(hours=2))
-    keys = told(team)["users"]["deploy"]
+    keys = document_of(team)["users"]["deploy"]
     assert [key["key"] for key in keys] == [parse(line).canonical]
     assert keys[0]["expires_at"] == f"{later.expires_at:%Y-%m-%dT%H:%M:%SZ}"
     add(team, "c", line)
-    assert [key["expires_at"] for key in told(team)["users"]["deploy"]] == [None]
+    assert [key["expires_at"] for key in document_of(team)["users"]["deploy"]] == [None]
 
 
 def test_a_deleted_key_is_revoked_unless_something_still_lets_it_in(team: Team) -> None:
@@ -56,38 +56,38 @@ def test_a_deleted_key_is_revoked_unless_something_still_lets_it_in(team: Team) 
     canonical = parse(line).canonical
     first, second = add(team, "a", line), add(team, "b", line)
     credentials.delete(team.instance, team.owner, team.server.id, first.id)
-    assert told(team)["revoked"] == []
+    assert document_of(team)["revoked"] == []
     credentials.delete(team.instance, team.owner, team.server.id, second.id)
-    assert told(team)["revoked"] == [canonical]
-    assert "deploy" not in told(team)["users"]
+    assert document_of(team)["revoked"] == [canonical]
+    assert "deploy" not in document_of(team)["users"]
     add(team, "a", line)
-    assert told(team)["revoked"] == []
+    assert document_of(team)["revoked"] == []
 
 
 def test_grants_carry_all_of_a_users_keys(team: Team) -> None:
     lines = [fresh_line(), fresh_line()]
     one = user_keys.add(team.instance, team.member, title="one", public_key=lines[0])
-    assert "deploy" not in told(team)["users"]
+    assert "deploy" not in document_of(team)["users"]
     grant = grants.give(team.instance, team.owner, user_id=team.member_user.id, tag="web", system_user="deploy")
     user_keys.add(team.instance, team.member, title="two", public_key=lines[1])
     user_keys.add(team.instance, team.member, title="none", public_key=None, keyless=True)
     expected = {parse(line).canonical for line in lines}
-    assert {key["key"] for key in told(team)["users"]["deploy"]} == expected
+    assert {key["key"] for key in document_of(team)["users"]["deploy"]} == expected
     user_keys.delete(team.instance, team.member, one.id)
-    assert told(team)["revoked"] == [parse(lines[0]).canonical]
+    assert document_of(team)["revoked"] == [parse(lines[0]).canonical]
     grants.take_back(team.instance, team.owner, grant.id)
-    assert told(team)["users"] == {}
-    assert set(told(team)["revoked"]) == expected
+    assert document_of(team)["users"] == {}
+    assert set(document_of(team)["revoked"]) == expected
 
 
 def test_a_disabled_users_keys_leave(team: Team) -> None:
     line = fresh_line()
     user_keys.add(team.instance, team.member, title="one", public_key=line)
     grants.give(team.instance, team.owner, user_id=team.member_user.id, server_id=team.server.id, system_user="deploy")
-    assert told(team)["users"]["deploy"]
+    assert document_of(team)["users"]["deploy"]
     users.change(team.instance, team.owner, team.member_user.id, enabled=False)
-    assert told(team)["users"] == {}
-    assert told(team)["revoked"] == [parse(line).canonical]
+    assert document_of(team)["users"] == {}
+    assert document_of(team)["revoked"] == [parse(line).canonical]
 
 
 @pytest.mark.parametrize("kind", ["credential", "user key", "grant", "entered"])
@@ -98,7 +98,7 @@ def test_a_row_changed_in_the_database_is_left_out_and_nothing_else(team: Team, 
     credentials.delete(team.instance, team.owner, team.server.id, add(team, "gone", gone).id)
     user_keys.add(team.instance, team.member, title="one", public_key=fresh_line())
     grants.give(team.instance, team.owner, user_id=team.member_user.id, server_id=team.server.id, system_user="deploy")
-    assert told(team)
+    assert document_of(team)
     evil = parse(fresh_line())
     changes: dict[str, Any] = {
         "credential": update(tables.credentials)
@@ -123,7 +123,7 @@ def test_a_row_changed_in_the_database_is_left_out_and_nothing_else(team: Team, 
     }
     team.instance.database.write(lambda connection: connection.execute(changes[kind]))
     for _ in range(2):
-        document = told(team)
+        document = document_of(team)
     opened = {key["key"] for keys in document["users"].values() for key in keys}
     assert evil.canonical not in opened
     assert "root" not in document["users"]
@@ -138,7 +138,7 @@ def test_workspaces_do_not_leak_into_each_others_documents(team: Team) -> None:
     others = make_team(team.instance, "umbrella")
     user_keys.add(team.instance, others.member, title="x", public_key=fresh_line())
     grants.give(team.instance, others.owner, user_id=others.member_user.id, tag="web", system_user="deploy")
-    assert told(team)["users"] == {}
+    assert document_of(team)["users"] == {}
     for user, server in ((others.member_user, team.server), (team.member_user, others.server)):
         with pytest.raises(Refusal) as refused:
             grants.give(team.instance, team.owner, system_user="deploy", user_id=user.id, server_id=server.id)
@@ -160,13 +160,13 @@ def test_a_report_has_no_key_checked_anew(team: Team) -> None:
     """What is noted of a key that its host has is no change of the key: all of a large host's would be read again."""
     for number in range(3):
         add(team, f"key-{number}", fresh_line())
-    before = told(team)
+    before = document_of(team)
     first = checked(team)
     assert len(first) == 3
     reports.ingest(team.instance, team.server, {"revision": before["revision"], "state": "applied"})
     noted = select(tables.credentials.c.acknowledged_at)
     assert None not in team.instance.database.read(lambda connection: connection.execute(noted).scalars().all())
-    assert told(team)["users"] == before["users"]
+    assert document_of(team)["users"] == before["users"]
     second = checked(team)
     assert all(second[name] is record for name, record in first.items())
 
@@ -180,12 +180,12 @@ def test_nothing_is_kept_in_memory_of_keys_that_are_deleted(team: Team) -> None:
     def come_and_go(number: int) -> None:
         one = add(team, f"key-{number}", fresh_line())
         own = user_keys.add(team.instance, team.member, title=f"key-{number}", public_key=fresh_line())
-        told(team)
+        document_of(team)
         assert one in credentials.find(team.instance, team.owner, team.server.id).items
         assert own in user_keys.find(team.instance, team.member).items
         credentials.delete(team.instance, team.owner, team.server.id, one.id)
         user_keys.delete(team.instance, team.member, own.id)
-        told(team)
+        document_of(team)
 
     come_and_go(0)
     before = kept()
@@ -215,7 +215,7 @@ def test_a_frozen_key_let_in_by_two_grants_is_one_line(team: Team) -> None:
         grants.give(team.instance, team.owner, **place, **more)
     add(team, "by hand", fresh_line())
     freezes.freeze(team.instance, team.owner)
-    document = host_document.decode(json.dumps(told(team)))
+    document = host_document.decode(json.dumps(document_of(team)))
     key = parse(line).canonical
     assert [one.public_key for one in document.frozen["deploy"]].count(key) == 1
     assert [one.public_key for one in document.users["deploy"]] == [key], "by the grant to break glass with"
@@ -226,30 +226,30 @@ def test_the_line_of_an_unchanged_key_is_rendered_once(team: Team) -> None:
     lines = [fresh_line() for _ in range(3)]
     for number, line in enumerate(lines[:2]):
         add(team, f"key-{number}", line)
-    before = told(team)
+    before = document_of(team)
     reports.ingest(team.instance, team.server, {"revision": before["revision"], "state": "applied"})
-    told(team)
+    document_of(team)
     made = {name: one.made.rendered[0] for name, (one, *_) in checked(team).items()}
     assert len(made) == 2
     add(team, "key-2", lines[2])
-    assert len(told(team)["users"]["deploy"]) == 3
+    assert len(document_of(team)["users"]["deploy"]) == 3
     now = {name: one for name, (one, *_) in checked(team).items()}
     assert all(now[name].made.rendered[0] is entry for name, entry in made.items())
 
 
 def test_a_remembered_line_follows_every_change_of_its_key(team: Team) -> None:
     first, second = add(team, "a", fresh_line()), add(team, "b", fresh_line())
-    before = told(team)
+    before = document_of(team)
     reports.ingest(team.instance, team.server, {"revision": before["revision"], "state": "applied"})
-    told(team)
+    document_of(team)
     restricting.credential(team.instance, team.owner, first.id, {"command": "true"})
-    changed = told(team)["users"]["deploy"]
+    changed = document_of(team)["users"]["deploy"]
     assert [key["options"] for key in changed if key["name"] == "a"] == [['command="true"']]
     freezes.freeze(team.instance, team.owner)
-    frozen = told(team)
+    frozen = document_of(team)
     assert (frozen["users"], {key["name"] for key in frozen["frozen"]["deploy"]}) == ({}, {"a", "b"})
     credentials.delete(team.instance, team.owner, team.server.id, second.id)
-    assert {key["name"] for key in told(team)["frozen"]["deploy"]} == {"a"}
+    assert {key["name"] for key in document_of(team)["frozen"]["deploy"]} == {"a"}
 
 
 def test_a_document_put_together_of_kept_parts_is_the_same_text(team: Team) -> None:

@@ -51,16 +51,16 @@ def document(team: Team, server_id: int) -> host_document.HostDocument:
 
 
 def lets_in(team: Team, server_id: int, line: str) -> bool:
-    """Whether a host is told to let a key in as deploy."""
+    """Whether a host's document lets a key in as deploy."""
     key = " ".join(line.split()[:2])
-    told = document(team, server_id)
-    inside = key in {one.public_key for one in told.users.get("deploy", ())}
-    assert not (inside and key in told.revoked)
+    sent_document = document(team, server_id)
+    inside = key in {one.public_key for one in sent_document.users.get("deploy", ())}
+    assert not (inside and key in sent_document.revoked)
     return inside
 
 
 def refuses(team: Team, server_id: int, line: str) -> bool:
-    """Whether a host is told to refuse a key."""
+    """Whether a host's document refuses a key."""
     return " ".join(line.split()[:2]) in document(team, server_id).revoked
 
 
@@ -184,11 +184,11 @@ def test_a_member_without_the_right_adds_a_key_nowhere(team: Team) -> None:
 
 def test_every_server_that_changed_is_announced_once(team: Team) -> None:
     ids = {team.server.id, *more_servers(team, 3)}
-    heard: list[frozenset[int]] = []
-    stop = team.instance.database.listen(heard.append)
+    announced: list[frozenset[int]] = []
+    stop = team.instance.database.listen(announced.append)
     add(team, fresh_line())
     stop()
-    assert frozenset(ids) in heard
+    assert frozenset(ids) in announced
 
 
 def _rotate(team: Team, line: str) -> None:

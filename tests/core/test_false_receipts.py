@@ -289,14 +289,14 @@ def test_an_offboarding_is_not_completed_by_rows_entered_in_the_database(team: T
     obey(team, other)
     done = {one.server_id: one.done for one in offboarding.get(instance, team.owner, number).hosts}
     assert done == {team.server.id: False, other.id: True}
-    told = [event.summary for event in events.find(instance, team.owner, limit=100).items]
-    assert not any("Every host obeys" in one for one in told), "an event says what no host said"
+    summaries = [event.summary for event in events.find(instance, team.owner, limit=100).items]
+    assert not any("Every host obeys" in one for one in summaries), "an event says what no host said"
     check_all_rows(instance)
     assert any("host of an offboarding" in one for one in named(team))
     obey(team, team.server)
     assert all(one.done for one in offboarding.get(instance, team.owner, number).hosts)
-    told = [event.summary for event in events.find(instance, team.owner, limit=100).items]
-    assert any("Every host obeys" in one for one in told)
+    summaries = [event.summary for event in events.find(instance, team.owner, limit=100).items]
+    assert any("Every host obeys" in one for one in summaries)
 
 
 @pytest.mark.parametrize("values", [{"revision": 1}, {"name": "web-9"}, None], ids=["revision", "name", "deleted"])
@@ -378,7 +378,7 @@ def test_acknowledgements_from_before_the_columns_were_renamed_still_count(team:
     number, at = leaver(team, team.server), instance.now()
     put(team, team.server, "stays", fresh_line())
     obey(team, team.server)
-    told_before = credentials.find(instance, team.owner, team.server.id).items
+    before = credentials.find(instance, team.owner, team.server.id).items
 
     def as_then(connection: Connection) -> None:
         git_endpoints.acknowledge(connection, number, endpoint, at, 1)
@@ -399,11 +399,11 @@ def test_acknowledgements_from_before_the_columns_were_renamed_still_count(team:
     try:
         assert receipts.of_key(later, team.owner, fingerprint).done
         assert offboarding.get(later, team.owner, number).done
-        assert credentials.find(later, team.owner, team.server.id).items == told_before
+        assert credentials.find(later, team.owner, team.server.id).items == before
         assert damaged(later, team.owner) == []
         assert offboarding_undo.undo(later, team.owner, number).back["credentials"] == 1
-        came_back = credentials.find(later, team.owner, team.server.id).items
-        assert sorted(one.acknowledged for one in came_back) == [False, True]
+        put_back = credentials.find(later, team.owner, team.server.id).items
+        assert sorted(one.acknowledged for one in put_back) == [False, True]
     finally:
         later.database.close()
 

@@ -43,9 +43,9 @@ def session(name: str, fingerprint: str = "", **more: str) -> dict[str, str]:
     }
 
 
-def tell(team: Team, **told: Any) -> None:
+def tell(team: Team, **fields: Any) -> None:
     """A report of the team's server."""
-    reports.ingest(team.instance, team.server, told)
+    reports.ingest(team.instance, team.server, fields)
 
 
 def kept(team: Team) -> dict[str, Mapping[str, Any]]:
@@ -137,17 +137,17 @@ def test_an_entry_that_cannot_be_costs_the_others_and_the_receipt_nothing(team: 
     server = team.instance.database.read(lambda connection: servers.by_id(connection, team.server.id))
     assert server is not None
     assert server.applied_revision == revision
-    # A session that is known is not over because something else of it was told wrong.
+    # A session that is known is not over because something else of it was reported wrong.
     tell(team, sessions=[session("1-100", address="UNKNOWN")])
     assert kept(team).keys() == {"1-100"}
 
 
 @pytest.mark.parametrize(
-    ("told", "shown"),
+    ("reported", "shown"),
     [("jürgen", "jürgen"), ("CORP\\анна", "CORP\\анна"), ("a\x1b[1m", "a\\x1b[1m"), ("é" * 70, "é" * 63 + "…")],
 )
-def test_an_account_may_have_a_name_in_any_script(team: Team, told: str, shown: str) -> None:
-    tell(team, sessions=[session("1-100", user=told), session("2-200")])
+def test_an_account_may_have_a_name_in_any_script(team: Team, reported: str, shown: str) -> None:
+    tell(team, sessions=[session("1-100", user=reported), session("2-200")])
     assert {name: row["username"] for name, row in kept(team).items()} == {"1-100": shown, "2-200": "deploy"}
 
 

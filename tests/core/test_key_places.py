@@ -1,4 +1,4 @@
-"""Where one key stands is told whole, in pages, and to nobody who may not see it."""
+"""Where one key stands is listed whole, in pages, and for nobody who may not see it."""
 
 from __future__ import annotations
 
@@ -108,12 +108,12 @@ def test_nobody_sees_more_places_of_a_key_than_their_lists_show(team: Team) -> N
     stranger = replace(team.owner, workspace_id=team.owner.workspace_id + 1, user_id=None)
     assert {one.kind for one in places(team, line, hosts)} == {"credential", "unmanaged key"}
     for who, kind in ((nobody, Kind.FORBIDDEN), (bob, Kind.MISSING), (stranger, Kind.MISSING)):
-        with pytest.raises(Refusal) as told:
+        with pytest.raises(Refusal) as refused:
             places(team, line, who)
-        assert told.value.kind is kind
-    with pytest.raises(Refusal) as told:
+        assert refused.value.kind is kind
+    with pytest.raises(Refusal) as refused:
         places(team, other)
-    assert told.value.kind is Kind.MISSING
+    assert refused.value.kind is Kind.MISSING
 
 
 def test_a_key_that_was_revoked_everywhere_says_so(team: Team) -> None:
@@ -121,18 +121,18 @@ def test_a_key_that_was_revoked_everywhere_says_so(team: Team) -> None:
     fingerprint = parse(line).fingerprint
     credentials.add(team.instance, team.owner, team.server.id, label="a", username="deploy", public_key=line)
     revocation.revoke_everywhere(team.instance, team.owner, fingerprint)
-    told = key_places.of_key(team.instance, team.owner, fingerprint)
-    assert (told.items, told.next, told.ended_at) == ((), None, None)
-    assert told.revoked_at is not None
+    places = key_places.of_key(team.instance, team.owner, fingerprint)
+    assert (places.items, places.next, places.ended_at) == ((), None, None)
+    assert places.revoked_at is not None
 
 
 @pytest.mark.parametrize("cursor", ["x", "WzUsIiJd", "Wy0xLCIiXQ", "WzIsIngiXQ", "WzIsIld6UXhNalF4TWpReE1qUmQiXQ"])
 def test_an_invalid_cursor_is_refused(team: Team, cursor: str) -> None:
     line = fresh_line()
     everywhere(team, line)
-    with pytest.raises(Refusal) as told:
+    with pytest.raises(Refusal) as refused:
         key_places.of_key(team.instance, team.owner, parse(line).fingerprint, cursor=cursor)
-    assert told.value.code == "cursor-unknown"
+    assert refused.value.code == "cursor-unknown"
 
 
 def test_a_use_in_another_workspace_is_not_told(team: Team) -> None:

@@ -1,4 +1,4 @@
-"""Hosts that were heard of are written in batches, and a batch that could not be written is not forgotten."""
+"""When hosts were last seen is written in batches, and a batch that could not be written is not forgotten."""
 
 from __future__ import annotations
 

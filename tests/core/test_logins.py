@@ -20,7 +20,7 @@ from tests.core.test_break_glass import use
 from tests.core.test_host_reports import tell
 
 
-def told(team: Team) -> list[Event]:
+def logged_logins(team: Team) -> list[Event]:
     """The events of logins, oldest first."""
     found = events.find(team.instance, team.owner, limit=1000).items
     return [one for one in found if one.action == logins.ACTION][::-1]
@@ -37,7 +37,7 @@ def test_a_login_is_an_event_that_names_the_owner_of_the_key(team: Team) -> None
     credentials.add(team.instance, team.owner, team.server.id, label="backup", username="deploy", public_key=on_server)
     without = use(team, strange, fingerprint="")
     tell(team, logins=batch("a", use(team, own), use(team, on_server), use(team, strange), without))
-    by_owner, by_server, by_stranger, by_password = told(team)
+    by_owner, by_server, by_stranger, by_password = logged_logins(team)
     fingerprint = parse(own).fingerprint
     where = "logged in as deploy on web-1 from 203.0.113.7"
     assert by_owner.summary == f"alice {where} with SSH key laptop ({fingerprint})"
@@ -59,7 +59,7 @@ def test_a_key_given_to_somebody_else_in_the_database_names_them_in_no_login(tea
     change = tables.user_keys.update().values(user_id=team.owner.user_id)
     team.instance.database.write(lambda connection: connection.execute(change))
     tell(team, logins=batch("a", use(team, line)))
-    (one,) = told(team)
+    (one,) = logged_logins(team)
     assert (one.actor_name, "not registered here" in one.summary) == ("keyrack", True)
 
 
@@ -67,7 +67,7 @@ def test_a_malformed_entry_does_not_lose_other_logins(team: Team) -> None:
     line = fresh_line()
     strange: Any = ("x", 7, None, [], {"fingerprint": {}})
     tell(team, logins=batch("a", *strange, use(team, line)))
-    assert len(told(team)) == 1
+    assert len(logged_logins(team)) == 1
 
 
 def test_a_batch_of_logins_counts_once_however_often_it_is_reported(team: Team) -> None:
@@ -75,9 +75,9 @@ def test_a_batch_of_logins_counts_once_however_often_it_is_reported(team: Team) 
     first = batch("a", use(team, line), use(team, line))
     for _ in range(3):
         tell(team, logins=first)
-    assert len(told(team)) == 2
+    assert len(logged_logins(team)) == 2
     tell(team, logins=batch("b", use(team, line)))
-    assert len(told(team)) == 3
+    assert len(logged_logins(team)) == 3
 
 
 def test_a_host_that_reports_without_end_is_counted(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,10 +85,10 @@ def test_a_host_that_reports_without_end_is_counted(team: Team, monkeypatch: pyt
     line = fresh_line()
     for name in "abcd":
         tell(team, logins=batch(name, use(team, line), use(team, line), more=5))
-    assert len(told(team)) == 3
+    assert len(logged_logins(team)) == 3
     later = replace(team, instance=replace(team.instance, now=lambda: team.instance.now() + timedelta(hours=1)))
     tell(later, logins=batch("e", use(later, line)))
-    *_, counted, fresh = told(later)
+    *_, counted, fresh = logged_logins(later)
     assert "told of 25 more logins in the hour from" in counted.summary
     assert "logged in as deploy" in fresh.summary
 
@@ -98,10 +98,10 @@ def test_a_malformed_login_of_a_batch_is_left_out_and_the_others_are_kept(team: 
     strange: list[Any] = [None, [], {"batch": "x", "entries": []}, {"batch": "a" * 16}, {"batch": 5, "entries": [1]}]
     for one in strange:
         tell(team, logins=one)
-    assert told(team) == []
+    assert logged_logins(team) == []
     bad = [use(team, line, address="nowhere"), use(team, line, user=""), use(team, line, fingerprint="SHA256:x")]
     tell(team, logins=batch("a", *bad, use(team, line), more=True, anybodys=True))
-    (one,) = told(team)
+    (one,) = logged_logins(team)
     assert one.summary.endswith("; its log takes lines from every account there")
 
 
@@ -109,7 +109,7 @@ def test_a_login_that_is_reported_late_says_when_it_was(team: Team) -> None:
     line = fresh_line()
     late = use(team, line, timedelta(hours=9))
     tell(team, logins=batch("a", late))
-    (one,) = told(team)
+    (one,) = logged_logins(team)
     assert one.summary.endswith(f", at {late['at'][:10]} {late['at'][11:19]} UTC")
 
 
@@ -120,8 +120,8 @@ def test_a_clock_that_is_set_back_does_not_keep_logins_out_of_the_log(
     line = fresh_line()
     ahead = replace(team.instance, now=lambda: team.instance.now() + timedelta(days=365))
     tell(replace(team, instance=ahead), logins=batch("a", *[use(team, line)] * 3))
-    assert len(told(team)) == 2
+    assert len(logged_logins(team)) == 2
     tell(team, logins=batch("b", use(team, line)))
-    assert team.server.name in told(team)[-1].summary
-    assert "is not registered" in told(team)[-1].summary
-    assert len([one for one in told(team) if "is not registered" in one.summary]) == 3
+    assert team.server.name in logged_logins(team)[-1].summary
+    assert "is not registered" in logged_logins(team)[-1].summary
+    assert len([one for one in logged_logins(team) if "is not registered" in one.summary]) == 3

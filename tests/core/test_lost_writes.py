@@ -88,7 +88,7 @@ def test_rows_entered_while_others_are_deleted_are_deleted_too(team: Team) -> No
             instance.database.write(lambda other: sealed.insert_rows(other, server_tags, [late]))
 
     def command(connection: Connection) -> None:
-        event.listen(connection, "after_cursor_execute", enter)  # between the deletion and the look
+        event.listen(connection, "after_cursor_execute", enter)  # between the deletion and the check
         sealed.remove(connection, server_tags, of_team)
 
     instance.database.write(command)

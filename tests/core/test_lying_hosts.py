@@ -20,10 +20,10 @@ from tests.core.test_receipts import enrol
 OTHERS = "0123456789abcdef0123456789abcdef"
 
 
-def tell(team: Team, **told: Any) -> None:
+def tell(team: Team, **fields: Any) -> None:
     """What the host reports, as an agent does."""
     server = servers.get(team.instance, team.owner, team.server.id)
-    reports.ingest(team.instance, server, {"state": "applied", **told})
+    reports.ingest(team.instance, server, {"state": "applied", **fields})
 
 
 @pytest.fixture
@@ -54,16 +54,16 @@ def test_a_reported_revision_that_the_host_does_not_have_is_no_receipt(
     team: Team, behind: tuple[Host, str], lie: str
 ) -> None:
     host, fingerprint = behind
-    told = dict(LIES[lie])
+    fields = dict(LIES[lie])
     now = servers.get(team.instance, team.owner, team.server.id).revision
-    if "ahead" in told:
-        told["revision"] = now + told.pop("ahead")
+    if "ahead" in fields:
+        fields["revision"] = now + fields.pop("ahead")
     before = servers.get(team.instance, team.owner, team.server.id)
-    tell(team, **{"lineage": host.lineage, **told})
+    tell(team, **{"lineage": host.lineage, **fields})
     server = servers.get(team.instance, team.owner, team.server.id)
     assert (server.applied_revision, server.applied_lineage) == (before.applied_revision, before.applied_lineage)
     assert not receipts.of_key(team.instance, team.owner, fingerprint).done
-    assert judge_revision(team.instance, server.id, told["revision"], told.get("lineage", host.lineage)) in (
+    assert judge_revision(team.instance, server.id, fields["revision"], fields.get("lineage", host.lineage)) in (
         HostRevision.DIVERGED,
         HostRevision.NEWER,
     )
@@ -81,15 +81,15 @@ NONSENSE: tuple[Any, ...] = (-1, 2**31, 2**63, 2**70, 1.0, True, "3", None, [], 
 MARKS: tuple[Any, ...] = ("x" * 10_000, "\x00", "\ud800", 7, ["0"], {"0": 1}, "é", "0123\n", True)
 
 
-@pytest.mark.parametrize("told", [{"lineage": ""}, {"lineage": None}, {}])
+@pytest.mark.parametrize("fields", [{"lineage": ""}, {"lineage": None}, {}])
 def test_a_host_that_has_reported_marks_gives_no_receipt_without_one(
-    team: Team, behind: tuple[Host, str], told: dict[str, Any]
+    team: Team, behind: tuple[Host, str], fields: dict[str, Any]
 ) -> None:
     """A number alone can be guessed; the mark is in the document."""
     host, fingerprint = behind
     before = servers.get(team.instance, team.owner, team.server.id)
     assert before.applied_lineage
-    tell(team, revision=before.revision, **told)
+    tell(team, revision=before.revision, **fields)
     assert servers.get(team.instance, team.owner, team.server.id).applied_revision == before.applied_revision
     assert not receipts.of_key(team.instance, team.owner, fingerprint).done
     host.obey()

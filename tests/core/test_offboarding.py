@@ -44,16 +44,16 @@ def host(team: Team, name: str) -> Server:
     return enrolment.enrol(team.instance, token, {}, address="192.0.2.20").server
 
 
-def told(team: Team, server: Server) -> Any:
-    """What a host is told now."""
+def document_of(team: Team, server: Server) -> Any:
+    """A host's document now."""
     signed = documents.signed(team.instance, server.id)
     assert signed is not None
     return host_document.decode(signed.text)
 
 
 def obey(team: Team, server: Server) -> None:
-    """The host says that it obeys what it was told last."""
-    reports.ingest(team.instance, server, {"revision": told(team, server).revision, "state": "applied"})
+    """The host reports that it obeys its newest document."""
+    reports.ingest(team.instance, server, {"revision": document_of(team, server).revision, "state": "applied"})
 
 
 def lines(document: Any) -> dict[str, list[str]]:
@@ -96,7 +96,7 @@ class Alice:
     @property
     def opened(self) -> list[dict[str, list[str]]]:
         """What opens which account where."""
-        return [lines(told(self.team, one)) for one in (self.team.server, *self.hosts)]
+        return [lines(document_of(self.team, one)) for one in (self.team.server, *self.hosts)]
 
 
 def code(refused: pytest.ExceptionInfo[Refusal]) -> tuple[Kind, str]:
@@ -122,8 +122,8 @@ def test_removing_a_person_removes_what_the_preview_showed(team: Team) -> None:
     mine = {parse(alice.key).canonical, parse(alice.other).canonical}
     assert alice.opened == [{}, {}, {}, {"deploy": [parse(alice.of_bob).canonical]}]
     for one in alice.hosts:
-        assert mine <= set(told(team, one).revoked)
-    assert told(team, alice.hosts[0]).end_sessions == ("s-1",)
+        assert mine <= set(document_of(team, one).revoked)
+    assert document_of(team, alice.hosts[0]).end_sessions == ("s-1",)
     with pytest.raises(Refusal) as refused:
         tokens.authenticate(instance, alice.token, address="", channel="test")
     assert refused.value.kind is Kind.UNAUTHENTICATED
@@ -202,7 +202,7 @@ def test_undo_brings_back_access_and_no_tokens(team: Team) -> None:
     assert done.left == ()
     assert alice.opened == before
     assert users.find(instance, owner) == roles
-    assert not any(told(team, one).revoked for one in alice.hosts)
+    assert not any(document_of(team, one).revoked for one in alice.hosts)
     again = offboarding.preview(instance, owner, "alice").gone
     same = ("keys", "credentials", "grants", "groups", "repositories", "servers")
     assert {name: again[name] for name in same} == {name: made.gone[name] for name in same}
@@ -229,8 +229,8 @@ def test_undoing_a_removal_leaves_names_and_keys_taken_since(team: Team) -> None
     done = offboarding_undo.undo(instance, owner, made.id)
     assert any("was revoked since" in words for words in done.left)
     assert "a grant of a host that was deleted" in done.left
-    assert lines(told(team, alice.hosts[1])) == {"root": [parse(alice.key).canonical]}
-    assert parse(alice.other).canonical in told(team, alice.hosts[1]).revoked
+    assert lines(document_of(team, alice.hosts[1])) == {"root": [parse(alice.key).canonical]}
+    assert parse(alice.other).canonical in document_of(team, alice.hosts[1]).revoked
 
 
 def test_undo_gives_no_membership_of_a_repository_that_one_may_not_give(team: Team) -> None:

@@ -58,8 +58,8 @@ def test_a_file_on_the_host_counts_while_sshd_takes_it(team: Team) -> None:
         ("/home/deploy/old", True, "gone", False),
     ):
         line = fresh_line()
-        told: dict[str, Any] = {**entry(line), "username": "*" if expected else "deploy", "path": path}
-        tell(team, {**told, "in_force": in_force})
+        found: dict[str, Any] = {**entry(line), "username": "*" if expected else "deploy", "path": path}
+        tell(team, {**found, "in_force": in_force})
         change = tables.unmanaged_keys.update().where(tables.unmanaged_keys.c.path == path).values(state=state)
         team.instance.database.write(lambda connection, change=change: connection.execute(change))  # type: ignore[misc]
         still = kinds(delete(team, put(team, "l", line)))

@@ -35,7 +35,7 @@ def enrol(team: Team, *found: Server) -> None:
 
 
 def obey(team: Team, server: Server) -> None:
-    """The host says that it obeys what it was told last."""
+    """The host reports that it obeys its newest document."""
     signed = documents.signed(team.instance, server.id)
     assert signed is not None
     reports.ingest(team.instance, server, {"revision": signed.revision, "state": "applied"})
@@ -109,7 +109,7 @@ def test_receipts_tell_from_which_servers_a_key_is_gone(team: Team) -> None:
     for server in everywhere:
         put(team, server, "b", fresh_line())
         obey(team, server)
-    # An event's time is that of the newest revision, and is told as the latest that it can be.
+    # An event's time is that of the newest revision, and is shown as the latest that it can be.
     assert all(receipt.at_latest for receipt in receipts.of_event(team.instance, team.owner, event.id).of)
     later = receipts.of_key(team.instance, team.owner, fingerprint)
     assert later.done

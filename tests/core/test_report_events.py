@@ -135,8 +135,8 @@ def test_the_events_of_one_host_in_an_hour_are_bounded(team: Team, monkeypatch: 
     for number in range(report_events.MAX_PER_HOUR + 50):
         report = {"revision": 1, "state": "applied", "problems": [f"reason {number}"]}
         reports.ingest(team.instance, here(team), report)
-    told = [summary for summary in log(team) if "web-1 says: reason" in summary]
-    assert len(told) == report_events.MAX_PER_HOUR - 1
+    summaries = [summary for summary in log(team) if "web-1 says: reason" in summary]
+    assert len(summaries) == report_events.MAX_PER_HOUR - 1
     assert "the rest is left out" in log(team)[0]
     # A receipt counts all the same.
     tell(team)
@@ -163,7 +163,7 @@ def test_a_state_that_comes_and_goes_does_not_fill_the_log(team: Team) -> None:
         reports.ingest(team.instance, here(team), {"facts": facts, "problems": [scan] if scan else []})
     assert len(log(team)) == before + 4 * report_events.MAX_ALIKE
     assert sum("left out" in summary for summary in log(team)) == 4
-    # What is new is told all the same.
+    # What is new is logged all the same.
     reports.ingest(team.instance, here(team), {"facts": {"enforcement": "observe"}})
     assert "no longer enforces" in log(team)[0]
     earlier = tables.events.update().values(at=team.instance.now() - timedelta(hours=2))
@@ -177,13 +177,13 @@ def test_keys_that_are_new_in_each_report_do_not_pile_up(team: Team, monkeypatch
     for number in range(4):
         tell(team, *many(60, number * 60))
     assert (rows(team), rows(team, GONE)) == (160, 100)
-    # What is there now is what was told last.
+    # What is there now is what was reported last.
     assert {one.path for one in known(team)} <= {one["path"] for one in many(60, 180)}
 
 
 def test_an_unchanged_list_of_keys_is_not_stored_again(team: Team) -> None:
-    told = many(50)
-    tell(team, *told)
+    found = many(50)
+    tell(team, *found)
     statements: list[str] = []
 
     def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
@@ -191,10 +191,10 @@ def test_an_unchanged_list_of_keys_is_not_stored_again(team: Team) -> None:
 
     event.listen(Engine, "before_cursor_execute", note)
     try:
-        tell(team, *told)
+        tell(team, *found)
         assert not [statement for statement in statements if "unmanaged_keys" in statement]
         # One key more: the others are not written again.
-        tell(team, *told, *many(1, 90))
+        tell(team, *found, *many(1, 90))
         written = [
             statement for statement in statements if statement.startswith(("INSERT INTO unmanaged", "UPDATE unmanaged"))
         ]
@@ -226,7 +226,7 @@ def test_a_report_of_sessions_ends_no_problem(team: Team) -> None:
     tell(team, problems=["the disk is full"])
     reports.ingest(team.instance, here(team), {"sessions": [], "machine": {"cores": 4, "load": -1, "kernel": 5}})
     assert here(team).facts["problems"] == ["the disk is full"]
-    told = here(team).facts["machine"]
-    assert (told["cores"], told["load"], told["kernel"]) == (4, None, None)
+    machine = here(team).facts["machine"]
+    assert (machine["cores"], machine["load"], machine["kernel"]) == (4, None, None)
     tell(team, problems=[])
     assert here(team).facts["problems"] == []

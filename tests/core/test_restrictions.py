@@ -198,5 +198,5 @@ def test_naming_ports_to_forward_allows_forwarding_to_them(place: dict[str, Any]
     with pytest.raises(Refusal):  # what programs send is taken as sshd reads it
         validation.restrictions(nothing)
     assert validation.restrictions(restricting.with_named_places(nothing))["port_forwarding"] is True
-    for told in ({**nothing, "port_forwarding": False}, place, {"restrict": True}):
-        assert restricting.with_named_places(told) == told
+    for restrictions in ({**nothing, "port_forwarding": False}, place, {"restrict": True}):
+        assert restricting.with_named_places(restrictions) == restrictions

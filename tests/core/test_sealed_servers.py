@@ -53,7 +53,7 @@ def rows(team: Team, table: Table) -> list[dict[str, Any]]:
     return [dict(row) for row in found]
 
 
-def told(team: Team) -> Any:
+def document_of(team: Team) -> Any:
     """The server's document, None where nothing is signed."""
     try:
         signed = documents.signed(team.instance, team.server.id)
@@ -92,7 +92,7 @@ def test_everything_that_is_written_is_counted(team: Team) -> None:
     grants.give(instance, owner, user_id=team.member_user.id, server_id=number, system_user="deploy")
     users.delete_user(instance, owner, team.member_user.id)
     assert instance.database.read(unfit) == []
-    assert told(team) is not None
+    assert document_of(team) is not None
 
 
 @pytest.mark.parametrize("what", ["revocation", "credential", "grant", "tag"])
@@ -101,7 +101,7 @@ def test_a_deleted_row_is_noticed(team: Team, what: str) -> None:
     credentials.delete(team.instance, team.owner, team.server.id, add(team, "gone", line))
     add(team, "stays", fresh_line())
     grants.give(team.instance, team.owner, user_id=team.member_user.id, server_id=team.server.id, system_user="deploy")
-    assert told(team)["revoked"] == [parse(line).canonical]
+    assert document_of(team)["revoked"] == [parse(line).canonical]
     table = {
         "revocation": tables.revocations,
         "credential": tables.credentials,
@@ -109,14 +109,14 @@ def test_a_deleted_row_is_noticed(team: Team, what: str) -> None:
         "tag": tables.server_tags,
     }[what]
     alter(team, delete(table))
-    assert told(team) is None, "its host keeps to what it was told last, and so goes on refusing"
+    assert document_of(team) is None, "its host keeps to its last document, and so goes on refusing"
     assert len([words for words in alarms(team) if "deleted or put back" in words]) == 1
     assert [row.name for row in damaged(team.instance, team.owner)] == [f"server:{team.server.id}"]
     # What is done meanwhile does not make it right.
     add(team, "later", fresh_line())
-    assert told(team) is None
+    assert document_of(team) is None
     damaged_rows.reseal(team.instance, actors.system_actor(team.owner.workspace_id), [f"server:{team.server.id}"])
-    assert told(team) is not None
+    assert document_of(team) is not None
     assert team.instance.database.read(unfit) == []
 
 
@@ -134,7 +134,7 @@ def test_a_removed_row_that_is_put_back_opens_nothing(team: Team, what: str) -> 
     else:
         grants.take_back(team.instance, team.owner, given.id)
     alter(team, insert(table).values(**old))
-    assert told(team) is None
+    assert document_of(team) is None
     assert any("deleted or put back" in words for words in alarms(team))
 
 
@@ -150,16 +150,16 @@ def test_a_used_enrolment_token_that_is_put_back_enrols_no_host(team: Team) -> N
 def test_a_row_entered_by_others_is_left_out_and_may_be_removed(team: Team) -> None:
     add(team, "mine", fresh_line())
     alter(team, insert(tables.server_tags).values(server_id=team.server.id, tag="db", seal=b"m" * 32))
-    assert told(team) is not None, "it does not hold, and everything else goes on"
+    assert document_of(team) is not None, "it does not hold, and everything else goes on"
     damaged_rows.remove(team.instance, team.owner, f"tag:{team.server.id},db")
-    assert told(team) is not None
+    assert document_of(team) is not None
     assert damaged(team.instance, team.owner) == []
     evil = parse(fresh_line())
     alter(team, update(tables.credentials).values(public_key=evil.canonical, fingerprint=evil.fingerprint))
-    assert told(team)["users"] == {}
+    assert document_of(team)["users"] == {}
     (row,) = damaged(team.instance, team.owner)
     damaged_rows.remove(team.instance, team.owner, row.name)
-    assert told(team)["revoked"] == [evil.canonical]
+    assert document_of(team)["revoked"] == [evil.canonical]
     assert team.instance.database.read(unfit) == []
 
 
@@ -174,7 +174,7 @@ def test_no_alteration_of_a_servers_rows_opens_anything(team: Team) -> None:
         if number % 2:
             credentials.delete(team.instance, team.owner, team.server.id, added)
     grants.give(team.instance, team.owner, user_id=team.member_user.id, server_id=team.server.id, system_user="deploy")
-    before = told(team)
+    before = document_of(team)
     lines = {(name, line["key"]) for name, entries in before["users"].items() for line in entries}
     now = {table.name: rows(team, table) for table in of_server}
 
@@ -204,7 +204,7 @@ def test_no_alteration_of_a_servers_rows_opens_anything(team: Team) -> None:
         every_sum_fits.altered = True  # type: ignore[attr-defined]
         with contextlib.suppress(IntegrityError, StatementError):  # what the database itself does not take
             team.instance.database.write(harm)
-        document = told(team)
+        document = document_of(team)
         if document is not None:
             found = {(name, line["key"]) for name, entries in document["users"].items() for line in entries}
             assert found <= lines, (round_, kind, table.name)
@@ -281,9 +281,9 @@ def test_older_sums_are_hidden_once_where_they_fit(team: Team) -> None:
     team.instance.database.write(lambda connection: as_before_sums_were_hidden(connection, team.server.id))
     assert team.instance.database.write(sums.hide_older) == 1
     assert len(server_row(team)["rows_sum"]) == 48
-    assert told(team) is not None
+    assert document_of(team) is not None
     add(team, "two", fresh_line())
-    assert told(team) is not None
+    assert document_of(team) is not None
 
 
 def test_an_older_sum_that_does_not_fit_is_not_made_to(team: Team) -> None:
@@ -292,4 +292,4 @@ def test_an_older_sum_that_does_not_fit_is_not_made_to(team: Team) -> None:
     team.instance.database.write(lambda connection: as_before_sums_were_hidden(connection, team.server.id, missing=5))
     assert team.instance.database.write(sums.hide_older) == 0
     add(team, "two", fresh_line())
-    assert told(team) is None
+    assert document_of(team) is None

@@ -15,7 +15,7 @@ from tests.core.keys_for_tests import fresh_line
 
 
 def to_end(team: Team) -> list[str]:
-    """What the host is told to end."""
+    """The sessions that the host's document asks to end."""
     signed = documents.signed(team.instance, team.server.id)
     assert signed is not None
     names: list[str] = json.loads(signed.text).get("end_sessions", [])
@@ -29,7 +29,7 @@ def test_sessions_that_a_host_reports_are_listed_and_one_is_ended(team: Team) ->
 
     def tell(*names: str) -> None:
         now = servers.get(team.instance, team.owner, team.server.id)
-        told = [
+        entries = [
             {
                 "id": name,
                 "user": "deploy",
@@ -39,7 +39,7 @@ def test_sessions_that_a_host_reports_are_listed_and_one_is_ended(team: Team) ->
             }
             for name in names
         ]
-        reports.ingest(team.instance, now, {"revision": now.revision, "state": "applied", "sessions": told})
+        reports.ingest(team.instance, now, {"revision": now.revision, "state": "applied", "sessions": entries})
 
     tell("a", "b")
     first, second = sessions.find(team.instance, team.owner, team.server.id).items

@@ -34,7 +34,7 @@ class Lines:
         for name in names:
             groups.put(self.team.instance, self.team.owner, name, [])
 
-    def told(self) -> list[str]:
+    def sent_groups(self) -> list[str]:
         """Of which groups the lines told, with what is new by now."""
         self.sinks.hand_on()
         lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
@@ -72,31 +72,31 @@ def test_events_after_a_restore_are_sent(new_or_settled: Lines, later: list[str]
     lines = new_or_settled
     lines.make("a")
     kept = lines.team.instance.database.read(events.newest_id)
-    lines.told()
+    lines.sent_groups()
     lines.make("b", "c", "d")
-    assert lines.told() == ["a", "b", "c", "d"]
+    assert lines.sent_groups() == ["a", "b", "c", "d"]
     go_back(lines.team, kept)
     lines.make(*later)
-    assert lines.told() == ["a", "b", "c", "d", *later]
+    assert lines.sent_groups() == ["a", "b", "c", "d", *later]
     lines.make("z")
-    assert lines.told() == ["a", "b", "c", "d", *later, "z"]
+    assert lines.sent_groups() == ["a", "b", "c", "d", *later, "z"]
 
 
 def test_a_damaged_note_sends_all_events_once_more(lines: Lines) -> None:
     lines.make("a", "b")
-    assert lines.told() == ["a", "b"]
+    assert lines.sent_groups() == ["a", "b"]
     (lines.team.instance.settings.data / "sinks.json").write_text('{"event_lines"')
     lines.make("c")
-    assert lines.told()[-3:] == ["a", "b", "c"]
-    before = len(lines.told())
+    assert lines.sent_groups()[-3:] == ["a", "b", "c"]
+    before = len(lines.sent_groups())
     lines.make("d")
-    assert (lines.told()[-1], len(lines.told())) == ("d", before + 1)
+    assert (lines.sent_groups()[-1], len(lines.sent_groups())) == ("d", before + 1)
 
 
 def test_the_note_of_sent_events_stays_short(lines: Lines) -> None:
     for number in range(2 * MAX_MARKS):
         lines.make(f"g{number}")
-        lines.told()
+        lines.sent_groups()
     marks = json.loads((lines.team.instance.settings.data / "sinks.json").read_text("utf-8"))["event_lines"]
     assert len(marks) == MAX_MARKS
     newest = lines.team.instance.database.read(events.newest_id)

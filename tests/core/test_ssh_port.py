@@ -15,9 +15,9 @@ from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 
 
-def tell(team: Team, **told: Any) -> Server:
+def tell(team: Team, **fields: Any) -> Server:
     """What the host reports; the server after it."""
-    reports.ingest(team.instance, servers.get(team.instance, team.owner, team.server.id), told)
+    reports.ingest(team.instance, servers.get(team.instance, team.owner, team.server.id), fields)
     return servers.get(team.instance, team.owner, team.server.id)
 
 

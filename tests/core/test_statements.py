@@ -82,7 +82,7 @@ WAITS = {
 
 @pytest.mark.parametrize("name", WAITS)
 def test_postgresql_is_seldom_waited_for(busy: Team, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is told and not asked goes with the next question, and the end of what only read with the next use."""
+    """What needs no answer goes with the next question, and the end of what only read with the next use."""
     if busy.instance.database.dialect != "postgresql":
         pytest.skip("SQLite is not waited for")
     call, most = CALLS[name][0], WAITS[name]

@@ -54,7 +54,7 @@ def put(team: Team, line: str, label: str) -> int:
 
 
 def obey(team: Team) -> None:
-    """The host says that it obeys what it was told last."""
+    """The host reports that it obeys its newest document."""
     signed = documents.signed(team.instance, team.server.id)
     assert signed is not None
     reports.ingest(team.instance, team.server, {"revision": signed.revision, "state": "applied"})
@@ -161,18 +161,18 @@ def test_a_document_stays_in_bounds_and_every_revocation_is_delivered(
     fill(team, 150, team.instance.now())
     unacknowledged = fill(team, 70, None)
     bounded = replace(team.instance, settings=replace(team.instance.settings, max_revoked_keys=100))
-    told: set[str] = set()
+    delivered: set[str] = set()
     for _ in range(4):
         signed = documents.signed(bounded, team.server.id)
         assert signed is not None
         revoked = host_document.decode(signed.text).revoked
         assert len(revoked) <= 130
-        told |= set(revoked)
+        delivered |= set(revoked)
         before = waiting(team)
         reports.ingest(bounded, team.server, {"revision": signed.revision, "state": "applied"})
         assert before - waiting(team) <= 30
     assert waiting(team) == 0
-    assert unacknowledged <= told
+    assert unacknowledged <= delivered
 
 
 def waiting(team: Team) -> int:

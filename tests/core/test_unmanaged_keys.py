@@ -55,7 +55,7 @@ def known(team: Team) -> list[UnmanagedKey]:
     return list(unmanaged_keys.find(team.instance, team.owner, team.server.id, limit=5000).items)
 
 
-def told_events(team: Team) -> list[str]:
+def event_summaries(team: Team) -> list[str]:
     """The server's events, newest first."""
     return [
         event.summary
@@ -128,16 +128,16 @@ def test_removing_is_ordered_until_the_host_finds_it_no_more(team: Team) -> None
     tell(team, other)
     assert "take_away" not in document(team)
     assert [one.comment for one in known(team)] == ["other"]
-    assert any("was taken out of" in summary for summary in told_events(team))
+    assert any("was taken out of" in summary for summary in event_summaries(team))
     tell(team, rogue, other)
-    assert any(summary.startswith("Found by hand on web-1") for summary in told_events(team))
+    assert any(summary.startswith("Found by hand on web-1") for summary in event_summaries(team))
 
 
 def test_an_ignored_key_stays_ignored(team: Team) -> None:
-    told = entry(fresh_line("old robot"))
-    tell(team, told)
+    found = entry(fresh_line("old robot"))
+    tell(team, found)
     unmanaged_keys.ignore(team.instance, team.owner, team.server.id, known(team)[0].id)
-    tell(team, told)
+    tell(team, found)
     assert [one.state for one in known(team)] == [unmanaged_keys.IGNORED]
 
 
@@ -185,7 +185,7 @@ def test_a_host_says_that_it_observes(team: Team, word: str) -> None:
     tell(team, facts={"enforcement": "enforce"})
     tell(team, facts={"enforcement": word})
     assert here(team).facts["enforcement"] == "observe"
-    assert "no longer enforces" in told_events(team)[0]
+    assert "no longer enforces" in event_summaries(team)[0]
 
 
 def test_a_host_that_undid_enforcing_observes_again(team: Team) -> None:
@@ -193,7 +193,7 @@ def test_a_host_that_undid_enforcing_observes_again(team: Team) -> None:
     tell(team, facts={"enforcement": "undone", "undone": "sshd greets nobody any more"})
     assert here(team).mode == "observe"
     assert here(team).revision > before
-    assert "sshd greets nobody any more" in told_events(team)[0]
+    assert "sshd greets nobody any more" in event_summaries(team)[0]
 
 
 def test_facts_are_kept_as_far_as_they_are_well_formed(team: Team) -> None:
@@ -208,10 +208,10 @@ def test_facts_are_kept_as_far_as_they_are_well_formed(team: Team) -> None:
     assert kept["sshd"] == {"PasswordAuthentication": "no"}
     assert kept["accounts"] == {"deploy": {"exists": True}}
     assert "newer" not in kept
-    assert "this host does not let" in told_events(team)[0]
-    count = len(told_events(team))
+    assert "this host does not let" in event_summaries(team)[0]
+    count = len(event_summaries(team))
     tell(team, facts=facts, problems=["this host does not let the service create accounts"])
-    assert len(told_events(team)) == count, "the same words were told twice"
+    assert len(event_summaries(team)) == count, "the same words were logged twice"
 
 
 def test_staleness_is_set_for_a_server_or_a_tag(team: Team) -> None:
@@ -305,7 +305,7 @@ UNREADABLE = {**HERE, "kind": "unreadable", "problem": "Permission denied"}
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "found"),
     [
         ({"keys_cut": [HERE]}, []),
         ({"keys_cut": [{**HERE, "path": ""}]}, []),
@@ -320,43 +320,43 @@ UNREADABLE = {**HERE, "kind": "unreadable", "problem": "Permission denied"}
         ({}, 1500),
     ],
 )
-def test_an_incomplete_scan_marks_no_key_as_gone(team: Team, more: dict[str, Any], told: list[Any] | int) -> None:
-    if isinstance(told, int):  # so many keys are not made where tests are only collected
-        told = [entry(fresh_line(), path=f"/{number}") for number in range(told)]
+def test_an_incomplete_scan_marks_no_key_as_gone(team: Team, more: dict[str, Any], found: list[Any] | int) -> None:
+    if isinstance(found, int):  # so many keys are not made where tests are only collected
+        found = [entry(fresh_line(), path=f"/{number}") for number in range(found)]
     rogue, ignored = entry(fresh_line("rogue")), entry(fresh_line("ignored"), line=2)
     tell(team, rogue, ignored, keys_cut=[])
     for one in known(team):
         act = unmanaged_keys.remove if one.comment == "rogue" else unmanaged_keys.ignore
         act(team.instance, team.owner, team.server.id, one.id)
-    tell(team, *told, **more)
+    tell(team, *found, **more)
     states = {one.comment: one.state for one in known(team) if one.path == HERE["path"]}
     assert (states["rogue"], states["ignored"]) == (unmanaged_keys.REMOVING, unmanaged_keys.IGNORED)
     assert "take_away" in document(team)
-    assert not any("was taken out of" in summary for summary in told_events(team))
+    assert not any("was taken out of" in summary for summary in event_summaries(team))
     tell(team, keys_cut=[{**HERE, "username": "another"}, {**HERE, "path": "/another"}])
     assert "take_away" not in document(team)
-    assert any("was taken out of" in summary for summary in told_events(team))
+    assert any("was taken out of" in summary for summary in event_summaries(team))
 
 
 def test_the_first_unmanaged_key_of_a_host_is_named(team: Team) -> None:
     tell(team)
     by_hand = entry(fresh_line("by_hand"), username="root", path="/root/.ssh/authorized_keys")
     tell(team, by_hand)
-    (told,) = (summary for summary in told_events(team) if summary.startswith("Found"))
+    (found,) = (summary for summary in event_summaries(team) if summary.startswith("Found"))
     for part in (by_hand["fingerprint"], "root", by_hand["path"]):
-        assert part in told
+        assert part in found
     many = [entry(fresh_line(), path=f"/home/deploy/{number}", in_force=number % 2 == 1) for number in range(40)]
     tell(team, by_hand, *many)
-    named = [summary for summary in told_events(team) if summary.startswith("Found by hand")]
+    named = [summary for summary in event_summaries(team) if summary.startswith("Found by hand")]
     assert len(named) == 21
-    assert "Found 20 more keys by hand on web-1, 0 of which let somebody in" in told_events(team)
+    assert "Found 20 more keys by hand on web-1, 0 of which let somebody in" in event_summaries(team)
 
 
 def test_an_incomplete_scan_leaves_one_event(team: Team) -> None:
     words = "the look for keys was cut in 1 place, first /home/x/.ssh/authorized_keys of x: Permission denied"
     for _ in range(2):
         tell(team, facts={"scan": words})
-    assert sum(words in summary for summary in told_events(team)) == 1
+    assert sum(words in summary for summary in event_summaries(team)) == 1
     assert here(team).facts["scan"] == words
     tell(team, facts={"scan": ""})
     assert "scan" not in here(team).facts

@@ -47,7 +47,7 @@ def deleted_host(team: Team, lines: int = 2) -> tuple[str, list[str]]:
 
 
 def refused_there(instance: Instance, team: Team) -> list[str] | None:
-    """The keys that the deleted server's host is told to refuse; None where it is told nothing."""
+    """The keys that the deleted server's last document refuses; None where there is no document."""
     try:
         signed = documents.signed(instance, team.server.id)
     except Refusal:
@@ -103,8 +103,11 @@ def test_a_deleted_server_that_is_deleted_by_others_is_an_alarm(team: Team) -> N
     (answer,) = enrolment.authenticate_together(team.instance, [(secret, "192.0.2.1")])
     assert isinstance(answer, Refusal)
     check_all_rows(team.instance)
-    told = " ".join(alarms(team))
-    assert f"The deleted server {team.server.id}, or one that is counted with it, was deleted in the database" in told
+    alarm_words = " ".join(alarms(team))
+    assert (
+        f"The deleted server {team.server.id}, or one that is counted with it, was deleted in the database"
+        in alarm_words
+    )
     assert f"deleted-server:{team.server.id}" in [row.name for row in damaged(team.instance, team.owner)]
 
 
@@ -191,9 +194,9 @@ def set_back(connection: Connection) -> None:
 def former_seal(instance: Instance, keys: list[str]) -> Any:
     """The statement that gives the deleted server the seal that it had before."""
     row = instance.database.read(lambda connection: connection.execute(select(GONE)).mappings().one())
-    told = json.dumps([sorted(keys), row["remove_keys"]])
+    columns = json.dumps([sorted(keys), row["remove_keys"]])
     return update(GONE).values(
-        seal=instance.key.seal("deleted server", row["server_id"], row["host"], row["revision"], told)
+        seal=instance.key.seal("deleted server", row["server_id"], row["host"], row["revision"], columns)
     )
 
 

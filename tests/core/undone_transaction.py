@@ -1,4 +1,4 @@
-"""Alterations past Keyrack, within a transaction of which nothing stays."""
+"""Alterations of rows past Keyrack, in a transaction that is undone at the end."""
 
 from __future__ import annotations
 

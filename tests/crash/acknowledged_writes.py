@@ -1,4 +1,4 @@
-"""What was acknowledged since the last look is in the database with its events; must not wait for the end of a run."""
+"""Checks that what was acknowledged is in the database with its events; must not wait for the end of a run."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class AcknowledgedWrites:
         assert not lost, f"acknowledged and not there: {lost}"
         assert revoked <= refused, f"acknowledged and not revoked: {revoked - refused}"
         assert users <= people, f"acknowledged and not there: {users - people}"
-        told = added.keys() | revoked | users
-        assert told <= self._told, f"without an event: {told - self._told}"
-        self._seen |= told
+        added_or_removed = added.keys() | revoked | users
+        assert added_or_removed <= self._told, f"without an event: {added_or_removed - self._told}"
+        self._seen |= added_or_removed
 
     def check_whole_file(self) -> None:
         """SQLite's own check of the whole file; PostgreSQL has none that a client can ask for."""

@@ -141,9 +141,9 @@ def check(many: ManyProcesses, database: str, folder: Path) -> None:
         assert {label: there.get(label) for label in expected} == expected
         gone = {label for label, line in known.added.items() if parse(line).fingerprint in known.revoked}
         assert not gone & there.keys()
-        told = {str(event.details["label"]) for event in log if "label" in event.details}
-        assert known.added.keys() <= told
-        assert there.keys() <= told
+        labels = {str(event.details["label"]) for event in log if "label" in event.details}
+        assert known.added.keys() <= labels
+        assert there.keys() <= labels
         revoked = {one.fingerprint for one in all_revoked(instance)}
         assert known.revoked <= revoked <= known.tried_to_revoke
         assert revoked == {

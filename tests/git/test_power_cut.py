@@ -1,4 +1,4 @@
-"""The power fails after pushes that were told as done: the repositories have what they were told to have."""
+"""The power fails after pushes that were acknowledged: the repositories have what was pushed."""
 
 from __future__ import annotations
 

@@ -104,4 +104,4 @@ def test_git_is_stopped_where_the_service_stands_still(programs: dict[str, list[
                 said = session.communicate(timeout=120)[1]
     assert session.returncode == 77
     assert b"your rights cannot be confirmed at the moment" in said
-    assert time.monotonic() - began > 25, "what it heard counts, and is no end"
+    assert time.monotonic() - began > 25, "what it received counts, and is no end"

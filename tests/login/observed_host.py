@@ -1,4 +1,4 @@
-"""A host as one finds it: five accounts, keys in odd places, an authority, a command, rules; needs root."""
+"""A host as an operator finds it: five accounts, keys in odd places, an authority, a command, rules; needs root."""
 
 from __future__ import annotations
 

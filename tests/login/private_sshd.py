@@ -1,4 +1,4 @@
-"""A private sshd for tests, with or without the real agent, and real ssh to knock with; holds no assertion."""
+"""A private sshd for tests, with or without the real agent, and real ssh to log in with; holds no assertion."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def certify(host: AdoptedHost, key: Key, principals: str, *more: str) -> Key:
     return key
 
 
-def told(scene: Scene) -> dict[tuple[str, str], bool]:
+def found_in_force(scene: Scene) -> dict[tuple[str, str], bool]:
     """What the service knows of authorities: account and file, and whether they count."""
     page = unmanaged_keys.find(scene.service.instance, owner(), SERVER, limit=100).items
     return {(one.username, one.path): one.in_force for one in page if one.kind == "cert-authority"}
@@ -67,9 +67,9 @@ def test_certificates_of_a_hosts_own_authority_are_found_and_taken_over(scene: S
     )
     assert [client.lets_in(key, "krtwo") for key in (good, wrong, ended)] == [True, False, False]
     assert not client.lets_in(good, "krone")
-    wait_until(lambda: ("*", str(trusted)) in told(scene), "the authority")
-    assert told(scene)["*", str(trusted)]
-    assert told(scene)["krfive", "/home/krfive/.ssh/authorized_keys"]
+    wait_until(lambda: ("*", str(trusted)) in found_in_force(scene), "the authority")
+    assert found_in_force(scene)["*", str(trusted)]
+    assert found_in_force(scene)["krfive", "/home/krfive/.ssh/authorized_keys"]
     plan = host.agent("plan").stdout
     assert f"every account: whoever {fingerprint_of(authority)} certifies ({trusted} line 1)" in plan
     assert f"krfive: whoever {fingerprint_of(authority)} certifies" in plan

@@ -163,7 +163,7 @@ def test_a_host_is_enrolled_enforced_and_uninstalled(scene: Scene) -> None:
     host, client = scene.host, scene.host.client
     before = scene.prepare()
     scene.paste()
-    look_first(scene)
+    observes(scene)
     enforce(scene)
     who_is_in_is_known_and_ended(scene)
     the_agent_comes_back(scene)
@@ -178,7 +178,7 @@ def test_a_host_is_enrolled_enforced_and_uninstalled(scene: Scene) -> None:
     assert client.lets_in(scene.by_hand, "deploy")
 
 
-def look_first(scene: Scene) -> None:
+def observes(scene: Scene) -> None:
     """It runs under systemd, from boot on, and says what it found; nobody's way in has changed."""
     host = scene.host
     assert host.run("systemctl is-active keyrack-agent; systemctl is-enabled keyrack-agent") == "active\nenabled\n"

@@ -1,4 +1,4 @@
-"""A host whose accounts and keys are in LDAP, by SSSD: who gets in there is told, taken over or kept, and given back.
+"""A host with accounts and keys in LDAP, by SSSD: who gets in there is reported, taken over or kept, and given back.
 
 `scripts/hosts.sh directory` makes the Debian for it; it is skipped where that is not there.
 """
@@ -39,7 +39,7 @@ class OfDirectory:
         modes.set_mode(self.scene.service.instance, KEYRACK, SERVER, mode)
         wait_until(lambda: self.scene.server().facts.get("enforcement") == mode, mode)
 
-    def told(self, fact: str) -> str:
+    def reported(self, fact: str) -> str:
         return str(self.scene.server().facts.get(fact))
 
 
@@ -60,7 +60,7 @@ def test_a_host_of_a_directory(of: OfDirectory) -> None:
     before = run(SETTINGS_OF_SSHD)
     of.scene.paste()
     wait_until(of.scene.obeyed, "a first report")
-    looks_and_says(of)
+    scan_is_reported(of)
     delivers(of)
     is_taken_over(of, before)
     is_chained(of)
@@ -71,7 +71,7 @@ def test_a_host_of_a_directory(of: OfDirectory) -> None:
     assert of.gets_in(of.theirs) == [True, True]
 
 
-def looks_and_says(of: OfDirectory) -> None:
+def scan_is_reported(of: OfDirectory) -> None:
     """Whom the directory names is not known, which is said; a key in a home of its domain is found."""
     name, path = NAMES[0], f"{HOMES}/{NAMES[0]}/.ssh"
     run = of.scene.host.run
@@ -85,7 +85,7 @@ def looks_and_says(of: OfDirectory) -> None:
     wait_until(lambda: ("*", COMMAND, "SSSD: keys of its directory") in found(), "the program that names keys")
     wait_until(lambda: name in {username for username, _, _ in found()}, "the key in a home of the domain")
     assert of.scene.server().mode == "auto"
-    assert "cannot be listed (nsswitch.conf: sss)" in of.told("shut_out")
+    assert "cannot be listed (nsswitch.conf: sss)" in of.reported("shut_out")
     plan = of.scene.agent("plan")
     assert f"- whoever {COMMAND} names (SSSD: keys of its directory)" in plan
     assert f"- {name}: " in plan
@@ -145,13 +145,13 @@ def sssd_is_away(of: OfDirectory) -> None:
     assert of.gets_in(of.ours) == [False, False]
     key, _ = of.scene.add("while-sssd-is-away")
     of.scene.host.client.wait_until_open(key, "deploy")
-    wait_until(lambda: "its directory does not answer (nsswitch.conf: sss)" in of.told("logins"), "what is said")
-    wait_until(lambda: f"the account {NAMES[0]} is a directory's" in of.told("accounts"), "why none is made")
+    wait_until(lambda: "its directory does not answer (nsswitch.conf: sss)" in of.reported("logins"), "what is said")
+    wait_until(lambda: f"the account {NAMES[0]} is a directory's" in of.reported("accounts"), "why none is made")
     local = of.scene.host.run("cat /etc/passwd")
     assert not [name for name in NAMES if name in local]
-    assert of.told("enforcement") == "enforce"
+    assert of.reported("enforcement") == "enforce"
     of.directory.start()
     of.scene.host.run("systemctl start sssd")
     of.scene.host.client.wait_until_open(of.ours[NAMES[0]], NAMES[0])
     of.scene.add("with-sssd-back")
-    wait_until(lambda: "does not answer" not in of.told("logins"), "that it answers again")
+    wait_until(lambda: "does not answer" not in of.reported("logins"), "that it answers again")

@@ -172,7 +172,7 @@ def test_the_form_of_an_end_follows_the_running_sshd(tmp_path: Path) -> None:
         assert newer.put({key: soon(60)}).form is EndForm.UTC
     with host("7.7", "UTC0") as old:
         assert old.put({key: soon(60)}).form is EndForm.LOCAL
-        assert openssh_version(str(old.server.config)) == "OpenSSH_7.7"  # what the service is told
+        assert openssh_version(str(old.server.config)) == "OpenSSH_7.7"  # what the agent reports
     with host("7.6", "UTC0", ("expiry-time",)) as older:
         assert older.put({key: soon(60)}).form is EndForm.ABSENT
         assert older.client.lets_in(key)

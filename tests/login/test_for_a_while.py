@@ -1,5 +1,5 @@
 """Access for a while, glass that is broken and keys that are frozen, on a real host: what opens, what closes by itself,
-what goes on, and what is told.
+what goes on, and what is logged.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def logged_in(hosts: Fleet, key: Key) -> Iterator[subprocess.Popen[bytes]]:
         held.wait(30)
 
 
-def told(hosts: Fleet, words: str) -> list[Event]:
+def logged(hosts: Fleet, words: str) -> list[Event]:
     """The events with these words, newest first."""
     return list(events.find(hosts.instance, hosts.actor, EventFilter(search=words), limit=10).items)
 
@@ -59,7 +59,7 @@ def test_access_for_a_while_broken_glass_and_frozen_keys(team: Service, tmp_path
         with logged_in(hosts, mine) as held:
             assert held.wait(60) != 0  # the host ends it
         assert not host.client.lets_in(mine)
-        wait_until(lambda: told(hosts, "opened by a request, reached its end"), "the end of the grant")
+        wait_until(lambda: logged(hosts, "opened by a request, reached its end"), "the end of the grant")
 
         for key, label in ((vault, "vault"), (usual, "usual")):
             credentials.add(
@@ -72,9 +72,9 @@ def test_access_for_a_while_broken_glass_and_frozen_keys(team: Service, tmp_path
                 break_glass=key is vault,
             )
         with logged_in(hosts, vault) as broken:
-            wait_until(lambda: told(hosts, "glass broken"), "the alarm")
+            wait_until(lambda: logged(hosts, "glass broken"), "the alarm")
             wait_until(lambda: open_sessions(hosts, "vault"), "the session")
-            alarm = told(hosts, "glass broken")[-1]
+            alarm = logged(hosts, "glass broken")[-1]
             assert (alarm.level, alarm.details["username"], alarm.details["server"]) == ("alarm", USERNAME, "host-0")
             sessions.end(hosts.instance, hosts.actor, host.server.id, open_sessions(hosts, "vault")[-1])
             assert broken.wait(60) != 0

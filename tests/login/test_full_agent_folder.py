@@ -43,6 +43,8 @@ def test_a_full_folder_of_the_agent_is_an_alarm_until_it_is_over(scene: Scene) -
         (host.state / "filler").unlink()
         wait_until(lambda: scene.server.applied_revision == scene.server.revision, "a host that obeys again")
         assert "cannot apply" not in problems()
-        told = [one.summary for one in events.find(instance, owner(), EventFilter(server_id=SERVER), limit=200).items]
-        assert any("web-1 obeys again" in one for one in told)
+        summaries = [
+            one.summary for one in events.find(instance, owner(), EventFilter(server_id=SERVER), limit=200).items
+        ]
+        assert any("web-1 obeys again" in one for one in summaries)
         host.stop_agent()

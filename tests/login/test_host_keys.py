@@ -38,7 +38,7 @@ def host(team: Service) -> Iterator[DemoHost]:
         yield found
 
 
-def told(team: Service) -> Any:
+def host_keys_of(team: Service) -> Any:
     """The host keys of web-1."""
     return team.call("GET", HOST_KEYS, token="token-of-olga").json()
 
@@ -78,8 +78,8 @@ def written(folder: Path) -> Path:
 
 
 def test_ssh_trusts_only_the_host_keys_that_the_agent_reported(team: Service, home: Path, host: DemoHost) -> None:
-    wait_until(lambda: told(team)["items"], "host keys that the agent told")
-    first = told(team)
+    wait_until(lambda: host_keys_of(team)["items"], "host keys that the agent reported")
+    first = host_keys_of(team)
     assert {one["port"] for one in first["items"]} == {host.port}
     assert not first["changed"]
     assert all(one["confirmed"] and one["shown"] for one in first["items"])
@@ -101,7 +101,7 @@ def test_ssh_trusts_only_the_host_keys_that_the_agent_reported(team: Service, ho
         file.unlink()
     host.prepare()
     host.start()
-    wait_until(lambda: told(team)["changed"], "another host key that the agent told")
+    wait_until(lambda: host_keys_of(team)["changed"], "another host key that the agent told")
     for configuration in (config, written(home), live):
         refused = ssh(configuration, key)
         assert refused.returncode == 255

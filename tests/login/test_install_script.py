@@ -173,14 +173,14 @@ def test_a_proxys_password_stands_in_no_arguments(pasted: Pasted) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
-        def look() -> None:
+        def watch() -> None:
             connection, _ = listener.accept()
             with connection:
                 for path in Path("/proc").glob("[0-9]*/cmdline"):
                     with suppress(OSError):
                         seen.append(path.read_bytes())
 
-        thread = threading.Thread(target=look)
+        thread = threading.Thread(target=watch)
         thread.start()
         # curl goes without it, so that the agent is whom the proxy meets.
         named = f"http://host:s3cret-of-a-proxy@127.0.0.1:{port}"

@@ -56,7 +56,7 @@ class Killed:
         """The host's files; of Keyrack's own, which a question to sshd changes for a moment, not when they changed."""
         ours = str(self._scene.host.etc / "keyrack")
         found = self._scene.host.snapshot()
-        return {path: told[:-1] if path.startswith(ours) else told for path, told in found.items()}
+        return {path: lines[:-1] if path.startswith(ours) else lines for path, lines in found.items()}
 
     def do(self, *wishes: str, killed_at: int = 0) -> str:
         """Have the agent do this; answers in which state it is then, empty where it was killed."""

@@ -17,7 +17,7 @@ from tests.git.people import Person, Site, start_host
 from tests.git.test_transfers import fill, slowly
 from tests.login.fleet import Fleet, Host, fleet
 from tests.login.private_sshd import USERNAME, Key, strict_folder
-from tests.login.test_revocation import sessions_of, told
+from tests.login.test_revocation import has_obeyed, sessions_of
 from tests.ports import free_port
 from tests.processes import is_alive, pid_in
 from tests.services import Service
@@ -85,13 +85,13 @@ def ended_at(ends: dict[str, Any], since: float) -> dict[str, float]:
     """After how many seconds each of some things had ended; waits for all of them."""
     at: dict[str, float] = {}
 
-    def look() -> bool:
+    def all_ended() -> bool:
         for name, over in ends.items():
             if name not in at and over():
                 at[name] = time.monotonic() - since
         return len(at) == len(ends)
 
-    wait_until(look, "all that was open to end")
+    wait_until(all_ended, "all that was open to end")
     return at
 
 
@@ -156,7 +156,7 @@ def _removed(team: Service, site: Site, hosts: Fleet, inside: Inside, on: list[H
     ends["git clone"] = lambda: site.host.running == 0
     took = ended_at(ends, since)
     for host in on:
-        wait_until(partial(told, hosts, host), "the receipt of a host that is on")
+        wait_until(partial(has_obeyed, hosts, host), "the receipt of a host that is on")
     return took
 
 
@@ -175,7 +175,7 @@ def _out(site: Site, hosts: Fleet, alice: Person, key: Key, inside: Inside) -> N
     assert (one["done"], one["words"]) == (False, "done on 3 of 4 servers; not yet on host-3")
     assert [git["stopped"] for git in one["git"]] == [1]
     off.start()
-    wait_until(partial(told, hosts, off), "the receipt of the host that was off")
+    wait_until(partial(has_obeyed, hosts, off), "the receipt of the host that was off")
     # Its very first login since then.
     assert not off.client.lets_in(key)
     one = call(team, "GET", f"/offboardings/{one['id']}")

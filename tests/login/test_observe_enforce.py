@@ -203,12 +203,14 @@ def test_enforcing_does_what_the_plan_said(scene: Scene) -> None:
     assert host.snapshot() == files, "the plan changed something"
     # The service has all of it but the keys, which stand in the report already.
     now = servers.get(scene.service.instance, owner(), SERVER).revision
-    wait_until(lambda: (told := scene.plan()) is not None and told.revision == now, "the plan of what is decided now")
-    told = scene.plan()
-    assert told is not None
-    assert "What sshd would do otherwise" in told.sections
-    assert any(line.startswith("+AuthorizedKeysFile") for line in told.sections["Files"])
-    for heading, lines in told.sections.items():
+    wait_until(
+        lambda: (seen_plan := scene.plan()) is not None and seen_plan.revision == now, "the plan of what is decided now"
+    )
+    seen_plan = scene.plan()
+    assert seen_plan is not None
+    assert "What sshd would do otherwise" in seen_plan.sections
+    assert any(line.startswith("+AuthorizedKeysFile") for line in seen_plan.sections["Files"])
+    for heading, lines in seen_plan.sections.items():
         assert f"\n{heading}:\n" in plan.stdout
         for line in lines:
             assert f"\n  {line}\n" in plan.stdout
@@ -576,8 +578,8 @@ def test_agents_that_write_keys_are_known_and_named_when_a_key_is_there_again(sc
     key = Key.make(tmp_path / "key").public
     line |= {"type": "ssh-ed25519", "key": key, "fingerprint": fingerprint_of(key), "in_force": True}
     for found in ([line], [], [line]):
-        told = {"facts": {"writers": ["Google guest agent"]}, "keys_found": found}
-        reports.ingest(scene.service.instance, server, {"revision": 0, "state": "applied", **told})
+        reported = {"facts": {"writers": ["Google guest agent"]}, "keys_found": found}
+        reports.ingest(scene.service.instance, server, {"revision": 0, "state": "applied", **reported})
         server = servers.get(scene.service.instance, owner(), SERVER)
     assert any("is in /home/krone/.ssh/authorized_keys on " in words and "again" in words for words in scene.events())
     scene.wait_for_event("writes keys again and again: Google guest agent")

@@ -43,7 +43,7 @@ def recipe(beginning: str, url: str) -> str:
 
 
 def is_enrolled(service: Service, host: Machine) -> bool:
-    """Whether the host's agent runs and the service has heard of it."""
+    """Whether the host's agent runs and the service has seen it."""
     state = servers.get(service.instance, KEYRACK, SERVER)
     return state.applied_revision == state.revision > 0 and "running" in host.run("keyrack-agent status", check=False)
 

@@ -363,14 +363,16 @@ def test_the_agent_reports_exactly_the_logins_that_ssh_is_refused(host: Host) ->
         for words in case.commands:
             change(words)
         try:
-            told = refused_logins.as_reported(
+            reported = refused_logins.as_reported(
                 LoginCheck(Sshd(str(host.config))), Sshd(str(host.config)), host.document, str(host.ours)
             )
             host.start_sshd()
             for name in ACCOUNTS:
                 for key in [*chosen(host, number, name), *([host.bound] if case.bound else [])]:
                     entry = next(one for one in host.document.users[name] if one.public_key == key.public)
-                    why = told[name].get("why") or told[name].get("keys", {}).get(fingerprint_of(entry.public_key), "")
+                    why = reported[name].get("why") or reported[name].get("keys", {}).get(
+                        fingerprint_of(entry.public_key), ""
+                    )
                     for client, address in ways(host, case):
                         opened, ended = try_login(client, case, name, key, address)
                         if opened:

@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 HOSTS = 6  # one stays on
 
 
-def told(hosts: Fleet, host: Host) -> bool:
+def has_obeyed(hosts: Fleet, host: Host) -> bool:
     """Whether a host has said that it obeys what it must."""
     server = hosts.instance.database.read(lambda connection: servers.by_id(connection, host.server.id))
     assert server is not None
@@ -47,14 +47,14 @@ def test_hosts_that_were_off_refuse_a_revoked_key_at_the_first_login(team: Servi
 
         wait_until(lambda: sessions_of(hosts, on), "the login that stays in the list")
         revocation.revoke_everywhere(hosts.instance, hosts.actor, fingerprint)
-        wait_until(lambda: told(hosts, on), "the receipt of the host that is on")
+        wait_until(lambda: has_obeyed(hosts, on), "the receipt of the host that is on")
         assert not on.client.lets_in(key)
         client.wait(60)
         words = receipts.of_key(hosts.instance, hosts.actor, fingerprint).words
         assert words == "done on 1 of 6 servers; not yet on host-0, host-1, host-2, host-3, host-4"
         for host in off:
             host.start()
-            wait_until(partial(told, hosts, host), "the receipt of a host that was off")
+            wait_until(partial(has_obeyed, hosts, host), "the receipt of a host that was off")
             # Its very first login since then, and the only one: no second try, no waiting.
             assert not host.client.lets_in(key)
             assert host.client.lets_in(other)

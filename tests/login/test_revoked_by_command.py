@@ -27,7 +27,7 @@ def test_a_host_refuses_a_key_that_the_command_line_revoked(team_folder: Path, t
         hosts.add(other, "other")
         host.client.wait_until_open(key)
         revoke = [sys.executable, "-m", "keyrack.cli.main", "hosts", "revoke", fingerprint_of(key.public)]
-        # Over the network nothing is told: the service finds it in the file.
+        # Nothing is sent over the network: the service finds it in the file.
         ended = subprocess.run(
             [*revoke, "--workspace", "acme", "--data", str(data)],
             capture_output=True,

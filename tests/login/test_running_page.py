@@ -65,7 +65,7 @@ def serves(host: DebianHost) -> None:
 
 def upgraded(host: DebianHost, block: str) -> None:
     """The older agent goes on through it, and is replaced by the host's line, as the host that it was."""
-    assert agent_told(host) == OLDER
+    assert reported_version(host) == OLDER
     enrolment = host.run(f"cat {ENROLMENT}")
     host.run(f"sed -i 's/{OLDER}/{__version__}/' /opt/keyrack/src/keyrack/__init__.py")
     host.run(f"set -eu\n{block}")
@@ -78,7 +78,7 @@ def upgraded(host: DebianHost, block: str) -> None:
     paste(host, host.run(f"{KEYRACK} hosts enrol web-1 --data /var/lib/keyrack"))
     assert __version__ in host.run("keyrack-agent --version")
     assert host.run(f"cat {ENROLMENT}") == enrolment
-    wait_until(lambda: agent_told(host) == __version__, "the new agent's report")
+    wait_until(lambda: reported_version(host) == __version__, "the new agent's report")
 
 
 def put_an_older_tree(changes: Path) -> None:
@@ -100,7 +100,7 @@ def paste(host: DebianHost, printed: str) -> None:
             host.run(line)
 
 
-def agent_told(host: DebianHost) -> str:
+def reported_version(host: DebianHost) -> str:
     """The version that the service shows for the host's agent."""
     shown = host.run(f"{KEYRACK} hosts show web-1 --data /var/lib/keyrack")
     found = re.search(r"^agent +(\S+)", shown, re.M)

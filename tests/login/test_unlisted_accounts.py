@@ -79,8 +79,8 @@ def test_an_account_that_no_list_has_is_taken_over(service: Service, host: Machi
     # sshd goes by the name that the directory answers, and looks for no file of another one.
     system_users.create(instance, owner(), SERVER, username=ALIAS)
     credentials.add(instance, owner(), SERVER, label="alias", username=ALIAS, public_key=rogue.public)
-    told = f"this host knows it as {NAME}"
-    wait_until(lambda: told in str(server().facts.get("logins", {}).get(ALIAS)), told)
+    words = f"this host knows it as {NAME}"
+    wait_until(lambda: words in str(server().facts.get("logins", {}).get(ALIAS)), words)
     assert not host.client.lets_in(rogue, ALIAS)
 
 
@@ -131,14 +131,14 @@ def test_no_account_is_made_under_the_name_of_one_of_a_directory(service: Servic
     """A directory that is away knows nobody: an account of the same name would keep everybody out once it is back."""
     instance = service.instance
 
-    def told() -> dict[str, object]:
+    def account_state() -> dict[str, object]:
         accounts = servers.get(instance, owner(), SERVER).facts.get("accounts", {})
         return accounts.get(NAME, {}) if isinstance(accounts, dict) else {}
 
     system_users.create(instance, owner(), SERVER, username=NAME)
-    wait_until(lambda: told() == {"exists": True}, "that the host has it")
+    wait_until(lambda: account_state() == {"exists": True}, "that the host has it")
     host.run("kill $(cat /run/agent); sed -i 's/^passwd:.*/passwd: files krgone/' /etc/nsswitch.conf")
     wait_until(lambda: not host.run(f"getent passwd {NAME}", check=False), "a directory that is away")
     start_agent(host)
-    wait_until(lambda: "directory's" in str(told().get("refused")), "what is said")
+    wait_until(lambda: "directory's" in str(account_state().get("refused")), "what is said")
     assert NAME not in host.run("cat /etc/passwd")

@@ -407,11 +407,11 @@ def test_a_file_that_sshd_reads_for_some_places_alone_is_read(host: AdoptedHost)
         host.start_sshd()
         assert host.client.login(host.keys[NAME], NAME).returncode != 0
         assert host.client.login(host.keys[NAME], NAME, extra=["-b", "127.0.0.2"]).returncode == 0
-        told = refused_logins.as_reported(LoginCheck(sshd), sshd, document, str(keys))
-        assert told[NAME] == {}
+        reported = refused_logins.as_reported(LoginCheck(sshd), sshd, document, str(keys))
+        assert reported[NAME] == {}
         host.config.write_text(f"AuthorizedKeysFile none\n{text}", "ascii")
-        told = refused_logins.as_reported(LoginCheck(sshd), sshd, document, str(keys))
-        assert "sshd does not read Keyrack's file" in told[NAME]["why"]
+        reported = refused_logins.as_reported(LoginCheck(sshd), sshd, document, str(keys))
+        assert "sshd does not read Keyrack's file" in reported[NAME]["why"]
     finally:
         host.stop_sshd()
         host.config.write_text(text, "ascii")

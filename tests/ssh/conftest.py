@@ -1,3 +1,5 @@
+"""Fixtures for tests of what OpenSSH defines: the real sshd, and a key pair of ssh-keygen."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Names of users and accounts, and texts to display: what is accepted and what is refused."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -41,5 +41,5 @@ def test_any_text_is_shown_as_one_line(text: str) -> None:
 
 
 def test_every_text_within_a_json_value_is_made_printable() -> None:
-    told = json.loads('{"a\\nb": ["\\u001b", {"c": "\\ud800"}, 1, true, null]}')
-    assert all_printable(told) == {"a\\nb": ["\\x1b", {"c": "\\ud800"}, 1, True, None]}
+    value = json.loads('{"a\\nb": ["\\u001b", {"c": "\\ud800"}, 1, true, null]}')
+    assert all_printable(value) == {"a\\nb": ["\\x1b", {"c": "\\ud800"}, 1, True, None]}

@@ -1,3 +1,5 @@
+"""The strict parser of public keys, against the published corpora and ssh-keygen."""
+
 from __future__ import annotations
 
 import time

@@ -1,3 +1,5 @@
+"""The file of revoked keys: which text is written, and that sshd refuses its keys."""
+
 from __future__ import annotations
 
 from pathlib import Path

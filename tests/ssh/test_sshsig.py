@@ -1,3 +1,5 @@
+"""SSH signatures (SSHSIG), against ssh-keygen."""
+
 from __future__ import annotations
 
 import subprocess

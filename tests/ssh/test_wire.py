@@ -1,3 +1,5 @@
+"""Numbers and strings as SSH writes them (RFC 4251)."""
+
 from __future__ import annotations
 
 import pytest

@@ -80,22 +80,22 @@ def test_a_command_that_raises_leaves_nothing_and_its_exception_reaches_the_call
         put_and_announce("a", 7)(conn)
         raise refusal
 
-    heard: list[frozenset[int]] = []
-    database.listen(heard.append)
+    announced: list[frozenset[int]] = []
+    database.listen(announced.append)
     with pytest.raises(Refused) as caught:
         database.write(command)
     assert caught.value is refusal
     assert database.read(names) == set()
     database.write(put_and_announce("b", 8))
-    wait_until(lambda: heard, "the announcement of the write that went well")
-    assert frozenset[int]().union(*heard) == {8}
+    wait_until(lambda: announced, "the announcement of the write that went well")
+    assert frozenset[int]().union(*announced) == {8}
 
 
 def test_a_command_that_fails_does_not_harm_those_it_waited_with(database: Database) -> None:
-    holding, go_on = threading.Event(), threading.Event()
+    lock_held, go_on = threading.Event(), threading.Event()
 
     def hold(_: Connection) -> None:
-        holding.set()
+        lock_held.set()
         go_on.wait(60)
 
     def one(number: int) -> Callable[[Connection], None]:
@@ -110,7 +110,7 @@ def test_a_command_that_fails_does_not_harm_those_it_waited_with(database: Datab
 
     with ThreadPoolExecutor(31) as pool:
         first = pool.submit(database.write, hold)
-        holding.wait(60)
+        lock_held.wait(60)
         others: list[Future[None]] = [pool.submit(database.write, one(number)) for number in range(30)]
         go_on.set()
         first.result(60)
@@ -199,12 +199,12 @@ def test_commands_under_the_workspace_lock_decide_on_the_current_state(database:
 
 
 def test_a_listener_is_told_of_each_change_once_it_can_be_read(database: Database) -> None:
-    heard: set[int] = set()
+    announced: set[int] = set()
     found: list[bool] = []
 
     def listener(server_ids: frozenset[int]) -> None:
         found.append({f"s{server_id}" for server_id in server_ids} <= database.read(names))
-        heard.update(server_ids)
+        announced.update(server_ids)
 
     def broken(_: frozenset[int]) -> None:
         raise Refused
@@ -213,38 +213,38 @@ def test_a_listener_is_told_of_each_change_once_it_can_be_read(database: Databas
     stop = database.listen(listener)
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(lambda n: database.write(put_and_announce(f"s{n}", n)), range(40)))
-    wait_until(lambda: heard == set(range(40)), "all announcements")
+    wait_until(lambda: announced == set(range(40)), "all announcements")
     assert all(found)
     stop()
-    told = len(found)
+    count = len(found)
     later: set[int] = set()
     database.listen(later.update)
     database.write(put_and_announce("s99", 99))
     wait_until(lambda: 99 in later, "the announcement to the second listener")
-    assert len(found) == told
+    assert len(found) == count
 
 
 def test_a_server_that_is_gone_is_announced_like_any_other(database: Database) -> None:
-    heard: set[int] = set()
-    database.listen(heard.update)
+    announced: set[int] = set()
+    database.listen(announced.update)
     database.write(lambda conn: announce(conn, 12345))
-    wait_until(lambda: heard == {12345}, "an announcement without a row in servers")
+    wait_until(lambda: announced == {12345}, "an announcement without a row in servers")
 
 
 def test_a_listener_is_told_of_changes_by_another_process(database: Database, database_url: str) -> None:
-    heard: set[int] = set()
-    database.listen(heard.update)
+    announced: set[int] = set()
+    database.listen(announced.update)
     database.write(put_and_announce("mine", 5))
     with writing_process(database_url, "other", threads=1, writes=1, server_id=77) as process:
-        wait_until(lambda: 77 in heard, "the other process's announcement")
+        wait_until(lambda: 77 in announced, "the other process's announcement")
         assert process.wait(60) == 0
     with writing_process(database_url, "again", threads=1, writes=1, server_id=78):
         # While we write ourselves, the other's changes must not be taken for our own.
         for number in range(100_000):
             database.write(put_and_announce(f"mine-{number}", 5))
-            if 78 in heard:
+            if 78 in announced:
                 break
-    assert heard == {5, 77, 78}
+    assert announced == {5, 77, 78}
 
 
 def test_two_processes_write_at_the_same_time(database: Database, database_url: str) -> None:
@@ -277,18 +277,18 @@ def test_acknowledged_writes_survive_kill_9(database: Database, database_url: st
 def test_closing_a_database_finishes_waiting_commands_and_closes_everything(database_url: str) -> None:
     before = set(threading.enumerate())
     database = Database.open(database_url)
-    heard: set[int] = set()
-    database.listen(heard.update)
-    holding = threading.Event()
+    announced: set[int] = set()
+    database.listen(announced.update)
+    lock_held = threading.Event()
 
     def slow(conn: Connection) -> str:
-        holding.set()
+        lock_held.set()
         conn.execute(select(instance_facts.c.name)).all()
         return put_and_announce("slow", 3)(conn) or "done"
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(database.write, slow)
-        holding.wait(60)
+        lock_held.wait(60)
         waiting.result(60)
         database.close()
     database.close()

@@ -149,7 +149,7 @@ def test_the_server_works_on_queued_statements_while_others_are_made(
 ) -> None:
     monkeypatch.setattr(group_commit, "MAX_SECONDS", 60)
 
-    def looks(_conn: Connection) -> bool:
+    def sees_queued(_conn: Connection) -> bool:
         with psycopg.connect(postgresql_url, autocommit=True) as other:
             for _ in range(200):
                 if other.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711").fetchone():
@@ -157,8 +157,8 @@ def test_the_server_works_on_queued_statements_while_others_are_made(
                 time.sleep(0.05)
         return False
 
-    def told(conn: Connection) -> None:
+    def queued(conn: Connection) -> None:
         _holding.enqueue(conn, 4711)
 
-    found = made(database, putting("a"), told, *[lambda _conn: None] * group_commit.SENT_EACH, looks)
+    found = made(database, putting("a"), queued, *[lambda _conn: None] * group_commit.SENT_EACH, sees_queued)
     assert found[-1]

@@ -15,16 +15,16 @@ from keyrack.store.engine import listen
 from tests.store.no_threads import no_threads
 from tests.waiting import wait_until
 
-NEWS = range(1, 41)
+CHANGES = range(1, 41)
 
 
 @pytest.fixture(autouse=True)
 def _notified_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without polling, so that a change is heard of by a notification alone."""
+    """Without polling, so that a change is noticed by a notification alone."""
     monkeypatch.setattr(listen, "POLL_SECONDS", 3600)
 
 
-def tell(database: Database, server_id: int) -> None:
+def announce_change(database: Database, server_id: int) -> None:
     database.write(lambda conn: announce(conn, server_id))
 
 
@@ -36,58 +36,58 @@ def waits_of(name: str) -> int:
 
 
 def test_changes_of_a_burst_share_a_notification(postgresql_url: str) -> None:
-    heard: set[int] = set()
+    announced: set[int] = set()
     with Database.open(postgresql_url) as database, Database.open(postgresql_url) as other:
         database.listen(lambda _: None)
-        other.listen(heard.update)
-        tell(database, NEWS[0])
-        wait_until(lambda: heard == {NEWS[0]}, "the first notification, which the thread connects for")
+        other.listen(announced.update)
+        announce_change(database, CHANGES[0])
+        wait_until(lambda: announced == {CHANGES[0]}, "the first notification, which the thread connects for")
         time.sleep(0.1)  # until it waits again
         before = waits_of("keyrack-notifier")
-        for server_id in NEWS[1:]:
-            tell(database, server_id)
+        for server_id in CHANGES[1:]:
+            announce_change(database, server_id)
             time.sleep(0.01)
-        wait_until(lambda: heard == {*NEWS}, "all news")
-        assert waits_of("keyrack-notifier") - before < 2 * len(NEWS), "two or three for a notification"
+        wait_until(lambda: announced == {*CHANGES}, "all changes")
+        assert waits_of("keyrack-notifier") - before < 2 * len(CHANGES), "two or three for a notification"
 
 
 def test_the_first_change_after_a_pause_and_the_last_ones_are_notified_at_once(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listen, "NOTIFY_PAUSE_SECONDS", 600)
-    heard: set[int] = set()
+    announced: set[int] = set()
     with Database.open(postgresql_url) as other:
-        other.listen(heard.update)
+        other.listen(announced.update)
         with Database.open(postgresql_url) as database:
-            tell(database, 1)
-            wait_until(lambda: heard == {1}, "the first notification")
-            tell(database, 2)
-        wait_until(lambda: heard == {1, 2}, "the last one, as the database was closed")
+            announce_change(database, 1)
+            wait_until(lambda: announced == {1}, "the first notification")
+            announce_change(database, 2)
+        wait_until(lambda: announced == {1, 2}, "the last one, as the database was closed")
 
 
 def test_no_change_is_lost_that_comes_right_after_another(postgresql_url: str) -> None:
-    heard: set[int] = set()
+    announced: set[int] = set()
     with Database.open(postgresql_url) as database, Database.open(postgresql_url) as other:
-        other.listen(heard.update)
-        for server_id in NEWS:
-            tell(database, server_id)
-        wait_until(lambda: heard == {*NEWS}, "all news")
+        other.listen(announced.update)
+        for server_id in CHANGES:
+            announce_change(database, server_id)
+        wait_until(lambda: announced == {*CHANGES}, "all changes")
         for server_id in range(101, 121):  # each by a notification of its own, the last ones of a pair too soon
-            tell(database, server_id)
-            tell(database, 1000 + server_id)
-            wait_until(lambda: {server_id, 1000 + server_id} <= heard, "both")  # noqa: B023
+            announce_change(database, server_id)
+            announce_change(database, 1000 + server_id)
+            wait_until(lambda: {server_id, 1000 + server_id} <= announced, "both")  # noqa: B023
 
 
 def test_the_notifier_connects_again(postgresql_url: str) -> None:
-    heard: set[int] = set()
+    announced: set[int] = set()
     with (
         Database.open(postgresql_url) as database,
         Database.open(postgresql_url) as other,
         psycopg.connect(postgresql_url, autocommit=True) as raw,
     ):
-        other.listen(heard.update)
-        tell(database, NEWS[0])
-        wait_until(lambda: heard == {NEWS[0]}, "the first notification")
+        other.listen(announced.update)
+        announce_change(database, CHANGES[0])
+        wait_until(lambda: announced == {CHANGES[0]}, "the first notification")
         ended = raw.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND query LIKE 'NOTIFY%'"
@@ -96,21 +96,21 @@ def test_the_notifier_connects_again(postgresql_url: str) -> None:
         numbers = iter(range(2, 1000))
 
         def again() -> bool:
-            tell(database, next(numbers))  # one whose notification failed is heard of with the next
+            announce_change(database, next(numbers))  # one whose notification failed is noticed with the next
             time.sleep(2 * listen.NOTIFY_PAUSE_SECONDS)
-            return len(heard) > 1
+            return len(announced) > 1
 
         wait_until(again, "a notification by another connection")
 
 
 def test_a_change_counts_and_later_ones_are_notified_where_a_thread_could_not_be_started(postgresql_url: str) -> None:
-    heard: set[int] = set()
+    announced: set[int] = set()
     with Database.open(postgresql_url) as other:
-        other.listen(heard.update)
+        other.listen(announced.update)
         with Database.open(postgresql_url) as database, no_threads():
-            tell(database, 1)
+            announce_change(database, 1)
         with Database.open(postgresql_url) as database:
             with no_threads():
-                tell(database, 2)
-            tell(database, 3)
-            wait_until(lambda: heard == {1, 2, 3}, "what was changed without a thread is heard of with the next")
+                announce_change(database, 2)
+            announce_change(database, 3)
+            wait_until(lambda: announced == {1, 2, 3}, "what was changed without a thread is noticed with the next")

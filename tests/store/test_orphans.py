@@ -59,16 +59,16 @@ def stopped(url: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_stopped_process_keeps_no_workspace(postgresql_url: str) -> None:
-    look = OrphanedSessions()
+    sessions = OrphanedSessions()
     with (
         Database.open(postgresql_url) as database,
         stopped(postgresql_url) as process,
         ThreadPoolExecutor(1) as pool,
     ):
         other = pool.submit(database.write, lambda conn: put(conn, "a"), workspace_lock=WORKSPACE)
-        assert database.read(look.end) == 0
+        assert database.read(sessions.end) == 0
         assert not other.done()
-        wait_until(lambda: database.read(look.end) == 1, "the session to be ended")
+        wait_until(lambda: database.read(sessions.end) == 1, "the session to be ended")
         other.result(20)
         assert database.read(names) >= {"a"}
         process.send_signal(signal.SIGCONT)
@@ -85,7 +85,7 @@ def test_a_running_service_ends_orphaned_sessions(postgresql_url: str, tmp_path:
 
 def test_a_slow_session_that_goes_on_is_left_alone(postgresql_url: str) -> None:
     """A statement now and then, each sent ahead, and a long one: for longer than nothing may come."""
-    look, over, ended = OrphanedSessions(), threading.Event(), []
+    sessions, over, ended = OrphanedSessions(), threading.Event(), []
 
     def slowly(conn: Connection) -> None:
         until = time.monotonic() + 5
@@ -97,7 +97,7 @@ def test_a_slow_session_that_goes_on_is_left_alone(postgresql_url: str) -> None:
 
     def watch(database: Database) -> None:
         while not over.wait(0.05):
-            ended.append(database.read(look.end))
+            ended.append(database.read(sessions.end))
 
     with Database.open(postgresql_url) as database, ThreadPoolExecutor(1) as pool:
         watching = pool.submit(watch, database)
@@ -111,7 +111,7 @@ def test_a_slow_session_that_goes_on_is_left_alone(postgresql_url: str) -> None:
 
 
 def test_sessions_of_other_programs_are_left_alone(postgresql_url: str) -> None:
-    look = OrphanedSessions()
+    sessions = OrphanedSessions()
     with Database.open(postgresql_url) as database, psycopg.connect(postgresql_url) as raw:
         with raw.pipeline():
             raw.execute("SELECT pg_advisory_xact_lock(1, 1)")
@@ -120,7 +120,7 @@ def test_sessions_of_other_programs_are_left_alone(postgresql_url: str) -> None:
             wait_until(lambda: locked(postgresql_url), "the session to wait")
             until = time.monotonic() + 4
             while time.monotonic() < until:
-                assert database.read(look.end) == 0
+                assert database.read(sessions.end) == 0
                 time.sleep(0.1)
         assert locked(postgresql_url) is False
 

@@ -1,4 +1,4 @@
-"""Statements that are sent to PostgreSQL ahead of their answers: what fails is told, and nothing is done by halves."""
+"""Statements sent to PostgreSQL ahead of their answers: what fails is raised, and nothing is done by halves."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ FILLED: tuple[tuple[Table, int], ...] = (
     (tables.web_sessions, ROWS),
 )
 # Empty in some rows; here in none, as in most of a table that has grown.
-TOLD = ("fingerprint", "key_type", "public_key", "acknowledged_at", "user_key_id", "used_at")
+ALSO_FILLED = ("fingerprint", "key_type", "public_key", "acknowledged_at", "user_key_id", "used_at")
 HOSTS = tuple(range(1, 11))
 
 
@@ -111,7 +111,7 @@ def value(column: Column[Any], count: int, dialect: str) -> str:
 def fill(connection: Connection) -> None:
     """All tables, the same on both databases."""
     for table, count in FILLED:
-        named = [column for column in table.c if not column.nullable or column.name in TOLD]
+        named = [column for column in table.c if not column.nullable or column.name in ALSO_FILLED]
         numbers = f"generate_series(1, {count}) AS numbers(n)"
         if connection.dialect.name == "sqlite":
             numbers = (
@@ -133,7 +133,7 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     else:
         shutil.copyfile(request.getfixturevalue("migrated_file"), path)
     with Database.open(url) as opened:
-        opened.seals.use(lambda told: bytes(32))
+        opened.seals.use(lambda name: bytes(32))
         opened.write(fill)
         yield opened
 

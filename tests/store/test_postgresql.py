@@ -45,7 +45,7 @@ def test_a_restart_in_the_middle_is_survived(durable_cluster: Cluster) -> None:
     acknowledged: list[str] = []
     refused = threading.Event()
     done = threading.Event()
-    heard: set[int] = set()
+    announced: set[int] = set()
 
     def keep_writing(database: Database, thread: int) -> None:
         number = 0
@@ -60,7 +60,7 @@ def test_a_restart_in_the_middle_is_survived(durable_cluster: Cluster) -> None:
                 done.wait(0.05)
 
     with Database.open(url) as database, Database.open(url) as other, ThreadPoolExecutor(4) as pool:
-        other.listen(heard.update)
+        other.listen(announced.update)
         workers = [pool.submit(keep_writing, database, thread) for thread in range(4)]
         try:
             wait_until(lambda: len(acknowledged) > 50, "writes before the restart")
@@ -77,7 +77,7 @@ def test_a_restart_in_the_middle_is_survived(durable_cluster: Cluster) -> None:
             worker.result(60)
         assert set(acknowledged) <= other.read(names)
         database.write(lambda conn: announce(conn, 9))
-        wait_until(lambda: 9 in heard, "the listener to hear again")
+        wait_until(lambda: 9 in announced, "the listener to hear again")
 
 
 def test_a_connection_that_breaks_within_a_savepoint_is_reported_as_broken(postgresql_url: str) -> None:
@@ -249,7 +249,7 @@ def _is_there(url: str, process: int) -> bool:
 def test_changes_are_noticed_on_a_server_that_lacks_the_last_commits(
     cluster: Cluster, durable_cluster: Cluster
 ) -> None:
-    """As after a failover: its transactions have numbers again that were told already, or lower ones."""
+    """As after a failover: its transactions have numbers again that were seen already, or lower ones."""
     first, second = cluster.create_database(), durable_cluster.create_database()
     for url in (first, second):
         migrate.upgrade(url)
@@ -258,8 +258,8 @@ def test_changes_are_noticed_on_a_server_that_lacks_the_last_commits(
         while _number(first) < ahead:
             raw.execute("SELECT pg_current_xact_id()")
     places = [first]
-    heard: set[int] = set()
-    listener = listen.ChangeListener(lambda: psycopg.connect(places[-1], autocommit=True), heard.update, lambda: 0)
+    announced: set[int] = set()
+    listener = listen.ChangeListener(lambda: psycopg.connect(places[-1], autocommit=True), announced.update, lambda: 0)
     listener.start()
     try:
         places.append(second)
@@ -269,7 +269,7 @@ def test_changes_are_noticed_on_a_server_that_lacks_the_last_commits(
             raw.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (database_name(first),)
             )
-        wait_until(lambda: heard == {7}, "the change that the other server holds")
+        wait_until(lambda: announced == {7}, "the change that the other server holds")
     finally:
         listener.close()
 
@@ -314,60 +314,60 @@ def test_commands_that_undo_each_other_are_run_again(postgresql_url: str) -> Non
 
 
 def test_a_change_without_a_notification_is_found_by_polling(postgresql_url: str) -> None:
-    heard: set[int] = set()
+    announced: set[int] = set()
     with Database.open(postgresql_url) as database, Database.open(postgresql_url) as silent:
-        database.listen(heard.update)
+        database.listen(announced.update)
         # As a process that dies between its commit and its NOTIFY.
         silent.write(
             lambda conn: conn.execute(
                 insert(changes).values(server_id=4, change=text("pg_current_xact_id()::text::bigint"))
             )
         )
-        wait_until(lambda: heard == {4}, "the slow poll")
+        wait_until(lambda: announced == {4}, "the slow poll")
 
 
 def test_a_process_does_not_query_for_its_own_changes(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    looks: list[int] = []
-    look = changes_module.since_on_postgresql
+    floors: list[int] = []
+    since = changes_module.since_on_postgresql
 
     def noted(raw: Any, floor: int) -> Any:
-        looks.append(floor)
-        return look(raw, floor)
+        floors.append(floor)
+        return since(raw, floor)
 
     monkeypatch.setattr(listen, "POLL_SECONDS", 3600)
     monkeypatch.setattr(changes_module, "since_on_postgresql", noted)
-    heard: list[int] = []
+    announced: list[int] = []
     with Database.open(postgresql_url) as database, Database.open(postgresql_url) as other:
-        database.listen(heard.extend)
+        database.listen(announced.extend)
         for server_id in range(1, 20):
             database.write(lambda conn: announce(conn, server_id))  # noqa: B023
         other.write(lambda conn: announce(conn, 99))
-        wait_until(lambda: 99 in heard, "the news of the other process")
-    assert heard == [*range(1, 20), 99], "each is delivered once"
-    assert len(looks) <= 3, "at the start, for the other process, and for a notification before the first"
+        wait_until(lambda: 99 in announced, "the change by the other process")
+    assert announced == [*range(1, 20), 99], "each is delivered once"
+    assert len(floors) <= 3, "at the start, for the other process, and for a notification before the first"
 
 
 def test_changes_of_a_transaction_that_took_long_are_noticed(postgresql_url: str) -> None:
-    heard: list[int] = []
-    holding, go_on = threading.Event(), threading.Event()
+    announced: list[int] = []
+    lock_held, go_on = threading.Event(), threading.Event()
 
     def slow(conn: Connection) -> None:
         announce(conn, 1)
         conn.execute(text("SELECT pg_current_xact_id()"))  # numbered before the quick one
-        holding.set()
+        lock_held.set()
         go_on.wait(60)
 
     with Database.open(postgresql_url) as database, Database.open(postgresql_url) as listening:
-        listening.listen(heard.extend)
+        listening.listen(announced.extend)
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(database.write, slow)
-            holding.wait(60)
+            lock_held.wait(60)
             database.write(lambda conn: announce(conn, 2))
-            wait_until(lambda: 2 in heard, "the quick one")
+            wait_until(lambda: 2 in announced, "the quick one")
             go_on.set()
             waiting.result(60)
-            wait_until(lambda: 1 in heard, "the slow one, whose number is lower")
-    assert sorted(heard) == [1, 2], "each is delivered once"
+            wait_until(lambda: 1 in announced, "the slow one, whose number is lower")
+    assert sorted(announced) == [1, 2], "each is delivered once"
 
 
 def test_a_role_that_does_not_sync_its_commits_is_overruled(postgresql_url: str) -> None:
@@ -452,12 +452,12 @@ def test_a_process_with_thousands_of_descriptors_notices_changes(postgresql_url:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1500), hard))
     taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(1030)]
     try:
-        heard: set[int] = set()
+        announced: set[int] = set()
         with Database.open(postgresql_url) as database, Database.open(postgresql_url) as other:
-            database.listen(heard.update)
+            database.listen(announced.update)
             for server_id in (1, 2, 3):
                 other.write(lambda conn: announce(conn, server_id))  # noqa: B023
-                wait_until(lambda: server_id in heard, "the news")  # noqa: B023
+                wait_until(lambda: server_id in announced, "the change")  # noqa: B023
     finally:
         for descriptor in taken:
             os.close(descriptor)

@@ -27,16 +27,16 @@ def put(conn: Connection, name: str, size: int = 1) -> None:
 
 
 def test_commands_that_wait_are_committed_together(sqlite_url: str) -> None:
-    holding, go_on = threading.Event(), threading.Event()
+    lock_held, go_on = threading.Event(), threading.Event()
 
     def hold(conn: Connection) -> None:
         announce(conn, 1000)
-        holding.set()
+        lock_held.set()
         go_on.wait(60)
 
     with Database.open(sqlite_url) as database, ThreadPoolExecutor(21) as pool:
         first = pool.submit(database.write, hold)
-        holding.wait(60)
+        lock_held.wait(60)
         others = [pool.submit(database.write, lambda conn, n=n: announce(conn, n)) for n in range(20)]
         assert not any(other.done() for other in others)
         go_on.set()
@@ -137,13 +137,13 @@ def test_many_that_open_a_new_file_at_once_all_get_it(tmp_path: Path) -> None:
         url = make_url(f"sqlite:///{tmp_path}/{number}.db")
         together = threading.Barrier(6)
 
-        def look(url: URL = url, together: threading.Barrier = together) -> str:
+        def journal_mode(url: URL = url, together: threading.Barrier = together) -> str:
             together.wait(60)
             with sqlite_engine(url, writer=False).connect() as conn:
                 return str(conn.exec_driver_sql("PRAGMA journal_mode").scalar_one())
 
         with ThreadPoolExecutor(6) as pool:
-            assert [asked.result(60) for asked in [pool.submit(look) for _ in range(6)]] == ["wal"] * 6
+            assert [asked.result(60) for asked in [pool.submit(journal_mode) for _ in range(6)]] == ["wal"] * 6
 
 
 def test_writes_go_on_where_the_first_found_no_thread(sqlite_url: str) -> None:

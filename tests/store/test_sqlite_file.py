@@ -164,7 +164,7 @@ def test_an_idle_process_notices_by_itself(sqlite_url: str) -> None:
                 return True
             return False
 
-        wait_until(refused, "the look at the file")
+        wait_until(refused, "the check of the file")
 
 
 def test_changes_that_sqlite_itself_makes_to_its_file_raise_no_alarm(sqlite_url: str) -> None:
@@ -250,12 +250,12 @@ for (name,) in sqlite3.connect(sys.argv[1]).execute("SELECT name FROM instance_f
 
 
 def test_changes_of_another_process_are_noticed_while_this_one_only_reads(sqlite_url: str) -> None:
-    heard: set[int] = set()
+    announced: set[int] = set()
     with Database.open(sqlite_url) as database:
-        database.listen(heard.update)
+        database.listen(announced.update)
         for number in range(1, 4):
             database.read(names)
             subprocess.run(
                 [sys.executable, OTHER, sqlite_url, f"other{number}", "1", "1", str(number)], check=True, timeout=60
             )
-            wait_until(lambda: number in heard, "the news of another process")  # noqa: B023
+            wait_until(lambda: number in announced, "the change by another process")  # noqa: B023

@@ -59,11 +59,11 @@ def test_a_table_that_grew_is_analysed(database: Database) -> None:
 def test_a_table_that_begins_to_grow_late_is_analysed(
     database: Database, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Changes of other tables, however many there were, do not put its first look off."""
+    """Changes of other tables, however many there were, do not put its first analysis off."""
     monkeypatch.setattr(table_statistics, "PAUSES", (0,))
     statistics = TableStatistics(lambda: psycopg.connect(postgresql_url, autocommit=True))
     statistics.changed(100_000)
-    wait_until(lambda: not statistics._is_running(), "the look at what others changed is over")
+    wait_until(lambda: not statistics._is_running(), "the analysis of what others changed is over")
     grow(database, commands=4, rows=40)
     assert known_rows(database) == -1
     statistics.changed(table_statistics.MAX_BETWEEN_CHECKS)

@@ -1,4 +1,4 @@
-"""What tests of RunCloud's API start from: more tokens for the team, and an agent's side over HTTP."""
+"""What tests of RunCloud's API start from: more tokens for the team, and a host's agent over HTTP."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class Agent:
         document: Mapping[str, Any] = json.loads(answer.json()["document"])
         return document
 
-    def obey(self, **told: Any) -> Mapping[str, Any]:
+    def obey(self, **reported: Any) -> Mapping[str, Any]:
         """Report that the present document is obeyed, with more to tell; answers what the service says to that."""
-        report = {"revision": self.document()["revision"], "state": "applied", **told}
+        report = {"revision": self.document()["revision"], "state": "applied", **reported}
         answer = self._service.call("POST", "/agent/v1/report", token=self.secret, content=json.dumps(report))
         assert answer.status_code == 200, answer.text
         said: Mapping[str, Any] = answer.json()

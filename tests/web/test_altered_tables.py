@@ -71,14 +71,14 @@ def test_a_missing_table_is_named_and_hosts_are_sent_nothing(
     with renamed(service, what):
         answers = {path: service.call("GET", path, token=OLGA).status_code for path in READ}
         answers["add"] = add(service)
-        told = service.call("GET", "/agent/v1/document", token=secret)
+        answer = service.call("GET", "/agent/v1/document", token=secret)
         ready = service.call("GET", "/readyz")
     assert (ready.status_code, ready.headers["Retry-After"]) == (503, "5")
     kind = "column" if "." in what else "table"
     assert f"{kind} {what} is missing" in ready.json()["detail"]
     assert {status for status in answers.values() if status >= 500} <= {500}, answers
     # What hosts hold stays: they hear that there is no answer, or the same as before.
-    assert told.status_code == 500 or (told.status_code == 200 and "ssh-ed25519" in told.text), told.text
+    assert answer.status_code == 500 or (answer.status_code == 200 and "ssh-ed25519" in answer.text), answer.text
     assert [record.exc_info for record in caplog.records if record.exc_info] == []
     assert service.call("GET", "/readyz").status_code == 200
     assert add(service) < 300

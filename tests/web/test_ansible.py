@@ -67,8 +67,8 @@ def playbook(team: Service, tmp_path: Path) -> Any:
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Traceback" not in done.stdout + done.stderr
         _, _, said = done.stdout.partition("TASK [said]")
-        told, _ = json.JSONDecoder().raw_decode(said, said.index("{"))
-        answers: list[dict[str, Any]] = json.loads(told["msg"])
+        result, _ = json.JSONDecoder().raw_decode(said, said.index("{"))
+        answers: list[dict[str, Any]] = json.loads(result["msg"])
         return answers
 
     return run
@@ -89,7 +89,7 @@ def test_a_playbook_sets_keys_and_grants(team: Service, playbook: Any) -> None:
     assert [one["changed"] for one in planned] == [True, True]
     assert "laptop: ssh-ed25519" in planned[0]["diff"]["after"]
     assert planned[0]["diff"]["before"] == ""
-    assert standing() == (0, []), "a look changes nothing"
+    assert standing() == (0, []), "reading changes nothing"
     done = playbook(key, grant, key, grant, ended, grant)
     assert [one["changed"] for one in done] == [True, True, False, False, True, False]
     assert standing()[0] == 1

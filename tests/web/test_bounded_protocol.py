@@ -51,7 +51,7 @@ def connected(service: Service, room: int = 0) -> socket.socket:
     return connection
 
 
-def told(connection: socket.socket) -> bytes:
+def answer_of(connection: socket.socket) -> bytes:
     """All that a service says until it closes the connection."""
     said = b""
     while piece := connection.recv(65536):
@@ -115,7 +115,7 @@ def test_a_trailer_is_not_taken_for_a_header(team: Service) -> None:
             + b"%x\r\n%s\r\n0\r\n" % (len(body), body.encode())
             + b"Authorization: Bearer token-of-olga\r\nX-Auth-Token: token-of-olga\r\n\r\n"
         )
-        assert told(connection).startswith(b"HTTP/1.1 401 ")
+        assert answer_of(connection).startswith(b"HTTP/1.1 401 ")
     shown = team.call("GET", SERVERS, token="token-of-olga").text
     assert "by-trailer" not in shown
 
@@ -149,7 +149,7 @@ def test_a_body_that_breaks_off_in_its_first_packet_is_refused_once(
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff0\r\n"
     with connected(team) as connection:
         connection.sendall(head.encode())
-        assert told(connection).count(b"HTTP/1.1 400 ") == 1
+        assert answer_of(connection).count(b"HTTP/1.1 400 ") == 1
     assert team.client.get("/healthz").status_code == 200
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
@@ -186,7 +186,7 @@ def test_a_client_that_stops_within_a_later_head_is_cut_off(
         assert b"200 OK" in connection.recv(65536)
         connection.sendall(request_text.encode())
         began = time.monotonic()
-        assert told(connection) == b""
+        assert answer_of(connection) == b""
     assert time.monotonic() - began < 7, "that was the bound of a connection without a request"
 
 
@@ -211,7 +211,7 @@ def test_requests_sent_ahead_are_answered_in_their_order(team: Service) -> None:
     with connected(team) as connection:
         ahead = b"".join(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" for _ in range(10))
         connection.sendall(ahead + b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        said = told(connection)
+        said = answer_of(connection)
     assert said.count(b"200 OK") == 11
     assert said.rindex(b"ready") > said.rindex(b"alive")
 
@@ -223,7 +223,7 @@ def test_answers_written_in_one_go_keep_their_order_and_have_an_id_each(team: Se
     with connected(team) as connection:
         connection.sendall("".join(head.format(path) + "\r\n" for path in paths).encode())
         connection.sendall((head.format(f"{SERVERS}/1") + "Connection: close\r\n\r\n").encode())
-        said = told(connection)
+        said = answer_of(connection)
     answers = said.split(b"HTTP/1.1 ")[1:]
     kinds = [b"pong", b'"ipAddress"', b'"pagination"', b"not found", b"pong"] * 3 + [b'"ipAddress"']
     assert len(answers) == len(kinds)
@@ -238,7 +238,7 @@ def test_thousands_of_requests_sent_ahead_are_cut_off(team: Service) -> None:
         with connected(team) as connection:
             try:
                 connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 6000)
-                answered += told(connection).count(b"200 OK")
+                answered += answer_of(connection).count(b"200 OK")
             except OSError:
                 pass  # cut off
     assert answered <= 20 * 33, "each request read ahead costs memory and time that others wait for"
@@ -337,7 +337,7 @@ def test_an_offer_of_another_protocol_is_ignored_and_its_body_read(
         connection.sendall(whole[: places[cut]])
         time.sleep(0.05)  # so that they come in two packets
         connection.sendall(whole[places[cut] :])
-        said = told(connection)
+        said = answer_of(connection)
     assert re.findall(rb"HTTP/1\.1 (\d+)", said) == [b"201", b"200"], said
     listed = json.loads(said.rpartition(b"\r\n\r\n")[2])
     assert [key["title"] for key in listed["keys"]] == ["of an offer"]
@@ -347,14 +347,14 @@ def test_offers_that_come_in_one_packet_are_answered_in_order(unchanged_team: Se
     ask = b"GET /healthz HTTP/1.1\r\nHost: x\r\n%b\r\n"
     with connected(unchanged_team) as connection:
         connection.sendall(b"".join(ask % offer for offer in OFFERS) + ask % b"Connection: close\r\n")
-        assert re.findall(rb"HTTP/1\.1 (\d+)", told(connection)) == [b"200"] * 4
+        assert re.findall(rb"HTTP/1\.1 (\d+)", answer_of(connection)) == [b"200"] * 4
 
 
 @pytest.mark.parametrize("target", [b"x:1", b"/healthz", b"*"])
 def test_a_tunnel_is_refused(unchanged_team: Service, target: bytes) -> None:
     with connected(unchanged_team) as connection:
         connection.sendall(b"CONNECT " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        assert re.findall(rb"HTTP/1\.1 (\d+)", told(connection)) == [b"400"]
+        assert re.findall(rb"HTTP/1\.1 (\d+)", answer_of(connection)) == [b"400"]
 
 
 @pytest.mark.parametrize("blanks", [b" ", b"\t", b" \t "])
@@ -371,7 +371,7 @@ def test_blanks_behind_a_value_are_no_part_of_it(team: Service, blanks: bytes) -
     fields = b"".join(b"%b:%b%b%b\r\n" % (name, blanks, value, blanks) for name, value in values.items())
     with connected(team) as connection:
         connection.sendall(b"POST /v4/user/keys HTTP/1.1\r\n" + fields + b"\r\n" + body)
-        said = told(connection)
+        said = answer_of(connection)
     assert said.startswith(b"HTTP/1.1 201"), said
     assert json.loads(said.partition(b"\r\n\r\n")[2])["title"] == "x"
 
@@ -437,8 +437,8 @@ def test_text_that_is_not_utf_8_is_refused_everywhere(held: Service) -> None:
 
 def test_malformed_text_in_a_report_is_mended_and_not_refused(held: Service) -> None:
     agent = Agent(held, 1)
-    told = '{"revision": 0, "state": "refused", "problems": ["caf\\udce9 \\u0000"], "agent_version": "1"}'
-    answer = held.call("POST", "/agent/v1/report", content=told, token=agent.secret)
+    report = '{"revision": 0, "state": "refused", "problems": ["caf\\udce9 \\u0000"], "agent_version": "1"}'
+    answer = held.call("POST", "/agent/v1/report", content=report, token=agent.secret)
     assert answer.status_code == 200, answer.text
     events = held.call("GET", "/api/keyrack/v1/events", token="token-of-olga").json()["items"]
     assert any("caf" in event["summary"] for event in events)
@@ -495,14 +495,14 @@ AMBIGUOUS = (
 def test_an_ambiguous_request_head_is_refused(unchanged_team: Service, request_text: str) -> None:
     with connected(unchanged_team) as connection:
         connection.sendall(request_text.encode())
-        assert told(connection).startswith(b"HTTP/1.1 400 ")
+        assert answer_of(connection).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize("head", ["GET /healthz HTTP/1.0\r\n", LINE + "Host:\r\n", LINE + "Host: [::1]:8022\r\n"])
 def test_a_head_with_one_meaning_is_accepted(unchanged_team: Service, head: str) -> None:
     with connected(unchanged_team) as connection:
         connection.sendall(f"{head}Connection: close\r\n\r\n".encode())
-        assert told(connection).startswith(b"HTTP/1.1 200 ")
+        assert answer_of(connection).startswith(b"HTTP/1.1 200 ")
 
 
 NOT_ENCODED = (
@@ -526,7 +526,7 @@ def test_a_malformed_request_is_answered_with_a_request_id(
 ) -> None:
     with connected(unchanged_team) as connection:
         connection.sendall(sent)
-        head, _, body = told(connection).partition(b"\r\n\r\n")
+        head, _, body = answer_of(connection).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d " % status)
     assert re.search(rb"\r\nx-request-id: [0-9a-f]{32}(\r\n|$)", head)
     assert body == words

@@ -27,12 +27,12 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 @pytest.fixture
 def description(team: Service, tmp_path: Path) -> Path:
     """The description of Keyrack's own API as a file; the others' are held by their transcripts."""
-    told = team.call("GET", "/openapi.json").json()
-    told["paths"] = {path: calls for path, calls in told["paths"].items() if path.startswith(OWN)}
-    shapes = told["components"]["schemas"]
-    told["components"]["schemas"] = {name: one for name, one in shapes.items() if name.startswith("native.")}
+    described = team.call("GET", "/openapi.json").json()
+    described["paths"] = {path: calls for path, calls in described["paths"].items() if path.startswith(OWN)}
+    shapes = described["components"]["schemas"]
+    described["components"]["schemas"] = {name: one for name, one in shapes.items() if name.startswith("native.")}
     file = tmp_path / "openapi.json"
-    file.write_text(json.dumps(told), "utf-8")
+    file.write_text(json.dumps(described), "utf-8")
     return file
 
 

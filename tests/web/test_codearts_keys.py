@@ -94,7 +94,7 @@ def test_a_list_is_consistent_while_keys_are_added_and_deleted(everywhere: Servi
     stop = threading.Event()
     problems: list[str] = []
 
-    def look() -> None:
+    def watch_list() -> None:
         while not stop.is_set():
             body = call(everywhere, "GET", "/v4/user/keys?limit=100").json()
             ids = [key["id"] for key in body["keys"]]
@@ -106,7 +106,7 @@ def test_a_list_is_consistent_while_keys_are_added_and_deleted(everywhere: Servi
             added = add(everywhere, title=f"passing {name} {number}", key=fresh_line()).json()
             call(everywhere, "DELETE", f"/v4/user/keys/{added['id']}")
 
-    watcher = threading.Thread(target=look)
+    watcher = threading.Thread(target=watch_list)
     watcher.start()
     try:
         with ThreadPoolExecutor(4) as pool:

@@ -173,7 +173,9 @@ def test_only_admins_of_a_repository_add_members(forge: Service) -> None:
     for wrong in malformed:
         assert refused(call(forge, "POST", path, json=wrong)) == (400, "CH.010001")
     for item in (5, {}, {"user_iam_id": 5}, {"user_iam_id": "x", "repository_role_Id": "50"}):
-        assert call(forge, "POST", path, json={"users": [item]}).json()[0]["status"] == "error"
+        (failed,) = call(forge, "POST", path, json={"users": [item]}).json()
+        assert failed["status"] == "error"
+    assert failed["result"][0]["message"].startswith("repository_role_Id takes 20")
 
 
 @pytest.mark.parametrize("level", [10.0, -0.0, True, "10", None, [10], {"10": 10}, 11, -10, 2**70])

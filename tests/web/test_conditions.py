@@ -225,7 +225,7 @@ def test_headers_that_cannot_be(team: Service) -> None:
 
 
 def test_a_post_that_counts_on_being_sent_again_is_refused(team: Service) -> None:
-    """Rather than done twice, as by a client that heard no answer and trusts the header."""
+    """Rather than done twice, as by a client that got no answer and trusts the header."""
     sent = {"name": "ci", "scopes": ["servers:read"]}
     refused = ask(team, "POST", "/tokens", sent, Idempotency_Key='"8e03978e-40d5-43dd-bc93-6894a57f9324"')
     assert (refused.status_code, refused.json()["error"]["field"]) == (422, "Idempotency-Key")

@@ -22,6 +22,7 @@ from keyrack.web.callers import Caller
 from keyrack.web.fair_queueing import CallPool, FairScheduler
 from keyrack.web.server import APIS
 from tests.services import Service
+from tests.store.no_threads import no_threads
 from tests.web.runcloud_team import serving
 
 OLGA, MALLORY = Caller("olga", known=True, at_home=True), Caller("mallory", known=True, at_home=True)
@@ -106,6 +107,37 @@ def test_threads_that_hash_leave_the_processors_to_others() -> None:
 
     usual, hashing = asyncio.run(run())
     assert hashing > usual
+
+
+def test_a_call_that_is_refused_because_no_thread_can_be_started_is_not_run_later() -> None:
+    done: list[str] = []
+
+    async def run() -> None:
+        shared = FairScheduler()
+        with no_threads(), pytest.raises(Refusal) as refused:
+            await shared.run(OLGA, lambda: done.append("refused"))
+        await shared.run(OLGA, lambda: done.append("taken"))
+        assert refused.value.kind is Kind.UNAVAILABLE
+
+    asyncio.run(run())
+    assert done == ["taken"]
+
+
+def test_existing_threads_run_calls_when_no_further_thread_can_be_started() -> None:
+    go_on = threading.Event()
+
+    async def run() -> list[str]:
+        shared = FairScheduler()
+        first = asyncio.create_task(shared.run(OLGA, partial(go_on.wait, SECONDS)))
+        await asyncio.sleep(0.01)
+        with no_threads():
+            others = [asyncio.create_task(shared.run(OLGA, lambda: "done")) for _ in range(3)]
+            await asyncio.sleep(0.01)
+        go_on.set()
+        await first
+        return await asyncio.gather(*others)
+
+    assert asyncio.run(run()) == ["done"] * 3
 
 
 def test_the_caller_who_used_less_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:

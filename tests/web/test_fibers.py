@@ -112,9 +112,9 @@ def test_changes_that_wait_for_one_turn_are_committed_together_and_refused_apart
     assert codes == [200] * 8 + [422]
     assert asked(team, "SELECT revision FROM servers WHERE id = 1") == before + 9
     assert len(seen) == 1
-    told = "SELECT count(*) FROM events WHERE outcome = '{}' AND (summary LIKE '%of-many%' OR outcome = 'refused')"
-    assert asked(team, told.format("done")) == 9
-    assert asked(team, told.format("refused")) == 1
+    question = "SELECT count(*) FROM events WHERE outcome = '{}' AND (summary LIKE '%of-many%' OR outcome = 'refused')"
+    assert asked(team, question.format("done")) == 9
+    assert asked(team, question.format("refused")) == 1
     assert not team.instance.database.seals.unreported
 
 

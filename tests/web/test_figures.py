@@ -72,8 +72,8 @@ def test_each_line_of_the_log_names_its_request(tmp_path: Path) -> None:
             service.wait(30)
     lines = (tmp_path / "log").read_text().splitlines()
     assert any("listening" in line and str(port) in line for line in lines), lines
-    told = [json.loads(line) for line in lines if answer.headers["x-request-id"] in line]
-    assert [(one["event"], one["path"], one["status"], one["address"]) for one in told] == [
+    logged = [json.loads(line) for line in lines if answer.headers["x-request-id"] in line]
+    assert [(one["event"], one["path"], one["status"], one["address"]) for one in logged] == [
         ("refused", "/api/v3/servers", 401, "203.0.113.5")
     ]
     assert not re.search("secret", "".join(lines))

@@ -175,7 +175,7 @@ def test_every_route_refuses_a_former_member(service: DirectService, former: For
         if page.open:
             continue
         path = re.sub(r"\{[^}]*\}", "1", page.path)
-        status, told = _console(former, page.method, path)
-        assert status in (401, 403) or "/login" in told.get("location", ""), (page.method, path, status)
+        status, answer = _console(former, page.method, path)
+        assert status in (401, 403) or "/login" in answer.get("location", ""), (page.method, path, status)
     events = service.call("GET", "/api/keyrack/v1/events?per_page=200", token="token-of-olga").json()["items"]
     assert {one["outcome"] for one in events if one["id"] > last} <= {"refused"}

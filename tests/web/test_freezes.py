@@ -22,7 +22,7 @@ KEYS = "/servers/web-1/credentials"
 
 
 def document(team: Service) -> HostDocument:
-    """What web-1's host is told now."""
+    """The document of web-1's host now."""
     signed = documents.signed(team.instance, 1)
     assert signed is not None
     return host_document.decode(signed.text)
@@ -111,11 +111,11 @@ def test_open_sessions_of_a_frozen_key_go_on_and_git_refuses_new_ones(team: Serv
     assert held is not None
     assert held.frozen
     assert git.public_key_of(team.instance, frozen) is None
-    told = document(team)
+    sent = document(team)
     session = LoginSession(1, 1, "deploy", "203.0.113.7", 22, frozen)
-    assert Rights(told).end_of(session) > 0
-    assert not Rights(told).is_revoked(session)
-    assert Rights(told._replace(frozen={})).end_of(session) == 0
+    assert Rights(sent).end_of(session) > 0
+    assert not Rights(sent).is_revoked(session)
+    assert Rights(sent._replace(frozen={})).end_of(session) == 0
 
 
 @pytest.mark.parametrize(
@@ -175,6 +175,6 @@ def test_only_known_users_and_servers_can_be_frozen_and_only_by_admins(team: Ser
 @pytest.mark.parametrize("path", ["/freezes", "/people/bob/offboard"])
 def test_a_preview_refuses_the_reason_that_would_be_refused(team: Service, path: str) -> None:
     """Whoever looked first and then goes on is not told only then."""
-    for looks in (True, False):
-        refused = call(team, "POST", path, {"reason": "a\x1b[31mb", "preview": looks}, status=422)
+    for preview in (True, False):
+        refused = call(team, "POST", path, {"reason": "a\x1b[31mb", "preview": preview}, status=422)
         assert refused["error"]["field"] == "reason"

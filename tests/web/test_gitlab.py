@@ -68,6 +68,7 @@ def test_python_gitlab_adds_lists_shows_and_deletes_a_key(team: Service, alice: 
 def test_administrators_find_keys_and_give_them_to_others(team: Service, alice: gitlab.Gitlab) -> None:
     with gitlab.Gitlab(team.url, oauth_token="token-of-olga") as olga:
         person = olga.users.list(username="alice", get_all=True)[0]
+        assert [one.username for one in olga.users.list(search="LIC", get_all=True)] == ["alice"]
         line = fresh_line()
         added = person.keys.create({"title": "from olga", "key": line})
         fingerprint = team.call("GET", "/api/keyrack/v1/user-keys", token="token-of-olga").json()["items"][0][
@@ -214,9 +215,9 @@ def test_a_form_in_parts_is_taken_as_curl_sends_it(team: Service, tmp_path: Path
     status, made = curl(team, "--form", f"title={title}", "--form", f"key=<{file}", "--form", f"expires_at={end}")
     assert (status, made["title"], made["expires_at"][:10]) == (201, title, end)
     assert made["key"].split(" ")[:2] == line.split(" ")[:2]
-    status, told = curl(team, "--form", "title=x", "--form", f"key=@{file}")
+    status, answer = curl(team, "--form", "title=x", "--form", f"key=@{file}")
     assert status == 400
-    assert "--form 'key=<FILE'" in told["detail"]
+    assert "--form 'key=<FILE'" in answer["detail"]
     assert curl(team, "--form", "title=x") == (400, {"error": "key is missing"})
     assert curl(team, "--form", "title=x", "--form", "title=y")[0] == 400
     assert curl(team, "--form", "title=x", "--form", "sudo=bob")[0] == 403
@@ -340,12 +341,12 @@ def test_the_last_use_of_a_key_is_shown_to_its_owner_and_administrators(team: Se
     uses = [(fingerprint, at - timedelta(days=1), "203.0.113.7")]
     team.instance.database.write(lambda c: host_reports.note_uses(c, 1, uses))
     team.instance.database.write(lambda c: git_access.note_key_use(c, fingerprint, "203.0.113.7", at))
-    told = "2026-03-04T05:06:07.890Z"
-    assert user.keys.get(used.id).last_used_at == told
-    assert {key.id: key.last_used_at for key in user.keys.list(get_all=True)} == {used.id: told, unused.id: None}
+    last_used = "2026-03-04T05:06:07.890Z"
+    assert user.keys.get(used.id).last_used_at == last_used
+    assert {key.id: key.last_used_at for key in user.keys.list(get_all=True)} == {used.id: last_used, unused.id: None}
     with gitlab.Gitlab(team.url, private_token="token-of-olga") as olga:
-        assert olga.keys.get(fingerprint=fingerprint).last_used_at == told
-    expected = {"": None, "token-of-bob": None, "token-of-alice": told, "token-of-olga": told}
+        assert olga.keys.get(fingerprint=fingerprint).last_used_at == last_used
+    expected = {"": None, "token-of-bob": None, "token-of-alice": last_used, "token-of-olga": last_used}
     for token, seen in expected.items():
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         for path, name in (("v4", "last_used_at"), ("v3", "last_used")):

@@ -1,4 +1,4 @@
-"""A host that waits is held by its connection alone, with no task, and hears what it would have heard otherwise."""
+"""A host that waits is held by its connection alone, with no task, and gets what it would have got otherwise."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def held_host(
     service: Service, name: str, wait: int, *, large: bool = False
 ) -> Iterator[tuple[Host, Server, Actor, int]]:
-    """A host that was told its document, obeys it and is held; and the revision that it obeys.
+    """A host that got its document, obeys it and is held; and the revision that it obeys.
 
     large: whose document is made by itself; it is held from its second question on.
     """
@@ -122,8 +122,8 @@ def test_a_waiting_host_is_sent_a_change_and_waits_again(service: Service) -> No
             status, headers, body = host.answer()
             assert (status, headers["content-type"]) == (200, "application/json")
             assert {"x-request-id", "date"} <= set(headers)
-            told = json.loads(body)
-            document = json.loads(told["document"])
+            decoded = json.loads(body)
+            document = json.loads(decoded["document"])
             assert key in [entry["key"] for entry in document["users"]["deploy"]]
             host.ask(f"revision={document['revision']}&lineage={document['lineage']}&wait=30")
             wait_until(lambda: is_held(server), "it is held again")
@@ -191,13 +191,13 @@ def test_a_large_document_is_sent_to_a_waiting_host_too(service: Service, monkey
 
 
 def test_two_waiting_machines_with_the_same_number_are_told_apart(service: Service) -> None:
-    told: dict[str, Any] = {
+    machine: dict[str, Any] = {
         "Keyrack-Machine": "run=0123456789abcdef; boot=; machine=; keys=; starts=1; lane=follow; number={}; name=a"
     }
     with held_host(service, "alike", 1) as (host, _, _, revision):
         assert host.answer()[0] == 204
         for number, wanted in ((1, 204), (2, 204), (2, 409)):
-            host.ask(f"revision={revision}&wait=1", **{name: text.format(number) for name, text in told.items()})
+            host.ask(f"revision={revision}&wait=1", **{name: text.format(number) for name, text in machine.items()})
             assert host.answer()[0] == wanted
 
 

@@ -39,6 +39,9 @@ def test_a_policy_is_tried_set_and_obeyed_by_every_api(team: Service) -> None:
     for bits in ("0", "much", "20000"):
         wrong = call(team, "GET", f"/key-policy/hits?rsa_minimum_bits={bits}", status=422)
         assert wrong["error"]["field"] == "rsa_minimum_bits"
+    for types in ("", "ed25519", "ssh-rsa,"):
+        wrong = call(team, "GET", f"/key-policy/hits?key_types={types}", status=422)
+        assert wrong["error"]["field"] == "key_types"
     body = {"label": "laptop", "username": "deploy", "publicKey": RSA}
     refused = team.call("POST", "/api/v3/servers/1/ssh/credentials", token=OLGA, json=body)
     assert refused.status_code == 422

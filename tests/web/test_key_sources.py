@@ -121,15 +121,15 @@ def sync(service: Service) -> tuple[str, str]:
 
 
 def held(service: Service) -> set[str]:
-    """The keys that alice has, and that her server is told, which are the same."""
+    """The keys that alice has and that her server's document has, which are the same."""
     keys = {one["key"].rpartition(" alice")[0] for one in service.call("GET", "/api/v4/users/alice/keys").json()}
     signed = documents.signed(service.instance, 1)
     assert signed is not None
     document = json.loads(signed.text)
     document.pop("revoked")
-    told = json.dumps(document)
-    assert all(key in told for key in keys), told
-    assert told.count("ssh-ed25519 ") == len(keys), told
+    sent = json.dumps(document)
+    assert all(key in sent for key in keys), sent
+    assert sent.count("ssh-ed25519 ") == len(keys), sent
     return keys
 
 

@@ -90,8 +90,8 @@ def test_a_lock_that_is_held_for_ever(service: Service, caplog: pytest.LogCaptur
             assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
         assert time.monotonic() - began < CALLERS * PATIENCE, "they do not wait one after another"
         assert service.call("GET", "/readyz").status_code == 503
-        told = {"revision": 1, "state": "applied"}
-        assert service.call("POST", "/agent/v1/report", token=agent.secret, json=told).status_code == 503
+        report = {"revision": 1, "state": "applied"}
+        assert service.call("POST", "/agent/v1/report", token=agent.secret, json=report).status_code == 503
     assert add(service, label="after", publicKey=fresh_line()).status_code == 200
     assert service.call("GET", "/readyz").status_code == 200
     assert sign_in(service).status_code == 201

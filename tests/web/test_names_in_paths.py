@@ -1,4 +1,4 @@
-"""Names in addresses: each reads as one name, can be asked for by itself, and is told from others by sight."""
+"""Names in addresses: each reads as one name, can be asked for by itself, and looks different from every other."""
 
 from __future__ import annotations
 

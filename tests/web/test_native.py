@@ -39,12 +39,12 @@ def enrol(team: Service) -> None:
 
 
 def tell(team: Service, *found: dict[str, Any], **more: Any) -> None:
-    """Report as web-1's agent that it obeys what it was told last."""
+    """Report as web-1's agent that it obeys its newest document."""
     actor = actors.system_actor(1)
     signed = documents.signed(team.instance, 1)
     assert signed is not None
-    told = {"revision": signed.revision, "state": "applied", "keys_found": list(found), **more}
-    reports.ingest(team.instance, servers.get(team.instance, actor, 1), told)
+    report = {"revision": signed.revision, "state": "applied", "keys_found": list(found), **more}
+    reports.ingest(team.instance, servers.get(team.instance, actor, 1), report)
 
 
 def put(team: Service, line: str) -> None:
@@ -87,12 +87,12 @@ def test_a_key_that_sshd_refuses_says_so_where_it_is_added_and_listed(team: Serv
     add = {"label": "laptop", "username": "deploy", "public_key": fresh_line()}
     made = call(team, "POST", "/servers/1/credentials", add, status=201)
     assert made["refused"] is None, "its host has not said"
-    told = {
+    reported = {
         "deploy": {"keys": {made["fingerprint"]: "it has 1024 bits\x1b[2J", "no fingerprint": "x"}},
         "root": {"why": "PermitRootLogin no"},
         "shop": [],
     }
-    tell(team, facts={"enforcement": "enforce", "logins": told})
+    tell(team, facts={"enforcement": "enforce", "logins": reported})
     (listed,) = [one for one in call(team, "GET", "/servers/1/credentials")["items"] if one["id"] == made["id"]]
     assert listed["refused"].startswith("sshd refuses deploy: it has 1024 bits")
     assert "\x1b" not in listed["refused"]

@@ -28,12 +28,12 @@ def own_key(team: Service, name: str) -> str:
     return line
 
 
-def told(team: Service, server: int = 1) -> dict[str, set[str]]:
+def delivered(team: Service, server: int = 1) -> dict[str, set[str]]:
     """The keys of each account of a host's document."""
     signed = documents.signed(team.instance, server)
     assert signed is not None
-    users_told = json.loads(signed.text)["users"]
-    return {name: {parse(entry["key"]).fingerprint for entry in entries} for name, entries in users_told.items()}
+    entries_by_user = json.loads(signed.text)["users"]
+    return {name: {parse(entry["key"]).fingerprint for entry in entries} for name, entries in entries_by_user.items()}
 
 
 def answered(found: Any) -> dict[str, set[str]]:
@@ -60,7 +60,7 @@ def test_every_listed_login_is_in_the_hosts_document(team: Service) -> None:
     at = team.instance.now()
     team.instance.database.write(lambda conn: host_reports.note_uses(conn, 1, [(print_, at, "198.51.100.3")]))
     found = call(team, "GET", "/access?server=web-1")
-    assert answered(found) == told(team)
+    assert answered(found) == delivered(team)
     mine = [item for item in found["items"] if item["fingerprint"] == print_]
     assert {(item["system_user"], item["via"]["kind"], item["via"]["id"], item["user"]) for item in mine} == {
         ("deploy", "grant", by_name["id"], "alice"),
@@ -112,7 +112,7 @@ def test_keys_that_open_nothing_are_not_listed(team: Service) -> None:
     altered = text("UPDATE grants SET \"system_user\" = 'root' WHERE id = 1")
     team.instance.database.write(lambda connection: connection.execute(altered))
     assert call(team, "GET", "/access?server=web-1")["items"] == []
-    assert told(team) == {}
+    assert delivered(team) == {}
 
 
 def test_a_grant_to_come_opens_from_its_start(team: Service) -> None:
@@ -125,7 +125,7 @@ def test_a_grant_to_come_opens_from_its_start(team: Service) -> None:
     after = documents.signed(team.instance, 1)
     assert before is not None
     assert after is not None
-    assert (after.revision, told(team)) == (before.revision, {})
+    assert (after.revision, delivered(team)) == (before.revision, {})
     assert call(team, "GET", "/access?user=alice")["items"] == []
     assert grants.begin(team.instance, actors.system_actor()) == 0
     late = replace(team.instance, now=lambda: start + timedelta(seconds=1))
@@ -190,18 +190,18 @@ def test_the_places_of_a_key_are_listed_by_its_fingerprint(team: Service) -> Non
     call(team, "POST", "/grants", {"user": "alice", "all": True, "system_user": "root"}, status=201)
     entered = {"label": "spare", "username": "deploy", "public_key": line, "duration": "1h"}
     added = call(team, "POST", "/servers/web-1/credentials", entered, status=201)
-    told = call(team, "GET", f"/keys/places?fingerprint={quote(print_, safe='')}")
-    assert told == call(team, "GET", f"/keys/places?fingerprint={print_}"), "a + counts as it is written"
-    assert [(one["kind"], one["server"], one["system_user"]) for one in told["items"]] == [
+    places = call(team, "GET", f"/keys/places?fingerprint={quote(print_, safe='')}")
+    assert places == call(team, "GET", f"/keys/places?fingerprint={print_}"), "a + counts as it is written"
+    assert [(one["kind"], one["server"], one["system_user"]) for one in places["items"]] == [
         ("user key", None, None),
         ("grant", "web-1", "root"),
         ("credential", "web-1", "deploy"),
     ]
-    spare = told["items"][2]
+    spare = places["items"][2]
     assert (spare["id"], spare["delivered"], spare["expires_at"]) == (added["id"], False, added["expires_at"])
     first = call(team, "GET", f"/keys/places?fingerprint={print_}&per_page=2")
     second = call(team, "GET", f"/keys/places?fingerprint={print_}&per_page=2&cursor={first['next']}")
-    assert (first["items"] + second["items"], second["next"]) == (told["items"], None)
+    assert (first["items"] + second["items"], second["next"]) == (places["items"], None)
     own = call(team, "GET", f"/keys/places?fingerprint={print_}", token="token-of-alice")
     assert {one["kind"] for one in own["items"]} == {"user key", "grant", "credential"}, (
         "what alice's ways in tell, too"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 from tests.web.test_native import call
-from tests.web.test_native_access import own_key, told
+from tests.web.test_native_access import delivered, own_key
 
 
 def test_a_grant_to_a_group_opens_for_each_of_its_members(team: Service) -> None:
@@ -14,21 +14,21 @@ def test_a_grant_to_a_group_opens_for_each_of_its_members(team: Service) -> None
     made = call(team, "PUT", "/groups/ops", {"members": ["alice"]})
     assert call(team, "PUT", "/groups/ops", {"members": ["alice"]}) == made
     call(team, "POST", "/grants", {"group": "ops", "server": "web-1", "system_user": "deploy"}, status=201)
-    assert len(told(team)["deploy"]) == 1
+    assert len(delivered(team)["deploy"]) == 1
     assert call(team, "PUT", "/groups/ops/members/bob")["members"] == ["alice", "bob"]
     assert call(team, "PUT", "/groups/ops/members/bob")["members"] == ["alice", "bob"]
     assert {item["via"]["group"] for item in call(team, "GET", "/access?user=bob")["items"]} == {"ops"}
-    assert len(told(team)["deploy"]) == 2
+    assert len(delivered(team)["deploy"]) == 2
     assert team.call("DELETE", "/api/keyrack/v1/groups/ops/members/bob", token="token-of-olga").status_code == 204
     call(team, "DELETE", "/groups/ops/members/bob", status=404)
-    assert len(told(team)["deploy"]) == 1
+    assert len(delivered(team)["deploy"]) == 1
     listed = call(team, "GET", "/groups?search=OP", token="token-of-audrey")
     assert [(one["name"], one["members"]) for one in listed["items"]] == [("ops", ["alice"])]
     call(team, "PUT", "/groups/ops", {"members": ["nobody"]}, status=422)
     call(team, "PUT", "/groups/none/members/bob", status=404)
     call(team, "DELETE", "/groups/ops", token="token-of-audrey", status=403)
     assert team.call("DELETE", "/api/keyrack/v1/groups/ops", token="token-of-olga").status_code == 204
-    assert told(team) == {}
+    assert delivered(team) == {}
     assert call(team, "GET", "/grants")["total"] == 0
     call(team, "GET", "/groups/ops", status=404)
 

@@ -122,7 +122,7 @@ RIGHT: dict[str, Any] = {
 }
 
 
-def told(asked: Directly, method: str, path: str, caller: str, body: Any = None) -> tuple[int, str]:
+def answer_to(asked: Directly, method: str, path: str, caller: str, body: Any = None) -> tuple[int, str]:
     status, said = asked.call(method, BASE + path, f"token-of-{caller}", body)
     return status, json.loads(said).get("error", {}).get("code", "") if said else ""
 
@@ -133,35 +133,39 @@ def test_only_callers_with_the_right_are_told_what_is_wrong_with_a_call(asked: D
     right = RIGHT.get(endpoint.handler.__name__, {} if endpoint.takes is not None else None)
     for path, there in paths(endpoint):
         for caller in CALLERS:
-            heard = {told(asked, method, f"{path}?{QUERY}", caller, right)}
+            answers = {answer_to(asked, method, f"{path}?{QUERY}", caller, right)}
             for body in BODIES if method != "GET" else ():
-                heard.add(told(asked, method, path, caller, body))
-                heard.add(told(asked, method, f"{path}?{QUERY}", caller, body))
+                answers.add(answer_to(asked, method, path, caller, body))
+                answers.add(answer_to(asked, method, f"{path}?{QUERY}", caller, body))
             expected = {422}
             if not there or caller in LOW:
-                done = told(asked, method, path, caller, right)
+                done = answer_to(asked, method, path, caller, right)
                 expected = {done[0]} if done[0] in (403, 404) else expected
-                if expected == {404} and {status for status, _ in heard} == {403}:
+                if expected == {404} and {status for status, _ in answers} == {403}:
                     continue  # the right comes first, which the call itself finds out last
                 if done[1] == "exceeds-own-rights":
                     continue
-            elif {status for status, _ in heard} in ({403}, {404}):
+            elif {status for status, _ in answers} in ({403}, {404}):
                 continue  # these calls were not made as they must be, as they might change what others look at
             if caller == "nothing":
                 expected = {403}
-            if {status for status, _ in heard} != expected or (expected != {422} and len(heard) > 1):
-                unlike.append(f"{path} {caller}: {heard}, and not {expected}")
+            if {status for status, _ in answers} != expected or (expected != {422} and len(answers) > 1):
+                unlike.append(f"{path} {caller}: {answers}, and not {expected}")
     assert not unlike, "\n".join(unlike)
 
 
 def test_a_caller_with_a_role_in_the_repository_is_told_what_is_wrong(asked: Directly) -> None:
     for method in ("PATCH", "DELETE"):
-        assert told(asked, method, f"/repositories/1?{QUERY}", "alice", {} if method == "PATCH" else None)[0] == 422
-        assert told(asked, method, f"/repositories/1?{QUERY}", "mallory", {} if method == "PATCH" else None)[0] == 403
+        assert (
+            answer_to(asked, method, f"/repositories/1?{QUERY}", "alice", {} if method == "PATCH" else None)[0] == 422
+        )
+        assert (
+            answer_to(asked, method, f"/repositories/1?{QUERY}", "mallory", {} if method == "PATCH" else None)[0] == 403
+        )
 
 
 def test_a_caller_who_may_renew_for_others_is_told_what_is_wrong(asked: Directly) -> None:
-    assert told(asked, "POST", "/keys/1/renew", "olga", {"duration": "2m"})[0] == 422
-    assert told(asked, "POST", "/keys/999/renew", "olga", {"duration": "2m"}) == (404, "SSH-key-missing")
-    assert told(asked, "POST", "/credentials/999/renew", "olga", {"duration": "2m"}) == (404, "SSH-key-missing")
-    assert told(asked, "PUT", "/credentials/999/restrictions", "olga", {"restrictions": {"from": []}})[0] == 404
+    assert answer_to(asked, "POST", "/keys/1/renew", "olga", {"duration": "2m"})[0] == 422
+    assert answer_to(asked, "POST", "/keys/999/renew", "olga", {"duration": "2m"}) == (404, "SSH-key-missing")
+    assert answer_to(asked, "POST", "/credentials/999/renew", "olga", {"duration": "2m"}) == (404, "SSH-key-missing")
+    assert answer_to(asked, "PUT", "/credentials/999/restrictions", "olga", {"restrictions": {"from": []}})[0] == 404

@@ -16,7 +16,7 @@ from tests.web.test_native import call
 
 
 def lines(team: Service) -> str:
-    """What web-1 is told."""
+    """The document of web-1."""
     signed = documents.signed(team.instance, 1)
     assert signed is not None
     return signed.text

@@ -17,9 +17,11 @@ def test_putting_a_server_sets_what_is_wanted(team_on_each: Service) -> None:
         *("web-2", "192.0.2.11", ["eu", "web"], "observe"),
     )
     call(team, "POST", "/grants", {"user": "alice", "server": "web-2", "system_user": "backup"}, status=201)
-    told = len(call(team, "GET", "/events?server=web-2&per_page=200")["items"])
+    events_before = len(call(team, "GET", "/events?server=web-2&per_page=200")["items"])
     assert call(team, "PUT", "/servers/web-2", wanted)["id"] == made["id"]
-    assert len(call(team, "GET", "/events?server=web-2&per_page=200")["items"]) == told, "nothing is done twice"
+    assert len(call(team, "GET", "/events?server=web-2&per_page=200")["items"]) == events_before, (
+        "nothing is done twice"
+    )
     call(team, "POST", "/grants", {"user": "alice", "tag": "eu", "system_user": "backup"}, status=201)
     newest = call(team, "GET", "/events?server=web-2")["items"][0]["summary"]
     assert newest == "Let alice log in as backup on hosts with the tag eu"
@@ -37,9 +39,9 @@ def test_the_log_is_asked_for_a_server_that_was_deleted(team_on_each: Service) -
     enrolment.enrol(team.instance, secret, {}, address="192.0.2.20")
     for name in ids:
         assert team.call("DELETE", f"/api/keyrack/v1/servers/{name}", token=OLGA).status_code == 204
-    told = [one["summary"] for one in call(team, "GET", "/events?server=old-1")["items"]]
-    assert any("old-1" in one for one in told)
-    assert told == [one["summary"] for one in call(team, "GET", f"/events?server={ids['old-1']}")["items"]]
+    summaries = [one["summary"] for one in call(team, "GET", "/events?server=old-1")["items"]]
+    assert any("old-1" in one for one in summaries)
+    assert summaries == [one["summary"] for one in call(team, "GET", f"/events?server={ids['old-1']}")["items"]]
     # Of one without a host no name is noted, but its events have its id.
     refused = call(team, "GET", "/events?server=old-2", status=404)["error"]
     assert (refused["code"], "by the id that its events have" in refused["message"]) == ("server-missing", True)

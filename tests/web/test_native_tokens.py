@@ -62,7 +62,7 @@ def test_a_token_is_rotated_with_an_overlap(team: Service) -> None:
     last = call(team, "POST", f"/tokens/{new['id']}/rotate", {}, status=201)
     assert may(team, last["token"])
     assert not may(team, new["token"])
-    # Who rotates a token is told its secret: nobody gets a wider one than what they hold.
+    # Who rotates a token is shown its secret: nobody gets a wider one than what they hold.
     root = next(one for one in call(team, "GET", "/tokens")["items"] if one["name"] == "root")
     refused = call(team, "POST", f"/tokens/{root['id']}/rotate", {}, token=last["token"], status=403)
     assert refused["error"]["code"] == "exceeds-own-rights"

@@ -23,9 +23,9 @@ KEYS = "/api/v3/servers/1/ssh/credentials"
 def test_text_that_is_not_utf_8_hides_its_row_alone(team_folder: Path, tmp_path: Path, column: str) -> None:
     shutil.copytree(team_folder, tmp_path / "data")
     with running(settings_for(tmp_path / "data", "")) as service:
-        kept, spoilt = fresh_line("kept"), fresh_line("spoilt")
+        kept, not_text = fresh_line("kept"), fresh_line("spoilt")
         assert add(service, label="kept", publicKey=kept).status_code == 200
-        doomed = add(service, label="spoilt", publicKey=spoilt).json()["id"]
+        doomed = add(service, label="spoilt", publicKey=not_text).json()["id"]
         with sqlite3.connect(tmp_path / "data" / "keyrack.db") as others:
             others.execute(f"UPDATE credentials SET {column} = CAST(x'6bff' AS TEXT) WHERE id = ?", (doomed,))
         others.close()
@@ -37,7 +37,7 @@ def test_text_that_is_not_utf_8_hides_its_row_alone(team_folder: Path, tmp_path:
         signed = documents.signed(service.instance, 1)
         assert signed is not None
         assert kept.split()[1] in signed.text
-        assert spoilt.split()[1] not in signed.text
+        assert not_text.split()[1] not in signed.text
 
         operator = system_actor(1)
         (row,) = damaged(service.instance, operator)

@@ -103,7 +103,7 @@ def test_keyracks_own_api_reports_what_is_missing_before_wrong_fields(
 
 def test_keyracks_own_api_does_not_show_what_a_caller_may_not_see(unchanged_team: Service) -> None:
     """A member who may not read people hears the same of one who is there and one who is not."""
-    told = {
+    answers = {
         (answer.status_code, answer.text)
         for name in ("alice", "nobody")
         for answer in (
@@ -112,7 +112,7 @@ def test_keyracks_own_api_does_not_show_what_a_caller_may_not_see(unchanged_team
             ),
         )
     }
-    assert len(told) == 1
+    assert len(answers) == 1
 
 
 @pytest.mark.parametrize("asked", ["page=0", "page=abc", "perPage=-1", "page=1&page=2"])

@@ -1,4 +1,4 @@
-"""A host that reports without end is told to wait; what it must obey it can ask for all the same."""
+"""A host that reports without end is asked to wait; it gets its document all the same."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.services import Service
 from tests.web.runcloud_team import Agent, serving
 
 
-def report(service: Service, agent: Agent, **told: object) -> tuple[int, str | None]:
+def report(service: Service, agent: Agent, **fields: object) -> tuple[int, str | None]:
     """Status and Retry-After of a report."""
-    answer = service.call("POST", "/agent/v1/report", token=agent.secret, json=told)
+    answer = service.call("POST", "/agent/v1/report", token=agent.secret, json=fields)
     return answer.status_code, answer.headers.get("Retry-After")
 
 

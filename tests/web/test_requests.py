@@ -27,11 +27,11 @@ WANTED = {"server": "web-1", "system_user": "deploy", "duration": "1h", "reason"
 
 
 def on_host(team: Service) -> dict[str, Any]:
-    """What the host of web-1 is told to let in."""
+    """The users and keys in the document of web-1."""
     signed = documents.signed(team.instance, 1)
     assert signed is not None
-    told: dict[str, Any] = json.loads(signed.text)["users"]
-    return told
+    delivered: dict[str, Any] = json.loads(signed.text)["users"]
+    return delivered
 
 
 def key_of(folder: Path, *options: str) -> tuple[Path, str]:

@@ -1,4 +1,4 @@
-"""Root on an enrolled host has its agent's secret: whatever is called with it, nothing of others is told or changed."""
+"""Root on an enrolled host has its agent's secret: no call with it shows or changes anything of others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BODIES: tuple[Any, ...] = (
 
 
 def of_others(service: Service) -> dict[str, list[Any]]:
-    """All rows that decide but those of the host's own server, on either database; not when another host was heard of,
+    """All rows that decide but those of the host's own server, on either database; not when another host was last seen,
     which is noted some seconds later.
     """
 
@@ -59,21 +59,21 @@ def test_an_agents_secret_shows_and_changes_nothing_of_other_hosts(team_data: tu
         assert made.status_code < 300
         mine, other = Agent(service, 1), Agent(service, made.json()["id"])
         other.obey()
-        before, told = of_others(service), []
+        before, answers = of_others(service), []
         for path in ("enroll", "document", "report", "last-document"):
             for body in BODIES:
                 for method in ("POST", "GET"):
                     asked = "?revision=0&wait=0&server_id=2&audit=999999" if method == "GET" else ""
                     answer = service.call(method, f"/agent/v1/{path}{asked}", token=mine.secret, json=body)
                     assert answer.status_code < 500, (path, body, answer.text)
-                    told.append(answer.text)
+                    answers.append(answer.text)
         every = routes(service)
         assert len(every) > 100
         for method, path in every:
             headers = {"X-Auth-Token": mine.secret, "PRIVATE-TOKEN": mine.secret}
             answer = service.call(method, path, token=mine.secret, headers=headers, json={})
             assert answer.status_code < 500, (method, path, answer.text)
-            told.append(answer.text)
-        assert [text for text in told if any(word in text for word in OTHERS) or other.secret in text] == []
+            answers.append(answer.text)
+        assert [text for text in answers if any(word in text for word in OTHERS) or other.secret in text] == []
         assert of_others(service) == before
         assert other.document()["revision"] >= 1

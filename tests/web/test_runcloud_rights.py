@@ -117,7 +117,7 @@ def test_roles_and_scopes(asked: Directly, call: Endpoint) -> None:
         for title, scopes in SCOPES.items():
             actor = Actor(workspace_id=1, user_id=1, name="", role=role, scopes=scopes)
             allowed = not call.action or policy.may(actor, call.action) is None
-            # The ids lead nowhere: who may call is told that, and changes nothing.
+            # The ids lead nowhere: who may call gets 404, and changes nothing.
             status, said = asked.call(call.method, f"/api/v3{path}", token(role_name, title), body)
             where = f"{names(call)} as {role_name} with {title}: {status} {said!r}"
             if not allowed:

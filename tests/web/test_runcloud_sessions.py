@@ -12,7 +12,7 @@ from tests.web.runcloud_team import Agent
 SESSIONS = "/api/v3/servers/1/ssh/sessions"
 
 
-def told(name: str, **fields: Any) -> dict[str, Any]:
+def reported_session(name: str, **fields: Any) -> dict[str, Any]:
     """A login as an agent tells it."""
     return {
         "id": name,
@@ -42,10 +42,10 @@ def test_labels_come_from_the_servers_keys_and_from_users_keys(team: Service) ->
     prints = [parse(line).fingerprint for line in (own, own, own, users, unknown)]
     accounts = ["root", "deploy", "runcloud", "deploy", "deploy"]
     sessions = [
-        told(f"s{number}", user=account, fingerprint=fingerprint)
+        reported_session(f"s{number}", user=account, fingerprint=fingerprint)
         for number, (account, fingerprint) in enumerate(zip(accounts, prints, strict=True))
     ]
-    Agent(team, 1).obey(sessions=[*sessions, told("s9")])
+    Agent(team, 1).obey(sessions=[*sessions, reported_session("s9")])
     found = listed(team)
     assert [session["label"] for session in found] == ["on-root", "on-deploy", "on-root", "my laptop", None, None]
     assert [session["fingerprint"] for session in found] == [*prints, None]
@@ -53,7 +53,7 @@ def test_labels_come_from_the_servers_keys_and_from_users_keys(team: Service) ->
 
 def test_ending_a_session_is_asked_for_until_the_host_reports_that_it_ended(team: Service) -> None:
     agent = Agent(team, 1)
-    agent.obey(sessions=[told("a"), told("b")])
+    agent.obey(sessions=[reported_session("a"), reported_session("b")])
     first, second = listed(team)
     before = agent.document()
     assert not before.get("end_sessions")
@@ -64,7 +64,7 @@ def test_ending_a_session_is_asked_for_until_the_host_reports_that_it_ended(team
         assert (now["revision"] > before["revision"], now["end_sessions"]) == (True, ["a"])
         agent.obey()
         assert listed(team) == [{**first, "ending": True}, second]
-    agent.obey(sessions=[told("b"), told("c")])
+    agent.obey(sessions=[reported_session("b"), reported_session("c")])
     assert not agent.document().get("end_sessions")
     left = listed(team)
     assert (left[0]["id"], len(left)) == (second["id"], 2)

@@ -77,7 +77,7 @@ def test_a_host_that_waits_with_a_replaced_secret_is_sent_nothing(unused_data: P
         wait_until(lambda: gauge._value.get() == 1, "the host waits")
         new = enrolled[1]().secret
         assert waiting.result(40).status_code == 401
-        told = {"revision": revision, "state": "applied"}
+        report = {"revision": revision, "state": "applied"}
         headers = {"Authorization": f"Bearer {old}"}
-        assert service.client.post("/agent/v1/report", json=told, headers=headers).status_code == 401
+        assert service.client.post("/agent/v1/report", json=report, headers=headers).status_code == 401
         assert asked(service, new, 0, 0).status_code == 200

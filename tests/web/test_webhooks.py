@@ -48,7 +48,7 @@ class Receiver:
 
     def events(self) -> list[Any]:
         """What came, without the tests."""
-        return [told["event"] for told in (json.loads(body) for _, body in self.got) if told["event"]]
+        return [delivery["event"] for delivery in (json.loads(body) for _, body in self.got) if delivery["event"]]
 
 
 @contextmanager
@@ -121,9 +121,9 @@ def test_putting_a_webhook_by_its_address_twice_changes_nothing(team: Service) -
     again = call(team, "PUT", PATH, wanted)
     assert again == made | {"secret": None}
     assert call(team, "PUT", PATH, wanted | {"secret": made["secret"]})["secret"] is None
-    told = call(team, "GET", "/events")["items"][0]
+    event = call(team, "GET", "/events")["items"][0]
     assert call(team, "PUT", PATH, wanted)["id"] == made["id"]
-    assert call(team, "GET", "/events")["items"][0] == told
+    assert call(team, "GET", "/events")["items"][0] == event
     changed = call(team, "PUT", PATH, wanted | {"level": "warning"})
     assert (changed["id"], changed["level"], changed["actions"]) == (made["id"], "warning", ["grants:*"])
     other = call(team, "PUT", PATH, wanted | {"secret": "another secret of mine"})
@@ -288,12 +288,12 @@ def test_each_event_is_a_line_of_json_and_of_syslog(team: Service, tmp_path: Pat
     call(team, "PUT", "/groups/ops", {"members": ["alice"]})
     path = tmp_path / "events.jsonl"
     lines = eventually(lambda: path.exists() and path.read_text().splitlines())
-    (told,) = [json.loads(line) for line in lines]
+    (delivered,) = [json.loads(line) for line in lines]
     newest = call(team, "GET", "/events?per_page=1")["items"][0]
-    assert (told["id"], told["summary"], told["actor"]) == (newest["id"], newest["summary"], "olga")
+    assert (delivered["id"], delivered["summary"], delivered["actor"]) == (newest["id"], newest["summary"], "olga")
     line = team.log.recv(10_000).decode()  # type: ignore[attr-defined]
     assert line.startswith("<110>1 ")
-    assert json.loads(line.partition(" event - ")[2]) == told
+    assert json.loads(line.partition(" event - ")[2]) == delivered
     path.rename(tmp_path / "rotated")
     call(team, "DELETE", "/groups/nobody", status=404)
     call(team, "PUT", "/groups/dev", {"members": []})

@@ -330,13 +330,12 @@ def ending_earlier(document: HostDocument, seconds: int) -> HostDocument:
     if not seconds:
         return document
 
+    def moved(end: datetime) -> datetime:
+        # Not the end itself less the seconds: with an absurd time of the service, that would be before the year 1.
+        return _BEGINNING + max(timedelta(0), end - _BEGINNING - timedelta(seconds=seconds))
+
     def earlier(keys: Iterable[AuthorizedKey]) -> Tuple[AuthorizedKey, ...]:
-        return tuple(
-            key
-            if key.expires_at is None
-            else key._replace(expires_at=max(_BEGINNING, key.expires_at - timedelta(seconds=seconds)))
-            for key in keys
-        )
+        return tuple(key if key.expires_at is None else key._replace(expires_at=moved(key.expires_at)) for key in keys)
 
     return document._replace(
         users={name: earlier(keys) for name, keys in document.users.items()},

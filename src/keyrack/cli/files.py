@@ -21,7 +21,7 @@ def standard_input() -> BinaryIO:
 
 
 def text_of(file: Path | None, *, most: int | None = None, otherwise: str = "It takes a text file.") -> str:
-    """The text of a file. Raises ClickException with words.
+    """The text of a file, without the byte order mark that some editors write. Raises ClickException with words.
 
     file: None for standard input; most: the bytes that are read at most, None for LARGEST, as a device has no
     end; otherwise: the sentence that says what to give instead.
@@ -33,7 +33,7 @@ def text_of(file: Path | None, *, most: int | None = None, otherwise: str = "It 
             content = stream.read(most + 1)
         if len(content) > most:
             raise click.ClickException(f"{named} is longer than {most} bytes. {otherwise}")
-        return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError:
         raise click.ClickException(f"{named} is not UTF-8 text. {otherwise}") from None
     except OSError as error:

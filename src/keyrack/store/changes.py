@@ -1,4 +1,4 @@
-"""Which servers changed: what commands announce and what every process can ask; must wake nobody itself."""
+"""Which servers changed: commands announce it, and every process can ask for it; must wake nobody itself."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _ANNOUNCED = "keyrack_announced"
 
 
 def announce(conn: Connection, server_id: int) -> None:
-    """Say, inside a write, that this server's revision changed; after the commit every listener hears of it.
+    """Announce, inside a write, that this server's revision changed; after the commit every listener is told.
 
     If the command raises, nothing is announced. An announcement inside a savepoint that is rolled back while the
-    command goes on is delivered all the same: a wake for nothing, which costs one read.
+    command goes on is delivered all the same: an agent is woken in vain, which costs one read.
     """
     announced: set[int] | None = conn.info.get(_ANNOUNCED)
     if announced is None:
@@ -41,7 +41,7 @@ def announce(conn: Connection, server_id: int) -> None:
 
 
 def begin_announcing(conn: Connection) -> None:
-    """Start a command's announcements afresh."""
+    """Begin to collect a command's announcements."""
     conn.info[_ANNOUNCED] = set()
 
 
@@ -57,12 +57,12 @@ def end_announcing(conn: Connection) -> set[int]:
 
 
 def driver_connection(conn: Connection) -> sqlite3.Connection:
-    """The driver's own connection to SQLite below SQLAlchemy's, for statements that run with each commit."""
+    """The driver's connection to SQLite below SQLAlchemy's, for statements that run with each commit."""
     return cast("sqlite3.Connection", conn.connection.dbapi_connection)
 
 
 def record_on_sqlite(conn: Connection, server_ids: Iterable[int], change: int) -> None:
-    """Note a batch's announcements under one number; the caller holds the write lock."""
+    """Write the announcements of commands that are committed together, under one number; needs the write lock."""
     driver_connection(conn).executemany(
         "INSERT INTO changes (server_id, change) VALUES (?, ?)"
         " ON CONFLICT (server_id) DO UPDATE SET change = excluded.change",
@@ -71,7 +71,7 @@ def record_on_sqlite(conn: Connection, server_ids: Iterable[int], change: int) -
 
 
 def latest_on_sqlite(conn: Connection) -> int:
-    """The highest number given out so far; 0 before the first."""
+    """The highest number used so far; 0 before the first."""
     return int(driver_connection(conn).execute("SELECT COALESCE(MAX(change), 0) FROM changes").fetchone()[0])
 
 
@@ -82,7 +82,7 @@ def since_on_sqlite(conn: Connection, change: int) -> frozenset[int]:
 
 
 def record_on_postgresql(conn: Connection, server_ids: Iterable[int]) -> Callable[[], dict[int, int]]:
-    """Note a transaction's announcements; the number each server got can be asked for after the commit."""
+    """Write a transaction's announcements; call what it returns after the commit for the number of each server."""
     # In order, so that two transactions never wait for each other here.
     sent = _recording.enqueue(conn, {"given": sorted(server_ids)})
     return lambda: {row[0]: row[1] for row in sent.answer.fetchall()}
@@ -100,9 +100,9 @@ _recording = Statement(
 def since_on_postgresql(raw: psycopg.Connection[Any], floor: int) -> tuple[int, dict[int, int]]:
     """The changes made by transactions numbered floor and up, and the floor to ask with next time.
 
-    The next floor is the oldest transaction still running: it may commit a number below others that are
-    visible already. So a change can be answered twice and is never left out. Numbers not yet given out are ignored:
-    they come from the cluster that a restored dump was taken on.
+    The next floor is the number of the oldest running transaction: it may commit a number below others that are
+    visible already. So a change may be answered twice and is never left out. Numbers above the newest transaction's are
+    ignored: they are from the cluster on which a restored dump was taken.
     """
     rows = raw.execute(
         "SELECT s.low, c.server_id, c.change"

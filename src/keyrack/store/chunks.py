@@ -9,6 +9,6 @@ T = TypeVar("T")
 
 
 def chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The values in their order, so many to a list, the last one perhaps shorter; nothing for no values."""
+    """The values in their order, in lists of `size`, of which the last may be shorter; no list for no values."""
     listed = list(values)
     return (listed[start : start + size] for start in range(0, len(listed), size))

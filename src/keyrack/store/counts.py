@@ -1,9 +1,9 @@
-"""How long lists are, counted by the database only where its rows may be others than before; must know no table.
+"""The lengths of lists, which the database counts again only if the rows may have changed; must know no table.
 
-A page says how many rows there are on all pages, and to count them costs what the list is long. So beside a count is
-kept a mark that was read with it: something which Keyrack writes anew, by chance or sealed, with each change of such
-rows, in the same transaction. The next question hands the mark in. In the very statement that reads the page the
-database compares it, and counts only where its own is another one. Nothing is answered that it does not know to be so.
+A page says how many rows there are on all pages, and counting takes time with each row. So a count is kept with a mark
+that was read beside it: a value that Keyrack changes, random or sealed, in each transaction that changes such rows. The
+next question passes the mark, and the statement that reads the page counts only if the database has another one by now.
+So no outdated count is answered.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from keyrack.store.sealing import access_tree
 from keyrack.store.sealing.seals import seals_of
 
 MAX = 10_000
-"""Counts that are kept; some 700 bytes each."""
+"""How many counts are kept, some 700 bytes each."""
 NO_MARK = b""
-"""What is handed in where nothing is known: no mark is empty."""
+"""What is passed if no count is kept: no mark is empty."""
 
 
 class Counted(NamedTuple):
-    """A count, and the mark beside which it was read."""
+    """A count and the mark that was read with it."""
 
     mark: bytes
     rows: int
@@ -33,17 +33,16 @@ NOT_COUNTED = Counted(NO_MARK, 0)
 
 
 def known(connection: Connection, of: Hashable) -> Counted:
-    """What is known of a list; of: names the question with all that its count depends on besides the marked rows.
-
-    Nothing within a command, which marks what it changed at its end alone.
+    """The kept count of a list, or NOT_COUNTED; of: identifies the question with all that its count depends on besides
+    the marked rows. NOT_COUNTED within a command, as it changes the mark only at its end.
     """
     return seals_of(connection).counts.get(of, NOT_COUNTED) if _only_reads(connection) else NOT_COUNTED
 
 
 def columns(mark: Any, handed_in: Any, rows: Select[Any]) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-    """Two columns of a question: the mark and the count, each empty where that mark is the one that was handed in.
+    """Two columns for a question: the mark and the count, both NULL if the mark is the one that was handed in.
 
-    handed_in: None where the rows have no mark; rows: a question for the count.
+    handed_in: None if no mark is used; rows: a question for the count.
     """
     count = rows.correlate(None).scalar_subquery()
     if handed_in is None:
@@ -53,9 +52,9 @@ def columns(mark: Any, handed_in: Any, rows: Select[Any]) -> tuple[ColumnElement
 
 
 def taken(connection: Connection, of: Hashable, before: Counted, mark: bytes | None, total: int | None) -> int:
-    """The count, of what those two columns answered, kept for the next time; before: as `known` said.
+    """The count by what those two columns answered, which is kept for the next time; before: what `known` answered.
 
-    mark: None where the rows have none that is sure to be another one after each change.
+    mark: None if it is not certain to change with each change of the rows.
     """
     if total is None:
         return before.rows

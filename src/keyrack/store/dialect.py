@@ -1,4 +1,4 @@
-"""What each database says in its own dialect of SQL; must know no table."""
+"""SQL that differs between the two databases; must know no table."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 
 def dialect_insert(connection: Connection, table: Table) -> Any:
-    """An insert that can say what to do where the row is there already: `on_conflict_do_nothing` or `…_do_update`."""
+    """An insert that has on_conflict_do_nothing() and on_conflict_do_update(), for rows that are there already."""
     return insert_of(connection.dialect.name)(table)
 
 
 def insert_of(dialect: str) -> Callable[[Table], Any]:
     """The same for a database by its dialect's name."""
     if dialect == "postgresql":
-        # Loaded where it is spoken: it takes as long as all else that a command on SQLite does.
+        # Imported only here, as it takes as long as a whole command on SQLite.
         from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
         return postgresql_insert

@@ -1,6 +1,6 @@
-"""Puts times that were noted while the clock was ahead, and so lie in the future, back to now; must decide nothing.
+"""Sets times that were noted by a clock that was ahead, and so lie in the future, to now; must decide nothing.
 
-at: the time now; latest: a time noted beyond it is none of a clock that is right. Aware, both.
+at: the time now; latest: the latest time that a right clock can have noted.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from keyrack.store.tables import IS_WAITING, git_endpoints, key_sources, servers
 
 
 def hosts_seen(connection: Connection, at: datetime, *, latest: datetime) -> None:
-    """When hosts were heard of last."""
+    """When hosts were last heard of."""
     sealed.change(connection, servers, servers.c.seen_at > latest, values={"seen_at": at})
 
 
 def git_endpoints_seen(connection: Connection, at: datetime, *, latest: datetime) -> None:
-    """When processes that serve Git were heard of last."""
+    """When processes that serve Git were last heard of."""
     connection.execute(update(git_endpoints).where(git_endpoints.c.seen_at > latest).values(seen_at=at))
 
 
 def deliveries_due(connection: Connection, at: datetime, *, latest: datetime) -> None:
-    """When webhooks are tried again."""
+    """When waiting deliveries of webhooks are sent next."""
     connection.execute(
         update(webhook_deliveries).where(IS_WAITING, webhook_deliveries.c.next_at > latest).values(next_at=at)
     )
 
 
 def key_sources_due(connection: Connection, at: datetime, *, latest: datetime) -> None:
-    """When accounts that keys come from are looked at again."""
+    """When key sources are checked next."""
     sealed.change(connection, key_sources, key_sources.c.next_at > latest, values={"next_at": at})

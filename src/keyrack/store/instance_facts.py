@@ -1,4 +1,4 @@
-"""What a database knows of the instance it belongs to: which key; must hold no secret."""
+"""What a database notes about the instance that it belongs to, such as its key's fingerprint; must hold no secret."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ _SAMPLE = 50
 
 
 def key_fingerprint(connection: Connection) -> str | None:
-    """The fingerprint of the instance key that this database belongs to; None where none was noted yet."""
-    return connection.execute(select(instance_facts.c.value).where(instance_facts.c.name == _KEY)).scalar()
+    """The fingerprint of the instance key that this database belongs to; None if none was noted yet."""
+    return noted(connection, _KEY)
 
 
 def claim_for_key(connection: Connection, fingerprint: str) -> str:
-    """Note the key that this database belongs to, unless one is noted already; the one that counts."""
+    """Note the instance key that this database belongs to, unless one is noted; answers the noted fingerprint."""
     try:
         with connection.begin_nested():
             connection.execute(insert(instance_facts).values(name=_KEY, value=fingerprint))
     except IntegrityError:
-        pass  # somebody was first
+        pass  # another process was first
     counts = key_fingerprint(connection)
     assert counts is not None
     return counts
 
 
 def noted(connection: Connection, name: str) -> str | None:
-    """What was noted under a name; None where nothing was."""
+    """What was noted under a name, or None."""
     return connection.execute(select(instance_facts.c.value).where(instance_facts.c.name == name)).scalar()
 
 
 def note(connection: Connection, name: str, value: str) -> None:
-    """Note something under a name, in place of what was noted there."""
+    """Note a value under a name, in place of any before."""
     connection.execute(delete(instance_facts).where(instance_facts.c.name == name))
     connection.execute(insert(instance_facts).values(name=name, value=value))
 
 
 def is_in_use(connection: Connection) -> bool:
-    """Whether there is anything in this database that somebody made."""
+    """Whether the database has a workspace."""
     return connection.execute(select(workspaces.c.id).limit(1)).first() is not None
 
 
 def some_access_keys(connection: Connection) -> tuple[tuple[str, bytes], ...]:
-    """A few access keys: the id and the sealed secret of each."""
+    """A few access keys: id and encrypted secret of each."""
     rows = connection.execute(select(access_keys.c.id, access_keys.c.encrypted_secret).limit(_SAMPLE))
     return tuple((row.id, row.encrypted_secret) for row in rows)
 
 
 def some_rows(connection: Connection, table: Table) -> tuple[Mapping[str, Any], ...]:
-    """A few rows of a table, a credential's with the name of its system user."""
+    """A few rows of a table; those of credentials with the name of the system user."""
     statement = select(table).limit(_SAMPLE)
     if table is credentials:
         statement = statement.add_columns(system_users.c.username).join(
@@ -65,12 +65,12 @@ def some_rows(connection: Connection, table: Table) -> tuple[Mapping[str, Any], 
 
 
 def marked_as_sealed(connection: Connection) -> str | None:
-    """The proof, which only the instance key can make, that the rows of this database were sealed; None before."""
-    return connection.execute(select(instance_facts.c.value).where(instance_facts.c.name == _SEALED)).scalar()
+    """The proof, made with the instance key, that the rows of this database were sealed; None if they were not."""
+    return noted(connection, _SEALED)
 
 
 def mark_as_sealed(connection: Connection, proof: str) -> None:
-    """Note that the rows of this database are sealed."""
+    """Note that the rows of this database are sealed; proof: as marked_as_sealed answers it."""
     connection.execute(delete(instance_facts).where(instance_facts.c.name == _SEALED))
     try:
         with connection.begin_nested():

@@ -1,4 +1,4 @@
-"""Counts and lists of what needs somebody in a workspace; must change nothing."""
+"""Counts and lists of what needs attention in a workspace; must change nothing."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ from keyrack.store.tables import (
 )
 
 MAX = 20
-"""So many of a kind are named; how many there are is counted."""
+"""How many of a kind are listed; a question reads one more, to tell that there are more."""
 MAX_BEHIND = 1000
 MAX_ALARMS = 1000
-"""So many of the newest are looked at, whether they still stand; one more is read, to know whether that is all."""
+"""How many of the newest alarms are looked at; one more is read, to tell that there are more."""
 NEWEST = 20_000
-"""So many of the newest events are counted by day: what there is before them costs nothing."""
+"""How many of the newest events are counted by day; older ones are not read."""
 
 
 def alarms(connection: Connection, workspace_id: int, since: datetime) -> list[Row]:
@@ -66,8 +66,8 @@ def _alarms(workspace_id: int, since: datetime) -> Select[Any]:
 
 
 def troubled(connection: Connection, workspace_id: int) -> list[int]:
-    """The ids of the hosts with which something may be wrong, by name, at most MAX_BEHIND + 1: each has more to be
-    asked of its record.
+    """The ids of servers whose hosts may have problems, by name, at most MAX_BEHIND + 1; each host's record tells
+    whether it has.
     """
     return [row.id for row in _troubled.rows(connection, workspace_id)]
 
@@ -80,8 +80,8 @@ def _troubled(workspace_id: int) -> Select[Any]:
 
 
 def failing_sources(connection: Connection, workspace_id: int, states: Sequence[str]) -> list[Row]:
-    """Accounts elsewhere that keys are no longer taken from, in one of these states, by the user's name: id, state,
-    words, checked_at, user.
+    """Key sources in one of these states, of users who are not disabled, by the user's name, at most MAX_BEHIND: id,
+    state, words, checked_at, user.
     """
     return list(_failing_sources.rows(connection, workspace_id, states))
 
@@ -98,8 +98,8 @@ def _failing_sources(workspace_id: int, states: Sequence[str]) -> Select[Any]:
 
 
 def failing_webhooks(connection: Connection, workspace_id: int) -> list[Row]:
-    """Webhooks whose receiver took nothing since something could not be sent there: id, url, since, waiting (how many
-    were tried in vain).
+    """Webhooks with failed deliveries after which none was delivered: id, url, since (when the first of them was
+    queued), waiting (how many they are).
     """
     return list(_failing_webhooks.rows(connection, workspace_id))
 
@@ -119,8 +119,8 @@ def _failing_webhooks(workspace_id: int) -> Select[Any]:
 
 
 def silent(connection: Connection, workspace_id: int, since: datetime) -> list[Row]:
-    """Enrolled hosts that were not heard of since then, the longest first, at most MAX_BEHIND: id, name, seen_at,
-    hosts (of how many).
+    """Enrolled hosts that were not heard of since an instant, the longest silent first, at most MAX_BEHIND: id, name,
+    seen_at, hosts (how many there are in all).
     """
     return list(_silent.rows(connection, workspace_id, since))
 
@@ -138,7 +138,7 @@ def _silent(workspace_id: int, since: datetime) -> Select[Any]:
 
 def behind(connection: Connection, workspace_id: int) -> list[Row]:
     """Enrolled hosts that do not obey their newest document, by name, at most MAX_BEHIND: id, name, revision,
-    applied_revision, hosts (of how many).
+    applied_revision, hosts (how many there are in all).
     """
     return list(_behind.rows(connection, workspace_id))
 
@@ -162,7 +162,9 @@ def _count_behind() -> Select[Any]:
 
 
 def ending(connection: Connection, workspace_id: int, now: datetime, until: datetime) -> list[Row]:
-    """Keys on hosts that end within a span, the soonest first: id, label, username, server_id, name, expires_at."""
+    """Credentials that end after `now` and up to `until`, the soonest first, at most MAX + 1: id, label, fingerprint,
+    expires_at, server_id, name (the server's), username.
+    """
     return list(_ending.rows(connection, workspace_id, now, until))
 
 
@@ -182,7 +184,7 @@ def _ending(workspace_id: int, now: datetime, until: datetime) -> Select[Any]:
 
 
 def ending_keys(connection: Connection, workspace_id: int, now: datetime, until: datetime) -> list[Row]:
-    """Users' keys that end within a span, the soonest first: title, fingerprint, expires_at, user."""
+    """The same for keys of users who are not disabled: title, fingerprint, expires_at, user."""
     return list(_ending_keys.rows(connection, workspace_id, now, until))
 
 
@@ -198,7 +200,9 @@ def _ending_keys(workspace_id: int, now: datetime, until: datetime) -> Select[An
 
 
 def unacknowledged(connection: Connection, workspace_id: int) -> list[Row]:
-    """Revoked keys that hosts have not said they refuse: fingerprint, hosts (how many)."""
+    """Revoked keys that not all hosts have acknowledged, those of most hosts first, at most MAX + 1: fingerprint, hosts
+    (how many have not).
+    """
     return list(_unacknowledged.rows(connection, workspace_id))
 
 
@@ -213,8 +217,8 @@ def _unacknowledged(workspace_id: int) -> Select[Any]:
 
 
 def unmanaged(connection: Connection, workspace_id: int) -> list[Row]:
-    """Hosts on which keys wait for a decision, the most first, at most MAX_BEHIND: server_id, name, keys (how many),
-    hosts, all_keys (of how many).
+    """Hosts with unmanaged keys that wait for a decision, those with the most first, at most MAX_BEHIND: server_id,
+    name, keys (how many), hosts and all_keys (how many there are in all).
     """
     return list(_unmanaged.rows(connection, workspace_id))
 
@@ -236,9 +240,9 @@ def _unmanaged(workspace_id: int) -> Select[Any]:
 
 
 def keys_by_type_and_age(connection: Connection, workspace_id: int, ages: Sequence[datetime]) -> list[Row]:
-    """How many of the users' keys there are of each type and age: key_type, age, keys.
+    """How many users' keys there are of each type and age, by one question: key_type, age, keys.
 
-    ages: four instants, the newest first; age: how many of them are after the key was registered. One look at the keys.
+    ages: four instants, the newest first; age: how many of these instants are later than the key's registration.
     """
     return list(_keys_by_type_and_age.rows(connection, workspace_id, *ages))
 
@@ -259,7 +263,9 @@ def _keys_by_type_and_age(
 
 
 def offline_policies(connection: Connection, workspace_id: int) -> list[Row]:
-    """How many hosts do what without Keyrack, the most first: after_seconds, then, hosts."""
+    """How many servers have which setting for hosts that cannot reach Keyrack, the most first: after_seconds, then,
+    hosts.
+    """
     return list(_offline_policies.rows(connection, workspace_id))
 
 
@@ -271,9 +277,9 @@ def _offline_policies(workspace_id: int) -> Select[Any]:
 
 
 def by_day(connection: Connection, workspace_id: int, since: datetime) -> list[Row]:
-    """How much was done and refused a day since an instant, of the newest NEWEST events: day, done, refused, number.
+    """How many of the newest NEWEST events are from each day since an instant: day, done, refused, number.
 
-    day: days since 1970, in UTC; number: of all that was looked at.
+    day: days since 1970, in UTC; done, refused: by outcome; number: of all events of the day.
     """
     return list(_by_day.rows(connection, workspace_id, since))
 

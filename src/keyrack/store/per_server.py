@@ -28,8 +28,10 @@ class _Batch:
 
 @contextmanager
 def batch(connection: Connection, server_ids: Iterable[int]) -> Iterator[None]:
-    """Inside, in one transaction that only reads, each question about one of these servers is asked for all of them."""
-    info = connection.info  # which a connection that broke has no more
+    """Inside this block, each PerServer question about one of these servers is asked for all of them at once. For one
+    transaction that only reads.
+    """
+    info = connection.info  # kept, as a connection that broke no longer has it
     info[_BATCH] = _Batch(server_ids)
     try:
         yield
@@ -38,9 +40,9 @@ def batch(connection: Connection, server_ids: Iterable[int]) -> Iterator[None]:
 
 
 def shared(connection: Connection, server_id: int, name: Hashable, ask: Callable[[tuple[int, ...]], T]) -> T | None:
-    """What is asked once for all servers of the batch that this one is of; None where it is of none.
+    """The answer to a question that is asked once for all servers of the batch; None if this server is in no batch.
 
-    name: of the question with its arguments; ask: gets the ids of all of them.
+    name: identifies the question with its arguments; ask: called with the ids of all servers of the batch.
     """
     asked: _Batch | None = connection.info.get(_BATCH)
     if asked is None or server_id not in asked.known:
@@ -52,21 +54,21 @@ def shared(connection: Connection, server_id: int, name: Hashable, ask: Callable
 
 
 class PerServer(Generic[P]):
-    """A prepared question about one server; its statement is made for several, and has a column server_id."""
+    """A prepared question about one server, whose statement asks about several and has a column server_id."""
 
     def __init__(self, make: Callable[Concatenate[Any, P], Executable]) -> None:
         self.__doc__ = make.__doc__
         self._question: Prepared[...] = Prepared(make)
 
     def rows(self, connection: Connection, server_id: int, *args: P.args, **kwargs: P.kwargs) -> list[Row]:
-        """All rows of this server, in the order of the question."""
+        """The rows of this server, in the order of the statement."""
         plan, rows = self.raw(connection, server_id, *args, **kwargs)
         return [plan.row(values) for values in rows]
 
     def raw(
         self, connection: Connection, server_id: int, *args: P.args, **kwargs: P.kwargs
     ) -> tuple[CompiledStatement, list[tuple[Any, ...]]]:
-        """The same as the driver has them, and the plan that reads them."""
+        """The plan that reads the rows, and the rows as the driver returns them."""
         asked: _Batch | None = connection.info.get(_BATCH)
         if asked is None or server_id not in asked.known:
             return self._question.raw(connection, (server_id,), *args, **kwargs)
@@ -83,5 +85,7 @@ class PerServer(Generic[P]):
 
 
 def per_server(make: Callable[Concatenate[Any, P], Executable]) -> PerServer[P]:
-    """A question about one server: make answers a statement about several, compared with `among`, and must order it."""
+    """A question about one server. make: returns a statement about several servers, compared by `among`, with the order
+    that the rows of each server are to have.
+    """
     return PerServer(make)

@@ -20,7 +20,7 @@ from keyrack.store.tables import (
     users,
 )
 
-# By what is made: the column that says whose it is, which an index holds, and how many one may have.
+# By kind of row: the column with its owner, which has an index, and how many rows an owner may have.
 LIMITS: dict[str, tuple[Column[int], int]] = {
     "server": (servers.c.workspace_id, 20_000),
     "user": (users.c.workspace_id, 50_000),
@@ -36,9 +36,9 @@ LIMITS: dict[str, tuple[Column[int], int]] = {
 
 
 def is_full(connection: Connection, kind: str, owner: int) -> bool:
-    """Whether a workspace or server has as many of a kind as it may; kind: a name in LIMITS."""
+    """Whether a workspace or server (its id) has as many rows of a kind as it may; kind: a name in LIMITS."""
     column, most = LIMITS[kind]
-    # An id is never given twice: where fewer were given than one may have, nothing need be counted.
+    # Each row has an id above 0 of its own: while the highest is below the limit, there cannot be so many rows.
     if (_newest(column).value(connection, {}) or 0) < most:
         return False
     return _last(column, most).row(connection, {"owner": owner}) is not None

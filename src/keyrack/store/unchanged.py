@@ -1,8 +1,8 @@
-"""Answers kept as long as nothing at all was written to the database; must know no table.
+"""Keeps answers as long as nothing at all is written to the database; must know no table.
 
-SQLite tells with two microseconds of work whether anybody changed the file since a connection asked last. Where nobody
-did, the same question has the same answer: nothing of it is read, checked and made again. Whatever is written, by
-whichever process, a host's report included, ends all of them at once.
+SQLite tells within two microseconds whether anybody changed the file since a connection asked last. If nobody did, the
+same question has the same answer, which need not be read, checked and made again. Any write, by whichever process, ends
+all kept answers.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from keyrack.store.sealing.seals import seals_of
 T = TypeVar("T")
 
 MAX = 10_000
-"""Records of which all that is kept consists; some 1.3 kB each, where nothing else keeps them."""
+"""How many records all kept answers may have, some 1.3 kB each unless something else keeps them too."""
 
 
 class _Kept(NamedTuple):
     answer: Any
-    root: bytes | None  # of the tree, where it was read beside
+    root: bytes | None  # of the tree, if the question read it
     since: datetime | None
     until: datetime | None
 
@@ -39,11 +39,11 @@ def kept(
     at: datetime | None = None,
     until: Callable[[T], datetime | None] = lambda answer: None,
 ) -> T:
-    """What `ask` answers, or answered before while nothing was written since.
+    """What `ask` answers, or answered before if nothing was written since.
 
-    of: names the question and all that its answer depends on besides the database and the time; at: the time, where it
-    depends on that; until: the instant from which an answer of that time would be another one, None where there is
-    none. What is asked by threads, in a lent transaction after a write, and on PostgreSQL, is asked each time.
+    of: identifies the question and all that its answer depends on besides the database and the time; at: the time, if
+    the answer depends on it; until: tells of an answer from when on it may be wrong, None for never. Questions of
+    threads, of a lent transaction after a write and of PostgreSQL are asked each time.
     """
     answers = unchanged_answers(connection)
     if answers is None:
@@ -56,7 +56,7 @@ def kept(
         answer: T = held.answer
         return answer
     answer = ask()
-    # A row that does not hold is looked at, and told of, each time.
+    # Answers with altered rows are not kept, so that these are checked and noted each time.
     if not seals_of(connection).unreported:
         records = 1 + len(answer.items) if isinstance(answer, Page) else 1
         if answers.records + records > MAX:

@@ -11,11 +11,11 @@ from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.tables import access_requests, servers, sessions, user_keys
 
 NEWEST = 100
-"""So many of the newest requests are looked at."""
+"""How many of the newest requests are read."""
 
 
 def states(connection: Connection, server_ids: Sequence[int]) -> list[Row]:
-    """How far servers are: id, workspace_id, revision, applied_revision, enrolled_at, mode, copied_at, seen_at."""
+    """The states of servers: id, workspace_id, revision, applied_revision, enrolled_at, mode, copied_at, seen_at."""
     return list(_states.rows(connection, server_ids))
 
 
@@ -34,7 +34,7 @@ def _states(server_ids: Sequence[int]) -> Select[Any]:
 
 
 def facts_of(connection: Connection, server_ids: Sequence[int]) -> list[Row]:
-    """What hosts told of themselves: id, workspace_id, facts."""
+    """The facts that hosts reported: id, workspace_id, facts."""
     return list(_facts_of.rows(connection, server_ids))
 
 
@@ -44,7 +44,7 @@ def _facts_of(server_ids: Sequence[int]) -> Select[Any]:
 
 
 def logins(connection: Connection, server_ids: Sequence[int]) -> list[Row]:
-    """Who is logged in: id, server_id, ending."""
+    """The open logins on servers: id, server_id, ending."""
     return list(_logins.rows(connection, server_ids))
 
 
@@ -68,7 +68,7 @@ def _keys(user_id: int) -> Select[Any]:
 
 
 def requests(connection: Connection, workspace_id: int, user_id: int | None) -> list[Row]:
-    """The newest requests, or those of a user: id, state."""
+    """The newest requests of a workspace, or of one user, at most NEWEST: id, state."""
     return list(_requests.rows(connection, workspace_id, user_id))
 
 

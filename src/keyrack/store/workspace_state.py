@@ -1,4 +1,4 @@
-"""All of a workspace that a file can declare, in a few questions however much there is; must decide nothing."""
+"""Reads all of a workspace that a workspace file can declare, by a few questions; must decide nothing."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from keyrack.store.tables import (
 )
 
 BATCH_SIZE = 500
-"""Values that one statement names."""
+"""How many values one statement lists at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
-    """An API token: whose, of which workspace, how it is called, what it may, and whether it ended."""
+    """An API token with the hash of its secret."""
 
     id: int
     user_id: int
@@ -84,7 +84,11 @@ class RepositoryState:
 
 @dataclass(slots=True)
 class State:
-    """A workspace as it stands; all is empty where there is none yet."""
+    """A workspace as the database has it; everything is empty if there is none of that name yet.
+
+    passwords (hashes) and user_keys are by user id, credentials and host_keys by server id, deploy_keys by repository
+    id, members by group id; users, groups and repositories by name or path. known_…: named in a file, of any workspace.
+    """
 
     workspace: Workspace | None = None
     key_policy: KeyPolicyRow | None = None
@@ -120,8 +124,8 @@ def load(
     repository_paths: Iterable[str],
     repository_ids: Iterable[int],
 ) -> State:
-    """The workspace of this name without its keys, and of whichever workspace the tokens, access keys and repositories
-    with these hashes, ids and paths.
+    """The workspace of this name without its keys (see fill_keys), and the tokens, access keys and repositories of any
+    workspace that have these hashes, ids and paths.
     """
     state = State(
         known_tokens={row.secret_hash: row for row in _tokens(connection, token_hashes)},
@@ -140,7 +144,7 @@ def load(
 def _fill(connection: Connection, state: State, workspace_id: int) -> None:
     state.key_policy = key_policy.of_workspace(connection, workspace_id)
     state.projects = workspaces.find_projects(connection, workspace_id)
-    for row in connection.execute(select(users).where(users.c.workspace_id == workspace_id)):
+    for row in connection.execute(select(users).where(users.c.workspace_id == workspace_id).order_by(users.c.id)):
         values = dict(row._mapping)
         state.passwords[row.id] = values["password_hash"]
         state.users[row.name] = user_rows.user_record(connection, row)
@@ -160,18 +164,19 @@ def _fill(connection: Connection, state: State, workspace_id: int) -> None:
             .where(users.c.workspace_id == workspace_id, access_keys.c.security_token_hash.is_(None))
         )
     )
-    for row in connection.execute(select(groups).where(groups.c.workspace_id == workspace_id)):
+    for row in connection.execute(select(groups).where(groups.c.workspace_id == workspace_id).order_by(groups.c.id)):
         state.groups[row.name] = row.id
         state.members[row.id] = set()
     statement = select(group_members).join(groups, groups.c.id == group_members.c.group_id)
     for row in connection.execute(statement.where(groups.c.workspace_id == workspace_id)):
         state.members[row.group_id].add(row.user_id)
     _fill_servers(connection, state, workspace_id)
-    for row in connection.execute(select(repositories).where(repositories.c.workspace_id == workspace_id)):
+    here = repositories.c.workspace_id == workspace_id
+    for row in connection.execute(select(repositories).where(here).order_by(repositories.c.id)):
         state.repositories[row.path] = RepositoryState(record(connection, row))
     by_id = {repository.repository.id: repository for repository in state.repositories.values()}
     statement = select(repository_members).join(repositories, repositories.c.id == repository_members.c.repository_id)
-    for row in connection.execute(statement.where(repositories.c.workspace_id == workspace_id)):
+    for row in connection.execute(statement.where(here).order_by(repository_members.c.id)):
         by_id[row.repository_id].members[row.user_id] = RepositoryRole(row.role)
     state.grants = grant_rows.find_grants(connection, workspace_id)
 
@@ -179,8 +184,8 @@ def _fill(connection: Connection, state: State, workspace_id: int) -> None:
 def fill_keys(
     connection: Connection, state: State, at: datetime, *, users_named: Iterable[str], servers_named: Iterable[int]
 ) -> None:
-    """Add the keys of users, and those of servers that are in force at a time and as Keyrack wrote them; and of all of
-    the workspace the sources of keys, the rules of requests, the keys that are revoked, deploy keys and host keys.
+    """Add the keys of some users and the sound credentials, in force at a time, of some servers; and of the whole
+    workspace its key sources, request rules, revoked keys, deploy keys and host keys.
 
     users_named: names of users; servers_named: ids of servers of the workspace.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +35,7 @@ from keyrack.web.held_contacts import WAS_HELD, ContactParts, HeldContacts
 from keyrack.web.machines import Machines
 from keyrack.web.rate_limit import RateLimit
 from keyrack.web.request_limits import client_network, count
+from keyrack.web.threads import Threads
 from keyrack.web.waiting import ContactWaiters, within
 
 log = logger("keyrack.web")
@@ -139,7 +139,7 @@ class _AgentCalls:
         self._limits = _Limits()
         # One thread each: of threads that compute, the interpreter runs one at a time, and every further one delays the
         # event loop. Reports mostly wait for their commit.
-        threads, reporting = ThreadPoolExecutor(1, "keyrack-agents"), ThreadPoolExecutor(1, "keyrack-reports")
+        threads, reporting = Threads(1, "keyrack-agents"), Threads(1, "keyrack-reports")
         self._contacts = Batches(partial(contacts.answer, instance), MAX_BATCH, sharing.slices, threads)
         self._proofs: Batches[tuple[str, str], Server | DeletedServer] = Batches(
             partial(enrolment.authenticate_together, instance), MAX_BATCH, sharing.slices, threads

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Executor
 from functools import partial
 from typing import Generic, TypeVar
 
 from keyrack.errors import Kind, Refusal
 from keyrack.web.fair_queueing import BUSY_SECONDS, MAX_WAITING
 from keyrack.web.slices import RoundRobin, Slices
+from keyrack.web.threads import Threads
 
 MAX_YIELD_SECONDS = 1.0
 """How long these calls let another kind of calls go first, between two batches."""
@@ -32,7 +32,7 @@ class Batches(Generic[Q, A]):
         work: Callable[[Sequence[Q]], Sequence[A | Exception]],
         most: int,
         slices: Slices,
-        threads: Executor,
+        threads: Threads,
         after: Callable[[], int] | None = None,
     ) -> None:
         """work: given the questions of a batch, returns an answer or an exception to raise for each; most: the largest
@@ -82,7 +82,6 @@ class Batches(Generic[Q, A]):
             await asyncio.sleep(0.01)
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
             while True:
                 await self._give_way()
@@ -92,7 +91,7 @@ class Batches(Generic[Q, A]):
                 questions = [question for question, _ in batch]
                 answers: Sequence[A | Exception]
                 try:
-                    answers = await loop.run_in_executor(self._threads, self._work, questions)
+                    answers = await self._threads.run(partial(self._work, questions))
                 except Exception as error:  # raised for each who asked
                     answers = [error] * len(batch)
                 for (_, future), answer in zip(batch, answers, strict=True):

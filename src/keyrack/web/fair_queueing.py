@@ -16,7 +16,6 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum, unique
@@ -26,6 +25,7 @@ from keyrack.errors import Kind, Refusal
 from keyrack.store.engine import fibers
 from keyrack.web.callers import Caller
 from keyrack.web.group_commits import GroupCommits
+from keyrack.web.threads import Threads
 
 T = TypeVar("T")
 
@@ -119,15 +119,16 @@ class FairScheduler:
         self._used: OrderedDict[Hashable, _CpuTime] = OrderedDict()
         self._queues = {pool: _Queue(pool, self._rank) for pool in CallPool}
         # Handing a call to a thread of this executor takes a third of the time that it takes with anyio.
-        self._threads = ThreadPoolExecutor(sum(pool.limit for pool in ON_THREADS), "keyrack-call")
+        self._threads = Threads(sum(pool.limit for pool in ON_THREADS), "keyrack-call")
         hashing = sum(pool.limit for pool in ON_STEPPED_BACK_THREADS)
         self._round_seconds: float | None = None  # what this round of the event loop took so far
-        self._hashing_threads = ThreadPoolExecutor(hashing, "keyrack-hash", initializer=_step_back)
+        self._hashing_threads = Threads(hashing, "keyrack-hash", first=_step_back)
 
     async def run(self, caller: Caller, call: Callable[[], T], *, long: bool = False, hashes: bool = False) -> T:
         """Run a call on a thread and return its result. long: it is known to take long; hashes: it hashes a password.
 
-        Raises Refusal THROTTLED or UNAVAILABLE when too many calls wait, and what the call raises.
+        Raises Refusal THROTTLED or UNAVAILABLE when too many calls wait or no thread can be started, and what the call
+        raises.
         """
         used = self._account(caller.name)
 
@@ -146,7 +147,7 @@ class FairScheduler:
         threads = self._hashing_threads if pool in ON_STEPPED_BACK_THREADS else self._threads
         async with self._queues[pool].slot(caller.name):
             try:
-                return await _whole(asyncio.get_running_loop().run_in_executor(threads, context.run, timed))
+                return await _whole(threads.run(lambda: context.run(timed)))
             finally:
                 # Not counted for hashing, which releases the interpreter and has limits of its own.
                 used.add(0.0 if hashes and not long else spent, time.monotonic())

@@ -265,6 +265,8 @@ ExecStart=$(unit_word "$python") -I $(unit_word "$prefix/keyrack-agent.pyz") run
 Restart=always
 RestartSec=2
 MemoryMax=128M
+# What reads an account's files, in a process of its own, may be killed for them; the agent goes on.
+OOMPolicy=continue
 UMask=0022
 
 [Install]

@@ -8,7 +8,6 @@ import re
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import cache
 from types import FrameType
@@ -52,6 +51,7 @@ from keyrack.web.rate_limit import RateLimit
 from keyrack.web.request_limits import client_network, with_rate_limit
 from keyrack.web.runcloud import api as runcloud
 from keyrack.web.slices import Slices
+from keyrack.web.threads import Threads
 from keyrack.web.waiting import ContactWaiters
 
 log = logger("keyrack.web")
@@ -364,16 +364,19 @@ def _pages(instance: Instance) -> list[tuple[str, Handler]]:
 
 
 def _root_routes(instance: Instance, waiting: ContactWaiters, limit: RateLimit, pages: ASGIApp) -> list[Route]:
-    asking = ThreadPoolExecutor(1, "keyrack-ready")
+    asking = Threads(1, "keyrack-ready")
 
     async def alive(request: Request) -> Response:
         return JSONResponse({"status": "alive", "version": __version__})
 
     async def ready(request: Request) -> Response:
         # On a thread of its own: the others may all be waiting for the database.
-        asked = asyncio.get_running_loop().run_in_executor(asking, instance.database.check)
         try:
-            await asyncio.wait_for(asked, READY_SECONDS)
+            await asyncio.wait_for(asking.run(instance.database.check), READY_SECONDS)
+        except Refusal as refusal:
+            return JSONResponse(
+                {"status": "unavailable", "reason": refusal.code, "detail": refusal.message}, 503, AGAIN
+            )
         except DatabaseUnavailable as error:
             return JSONResponse({"status": "unavailable", "reason": "database", "detail": _shown(error)}, 503, AGAIN)
         except TimeoutError:

@@ -132,9 +132,16 @@ class FileScan:
         return not os.path.isdir(self._home) or (self._mount != "" and mount_point(self._home) != self._mount)
 
     def _rows(self, data: bytes) -> Tuple[List[KeyFileLine], str]:
-        lines = authorized_keys.read(data, self._rules)
-        keys = [line for line in lines if line.fingerprint is not None and len(line.public_key) <= LONGEST_KEY]
-        others = [line for line in lines if line.fingerprint is None or len(line.public_key) > LONGEST_KEY]
+        keys: List[KeyLine] = []
+        others: List[KeyLine] = []
+        unreadable = 0
+        for line in authorized_keys.each_line(data, self._rules):
+            if line.fingerprint is not None and len(line.public_key) <= LONGEST_KEY:
+                keys.append(line)
+                continue
+            unreadable += 1
+            if unreadable <= MAX_UNREADABLE:
+                others.append(line)
         keys.sort(key=lambda line: line.problem is not None)
         rows: List[KeyFileLine] = []
         size, cut = 0, ""
@@ -145,11 +152,11 @@ class FileScan:
                 cut = "it holds more keys than are told of one file"
                 break
             rows.append(row)
-        for line in others[:MAX_UNREADABLE]:
+        for line in others:
             words = line.problem or "its key is too long to be told"
             rows.append(KeyFileLine(line.line_number, line.type[:64], "", "", "", "", words, False, None))
-        if len(others) > MAX_UNREADABLE:
-            words = f"{rows[-1].problem}; so are {len(others) - MAX_UNREADABLE} lines after it"
+        if unreadable > MAX_UNREADABLE:
+            words = f"{rows[-1].problem}; so are {unreadable - MAX_UNREADABLE} lines after it"
             rows[-1] = rows[-1]._replace(problem=words)
         return rows, cut
 

@@ -82,7 +82,7 @@ def _problem_of_all(found: Iterable[ReportedKey], rules: SshdRules) -> List[str]
 
 def without(data: bytes, fingerprint: str, rules: SshdRules = USUAL_RULES) -> bytes:
     """A file's bytes without the lines of one key, as an sshd with these rules reads lines."""
-    gone = {line.line_number for line in authorized_keys.read(data, rules) if line.fingerprint == fingerprint}
+    gone = {line.line_number for line in authorized_keys.each_line(data, rules) if line.fingerprint == fingerprint}
     # Each line with its own newline: if the last line goes, the one before keeps its newline for what is appended.
     lines = data.split(b"\n")
     ended = [line + b"\n" for line in lines[:-1]] + lines[-1:]

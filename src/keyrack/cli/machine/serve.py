@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import logging
+import multiprocessing
 import os
 import signal
 import socket
 import sys
+import threading
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -202,6 +204,7 @@ def keep_what_is_loaded(collect_after: int) -> None:
 
 def from_environment() -> Service:
     """The application of one of several workers. A worker that starts while the database is away waits for it."""
+    end_with_its_supervisor()
     stop_at_hangup()
     settings = Settings()
     set_up_logging(settings.log_format)
@@ -224,6 +227,22 @@ def from_environment() -> Service:
         application = serving.web_application(instance)
         be_quick_to_switch()
         return application
+
+
+def end_with_its_supervisor() -> None:
+    """Have this worker stop in order once the process that started it is gone, also where that one was killed.
+
+    It would go on serving for ever with nobody to stop it, and the next service would find its address taken.
+    """
+    supervisor = multiprocessing.parent_process()
+    if supervisor is None:
+        return
+
+    def wait() -> None:
+        supervisor.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="supervisor", daemon=True).start()
 
 
 def check_free(*wanted: tuple[str, int, str]) -> None:

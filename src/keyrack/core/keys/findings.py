@@ -72,7 +72,7 @@ def find(
         wanted = tuple(kinds)
         for kind in wanted:
             if kind not in KINDS:
-                raise invalid("kind", f"kind takes of {', '.join(KINDS)}, with commas between.")
+                raise invalid("kind", f"kind takes one or several, with commas, of: {', '.join(KINDS)}.")
         place: tuple[Any, ...] = cursors.read(cursor, (int, int, int)) if cursor else (_CREDENTIALS, 0, 0)
         now = instance.now()
         criteria = _Criteria(

@@ -18,6 +18,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid
 from keyrack.model import Actor
 from keyrack.policy import KeyRules
+from keyrack.setting_values import KEY_TYPES
 from keyrack.ssh.key_problem import KeyProblem
 from keyrack.ssh.public_key import read_canonical
 from keyrack.store.keys import key_policy
@@ -168,6 +169,10 @@ def _rules_to_try(started: KeyRules, now: KeyPolicy, types: object, bits: object
     least = now.rsa_minimum_bits if bits is KEEP else started.rsa_minimum_bits if bits is None else bits
     if not isinstance(named, Collection):
         raise invalid("key_types", "Name types of keys.")
+    unknown = sorted(set(named) - set(KEY_TYPES))
+    if unknown or (types is not KEEP and not named):
+        words = f"There is no key type {unknown[0]!r}; n" if unknown else "N"
+        raise invalid("key_types", f"{words}ame at least one of {', '.join(KEY_TYPES)}.")
     if type(least) is not int or not 0 < least <= LONGEST_RSA_BITS:
         raise invalid("rsa_minimum_bits", f"Name a number of bits, up to {LONGEST_RSA_BITS}.")
     return replace(started, types=frozenset(named), rsa_minimum_bits=least, blocked=None)

@@ -1,7 +1,7 @@
-"""Events in their places in the chain, and the tree over them; must sign nothing and decide nothing.
+"""The places of events in the audit log, and the tree over them; must sign nothing and decide nothing.
 
-What the tree is, protocol/audit_tree.py says. Leaves are kept for good, 32 bytes of hash for an event, and so is every
-eighth level above them: the hash of any part of the tree takes few rows, and a proof takes few parts.
+protocol/audit_tree.py describes the tree. Its leaves are kept for good, with a hash of 32 bytes for each event, and so
+is every eighth level above them: the hash of any part of the tree takes few rows, and a proof takes few parts.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from keyrack.store.sealing.seals import SEAL, seals_of
 from keyrack.store.tables import audit_checkpoints, audit_leaves, audit_nodes, events
 
 LEVELS = 8
-"""Between two levels that are kept."""
+"""Each level of the tree whose number is a multiple of this is kept."""
 BATCH_SIZE = 2_000
 BACK_ON_POSTGRESQL = 10_000
-"""So many ids before the last one a transaction may have taken one that commits only now."""
+"""How far below the last id a transaction that commits only now may have taken its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignedCheckpoint:
-    """A checkpoint with its signature, as it is handed out."""
+    """A checkpoint's text and its signature."""
 
     text: str
     signature: str
@@ -38,8 +38,8 @@ class SignedCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class ChainedEvent:
-    """A place in the chain. record: the event there as it is now, None where it is not there; sound: the place itself
-    is as Keyrack wrote it.
+    """A place in the log. hash: the event's when it got the place; record: the event as it is now, None if it is gone;
+    sound: whether the row of the place itself is as Keyrack wrote it.
     """
 
     position: int
@@ -50,14 +50,14 @@ class ChainedEvent:
 
 
 def text_of(event: Mapping[str, Any]) -> bytes:
-    """An event as the bytes that are hashed: JSON, sorted, without what is empty, nor its seal; times in microseconds
-    since 1970.
+    """An event as the bytes that are hashed: sorted JSON without its seal and without fields that are None; times in
+    microseconds since 1970.
     """
     return encode({name: value for name, value in event.items() if value is not None and name != SEAL}).encode()
 
 
 def newest(connection: Connection) -> SignedCheckpoint | None:
-    """The last checkpoint."""
+    """The last checkpoint, or None."""
     row = _newest.row(connection)
     return None if row is None else SignedCheckpoint(row["text"], row["signature"])
 
@@ -74,12 +74,12 @@ def checkpoints(connection: Connection) -> list[SignedCheckpoint]:
 
 
 def checkpoint_sizes(connection: Connection) -> list[int]:
-    """The sizes of the log that checkpoints are kept under, which their texts say too."""
+    """The sizes of the log at which checkpoints are kept, ascending."""
     return list(connection.execute(select(audit_checkpoints.c.size).order_by(audit_checkpoints.c.size)).scalars())
 
 
 def places_end(connection: Connection) -> int:
-    """How many places there are, by the last one."""
+    """The number of the first free place: how many places there are if none is missing."""
     last = _last_place.value(connection)
     return 0 if last is None else int(last) + 1
 
@@ -90,22 +90,22 @@ def _last_place() -> Select[Any]:
 
 
 def count_nodes(connection: Connection) -> int:
-    """How many hashes of parts are kept."""
+    """How many hashes above the leaves are kept."""
     return int(connection.execute(select(func.count()).select_from(audit_nodes)).scalar_one())
 
 
 def nodes_of(size: int) -> int:
-    """How many of them a log of this size has."""
+    """How many hashes above the leaves a log of this size has to have."""
     return sum(size >> level for level in range(LEVELS, size.bit_length(), LEVELS))
 
 
 def is_empty(connection: Connection) -> bool:
-    """Whether nothing was ever chained."""
+    """Whether no event has a place."""
     return connection.execute(select(audit_leaves.c.position).limit(1)).first() is None
 
 
 def whole(connection: Connection) -> audit_tree.Whole:
-    """What answers the hash of a whole part of the tree. It raises CheckpointProblem where leaves are missing."""
+    """A function that answers the hash of a whole part of the tree. It raises CheckpointProblem if rows are missing."""
 
     def hashed(level: int, number: int) -> bytes:
         base = level // LEVELS * LEVELS
@@ -122,7 +122,7 @@ def whole(connection: Connection) -> audit_tree.Whole:
 
 
 def _above(hashes: list[bytes]) -> bytes:
-    """The hash of the node above a whole part; hashes: of all nodes of one level of it, as many as a power of two."""
+    """The hash of a whole part; hashes: of all its nodes on one level, whose number is a power of two."""
     while len(hashes) > 1:
         hashes = [audit_tree.node(hashes[at], hashes[at + 1]) for at in range(0, len(hashes), 2)]
     return hashes[0]
@@ -147,7 +147,7 @@ def _nodes(level: int, first: int, end: int) -> Select[Any]:
 
 
 def unchained(connection: Connection, *, everything: bool = False) -> list[Row]:
-    """Events that have no place yet, by id, at most BATCH_SIZE; everything: also those far before the last one."""
+    """Events that have no place yet, by id, at most BATCH_SIZE; everything: also those far below the last placed."""
     last = int(_last_chained.value(connection) or 0)
     if everything:
         last = 0
@@ -168,7 +168,7 @@ def _unchained(after: int) -> Select[Any]:
 
 
 def chain(connection: Connection, tree: audit_tree.Frontier, read: Sequence[Row]) -> None:
-    """Give events their places after those that are in the tree, which grows by them."""
+    """Give events the next places, in their order, and add them to `tree`."""
     leaves = []
     start = tree.size
     for event in read:
@@ -185,15 +185,15 @@ def chain(connection: Connection, tree: audit_tree.Frontier, read: Sequence[Row]
 
 
 def _grown(part: audit_tree.Whole, level: int, number: int) -> bytes:
-    """A part that just became whole, from the two below it."""
+    """The hash of a part that has just become whole, by its two halves."""
     return audit_tree.node(part(level - 1, 2 * number), part(level - 1, 2 * number + 1))
 
 
 class TreeParts:
-    """Whole parts of the tree as records make them, to be compared with those that are kept."""
+    """Makes the hashes of whole parts from the hashes of records, to compare them with those that are kept."""
 
     def __init__(self) -> None:
-        self._open: list[list[bytes]] = [[]]  # by level that is kept: the parts below that are not yet one above
+        self._open: list[list[bytes]] = [[]]  # by kept level: the hashes that make no whole part above yet
         self._numbers = [0]
         self._made: list[tuple[int, int, bytes]] = []
 
@@ -213,7 +213,7 @@ class TreeParts:
             self._open[depth].append(above)
 
     def fit(self, connection: Connection) -> bool:
-        """Whether those that were made since it was last asked are kept as they are."""
+        """Whether the parts that became whole since the last call are kept with the same hashes."""
         made, self._made = self._made, []
         return all(_nodes.values(connection, level, number, number + 1) == [hashed] for level, number, hashed in made)
 
@@ -230,7 +230,7 @@ def _seal(connection: Connection, position: int, event_id: int, hashed: bytes) -
 def put_checkpoint(
     connection: Connection, size: int, signed: SignedCheckpoint, at: datetime, *, instead_of: int | None
 ) -> None:
-    """Keep a checkpoint; instead_of: the size of the one that need not be kept any more."""
+    """Keep a checkpoint; instead_of: the size of one to delete."""
     if instead_of is not None:
         connection.execute(delete(audit_checkpoints).where(audit_checkpoints.c.size == instead_of))
     _inserting(audit_checkpoints).run(
@@ -239,13 +239,13 @@ def put_checkpoint(
 
 
 def forget(connection: Connection) -> None:
-    """Begin a new chain, of the events there are: an operator restored a copy."""
+    """Delete all places, hashes and checkpoints, so that the log begins anew with the events there are."""
     for table in (audit_checkpoints, audit_nodes, audit_leaves):
         connection.execute(delete(table))
 
 
 def place_of(connection: Connection, event_id: int) -> tuple[int, bytes] | None:
-    """Where an event is in the chain, and its hash there; None where it has no place yet."""
+    """An event's place and its hash there; None if it has no place yet."""
     row = _place_of.row(connection, event_id)
     return None if row is None else (int(row["position"]), bytes(row["hash"]))
 
@@ -256,17 +256,17 @@ def _place_of(event_id: int) -> Select[Any]:
 
 
 def places(connection: Connection, first: int) -> Iterator[ChainedEvent]:
-    """The places from one on, each with its event, at most BATCH_SIZE."""
+    """The places from `first` on with their events, at most BATCH_SIZE."""
     return _chained(connection, _places.rows(connection, first))
 
 
 def places_of(connection: Connection, action: str) -> Iterator[ChainedEvent]:
-    """The places of all events of an action."""
+    """The places of all events with an action."""
     return _chained(connection, _places_of.rows(connection, action))
 
 
 def newest_event(connection: Connection) -> int:
-    """The id of the last event in the chain; 0 where there is none."""
+    """The highest id of an event that has a place; 0 if none has."""
     return int(_last_chained.value(connection) or 0)
 
 

@@ -20,11 +20,11 @@ from keyrack.store.tables import IS_ALARM, IS_REFUSAL, events
 from keyrack.store.tables.columns import UNREADABLE
 
 EVENTS_EXAMINED = 500
-"""How many of a workspace's newest events are searched for an alarm that was raised already."""
+"""How many of a workspace's newest events was_raised_in() searches."""
 ALARM_SCAN_LIMIT = 2000
-"""How many of a server's newest events are searched: more than it can have within the hour that is counted."""
+"""How many of a server's newest events are searched: more than it can have within an hour."""
 PAGE_SCAN_LIMIT = 200_000
-"""How many events are searched for one page by cursor, where no index has what is asked for: a fifth of a second."""
+"""How many events are searched for one page by cursor if no index helps; it takes a fifth of a second."""
 REFUSED, ALARM = "refused", "alarm"
 KINDS: Mapping[str, tuple[str, ...]] = {
     "keys": ("user key", "credential", "key", "unmanaged key", "key source", "deploy key", "key policy"),
@@ -36,7 +36,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "repositories": ("repository", "project", "deploy key"),
     "workspace": ("workspace", "webhook", "event", "instance", "database"),
 }
-"""What events are about, as people ask for it: the kinds of their targets."""
+"""What people filter events by: each name with the kinds of targets that it stands for."""
 _append = Statement(
     lambda: insert(events).values({column.name: placeholder(column) for column in events.c if column.name != "id"})
 )
@@ -57,7 +57,7 @@ def add(
     level: Level,
     details: Mapping[str, Any],
 ) -> None:
-    """Append one event by an actor; see model.Event for what the fields mean."""
+    """Append an event by an actor; the fields are those of model.Event."""
     event = {
         **_by(actor),
         "at": at,
@@ -77,7 +77,7 @@ def add(
 def add_many(
     connection: Connection, actor: Actor, common: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]
 ) -> None:
-    """Append events by one actor; common: the fields that all share, entries: the others of each."""
+    """Append events by one actor; common: the fields that all share; entries: the other fields of each."""
     shared = {**_by(actor), **common}
     _append.run_many(connection, event_seals.sealed_each(connection, [{**shared, **entry} for entry in entries]))
 
@@ -97,8 +97,8 @@ def _by(actor: Actor) -> dict[str, Any]:
 def find(connection: Connection, workspace_id: int, asked: EventFilter, window: Window) -> Page[Event]:
     """A page of a workspace's events, newest first.
 
-    A page after a place may be short, or empty, though more follows: it is looked for among the next PAGE_SCAN_LIMIT
-    events of those that server and time leave.
+    A page after a place may be short, or empty, though more follow: it searches the next PAGE_SCAN_LIMIT events of the
+    server and span that are asked for.
     """
     within: list[Any] = [events.c.workspace_id == workspace_id]
     if asked.since is not None:
@@ -113,13 +113,13 @@ def find(connection: Connection, workspace_id: int, asked: EventFilter, window: 
         within.append(text(IS_ALARM))
     sought: list[Any] = []
     if asked.concerning is not None:
-        # As JSON has the revisions of an event; a quote in somebody's text has a backslash before it there.
+        # The JSON of details has revisions as "ID": N; in texts there a backslash precedes each quote.
         raised = cast(events.c.details, Text).contains(f'"{asked.concerning}":', autoescape=True)
         sought.append(or_(events.c.server_id == asked.concerning, raised))
     if asked.person:
         sought.append(events.c.actor_name.in_(spellings(asked.person)))
     if asked.key:
-        # As JSON has it; a fingerprint holds nothing that JSON writes in another way.
+        # Details are searched as JSON, which writes a fingerprint as it is.
         sought.append(or_(contains(events.c.summary, asked.key), contains(cast(events.c.details, Text), asked.key)))
     if asked.kind in KINDS:
         sought.append(events.c.target_kind.in_(KINDS[asked.kind]))
@@ -137,13 +137,13 @@ def find(connection: Connection, workspace_id: int, asked: EventFilter, window: 
 
 
 def any_on(connection: Connection, workspace_id: int, server_id: int) -> bool:
-    """Whether a workspace has an event of a server, which need not be there any more."""
+    """Whether a workspace has an event of a server, which may be deleted."""
     there = (events.c.server_id == server_id, events.c.workspace_id == workspace_id)
     return connection.execute(select(events.c.id).where(*there).limit(1)).scalar() is not None
 
 
 def _beyond(connection: Connection, within: Sequence[Any], after: Place) -> int | None:
-    """The first event that is not looked through any more, None where all that follow are."""
+    """The id of the event at which the search of a page ends, None if it searches all that follow."""
     follow = select(events.c.id).where(*within)
     if after:
         follow = follow.where(events.c.id < after[0])
@@ -160,7 +160,7 @@ def get(connection: Connection, workspace_id: int, event_id: int) -> Event | Non
 def newest_of(
     connection: Connection, workspace_id: int, actor_id: int, target_kind: str, target_id: int, most: int
 ) -> Event | None:
-    """The last that somebody did to one thing, among the newest so many events; None where it is not among them."""
+    """The newest event of a user that changed one target, among the `most` newest events of all workspaces, or None."""
     statement = select(*COLUMNS).where(
         events.c.workspace_id == workspace_id,
         events.c.id > newest_id(connection) - most,
@@ -201,7 +201,7 @@ def _lately(server_id: int, reason: str, at: datetime, most: int) -> Select[Any]
 
 
 def count_lately(connection: Connection, server_id: int, reason: str, since: datetime) -> int:
-    """How many events with a reason a server has since a time, among its last ALARM_SCAN_LIMIT."""
+    """How many events with a reason a server has after an instant, among its last ALARM_SCAN_LIMIT."""
     return int(_lately.value(connection, server_id, reason, since, ALARM_SCAN_LIMIT) or 0)
 
 
@@ -214,12 +214,16 @@ def _was_raised(server_id: int, reason: str, summary: str, at: datetime, most: i
 
 
 def was_raised(connection: Connection, server_id: int, reason: str, summary: str, since: datetime) -> bool:
-    """Whether this very alarm was raised about a server since a time, among its last ALARM_SCAN_LIMIT events."""
+    """Whether an alarm with this reason and summary was raised about a server since an instant, by its last
+    ALARM_SCAN_LIMIT events.
+    """
     return _was_raised.value(connection, server_id, reason, summary, since, ALARM_SCAN_LIMIT) is not None
 
 
 def was_raised_in(connection: Connection, workspace_id: int, reason: str, summary: str, since: datetime) -> bool:
-    """Whether this very alarm is among the newest events of a workspace since a time."""
+    """Whether an alarm with this reason and summary was raised in a workspace since an instant, by its last
+    EVENTS_EXAMINED events.
+    """
     newest = (
         select(events).where(events.c.workspace_id == workspace_id).order_by(events.c.id.desc()).limit(EVENTS_EXAMINED)
     )
@@ -229,7 +233,7 @@ def was_raised_in(connection: Connection, workspace_id: int, reason: str, summar
 
 
 def newest(connection: Connection, server_id: int, channel: str, *, most: int) -> list[tuple[datetime, str]]:
-    """Time and summary of a server's newest events that came by a channel, the last one first."""
+    """Time and summary of a server's events by a channel, the newest first, at most `most`."""
     statement = select(events.c.at, events.c.summary).where(
         events.c.server_id == server_id, events.c.channel == channel
     )
@@ -241,8 +245,8 @@ def _event(row: Row[Any]) -> Event:
 
 
 def event_record(row: Mapping[str, Any]) -> Event:
-    """An event from its columns. Details that others wrote as something else than an object are shown as unreadable;
-    the types of all other columns are seen to where they are read (store/engine/sqlite_types.py).
+    """An event from its columns. Details that are no object, as others wrote them, are replaced by a mark; all other
+    columns have their types from store/engine/sqlite_types.py.
     """
     values = dict(row)
     if not isinstance(values["details"], dict):

@@ -1,4 +1,4 @@
-"""Rows that are older than they must be kept: counts, finds and deletes them; must decide no age."""
+"""Counts, finds and deletes rows that are older than some age; must decide no age."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ from keyrack.store.tables import (
 )
 
 FIRST = 50_000
-"""So many of the first events are looked at, a hundredth of a second: more than a clock that ran ahead may have left
-there, which stay until they are as old as they say.
+"""How many of the first events are searched for old ones, which takes a hundredth of a second. Among them may be events
+from a clock that was ahead, which stay until their time has come.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class ExpiringRows:
-    """Rows of one table that end by age.
+    """Rows of one table that are deleted by age.
 
-    key: the columns that name a row. old: from a time, the rows that are older, as their key and the id of the
-    workspace they belong to, 0 for none.
+    key: the columns that identify a row; old: makes a question for the rows from before a time: the key of each, then
+    the id of its workspace, 0 for none.
     """
 
     table: Table
@@ -93,7 +93,7 @@ def _enrolments(before: datetime) -> Select[Any]:
 
 
 def _key_uses(before: datetime) -> Select[Any]:
-    """Last uses of keys that nothing has any more."""
+    """Last uses of keys that are neither credentials, user keys nor deploy keys any more."""
     held = [
         select(table.c.fingerprint).where(table.c.fingerprint == key_uses.c.fingerprint).exists()
         for table in (credentials, user_keys, deploy_keys)
@@ -106,9 +106,10 @@ def _key_uses(before: datetime) -> Select[Any]:
 
 
 def _revocations(before: datetime) -> Select[Any]:
-    """What a host has acknowledged so long ago, does not find in its files, and nobody revoked everywhere.
+    """Revocations that a host acknowledged before then, of keys that it does not find in its files and that are not
+    revoked everywhere.
 
-    Revoked so long ago as well, which is under the row's seal. Who wrote that it is acknowledged, remove() asks.
+    Also revoked before then, by a column under the row's seal; remove() checks the receipts of acknowledgements.
     """
     statement = select(unmanaged_keys.c.id).where(
         unmanaged_keys.c.fingerprint == revocations.c.fingerprint,
@@ -146,7 +147,7 @@ def _expired_keys(before: datetime) -> Select[Any]:
 
 
 def _requests(before: datetime) -> Select[Any]:
-    """What nothing hangs on any more: neither a decision nor a grant that is open."""
+    """Requests that are decided and have no open grant."""
     closed = access_requests.c.state.not_in((PENDING, APPROVED))
     return select(access_requests.c.id, access_requests.c.workspace_id).where(
         closed, access_requests.c.decided_at < before
@@ -186,21 +187,21 @@ def _newest_event(before: datetime) -> Select[Any]:
 
 
 def newest_event(connection: Connection, before: datetime) -> datetime | None:
-    """When the newest event of before a moment was; None for none."""
+    """The time of the newest event, by id, that is from before a time, or None."""
     return next((row.at for row in _newest_event.rows(connection, before)), None)
 
 
 def count(connection: Connection, kind: str, before: datetime) -> int:
-    """How many rows of a kind are older."""
+    """How many rows of a kind are from before a time."""
     statement = KINDS[kind].old(before).order_by(None).subquery()
     return int(connection.execute(select(func.count()).select_from(statement)).scalar_one())
 
 
 def outdated(connection: Connection, kind: str, before: datetime, limit: int) -> list[tuple[Any, ...]]:
-    """At most so many of them: the key of each, and last the id of its workspace."""
+    """Rows of a kind from before a time, at most `limit`: the key of each, then the id of its workspace."""
     if kind == "events":
-        # They are in the order of their times but for what a clock wrote that was wrong, so the first ones tell; a
-        # search would read the whole log.
+        # Events are in the order of their times but for those from a wrong clock, so the first ones suffice; to search
+        # by time would read the whole log.
         first = select(events.c.id, events.c.workspace_id, events.c.at).order_by(events.c.id).limit(FIRST).subquery()
         too_old = select(first.c.id, first.c.workspace_id).where(first.c.at < before).limit(limit)
         return sorted(tuple(row) for row in connection.execute(too_old))
@@ -208,8 +209,8 @@ def outdated(connection: Connection, kind: str, before: datetime, limit: int) ->
 
 
 def kept_among(connection: Connection, removed: Sequence[int]) -> list[tuple[int, int]]:
-    """The events that stayed among or before those that were removed in this transaction: the first and the last of
-    each part of them in which none was removed. removed: ids, in order.
+    """The events that stayed before the last one removed in this transaction, as ranges without a removed one between:
+    first and last id of each. removed: ids, ascending.
     """
     kept: list[tuple[int, int]] = []
     at = part = 0
@@ -227,13 +228,13 @@ def kept_among(connection: Connection, removed: Sequence[int]) -> list[tuple[int
 def remove(
     connection: Connection, kind: str, before: datetime, rows: Sequence[tuple[Any, ...]]
 ) -> set[tuple[Any, ...]]:
-    """Delete those rows that are still older; answers the keys of those that were."""
+    """Delete those of these rows that are still from before a time; answers the keys of the deleted ones."""
     chosen = KINDS[kind]
     keys = [row[:-1] for row in rows]
     named = _with_keys(chosen, keys)
     still = {tuple(row)[:-1] for row in connection.execute(chosen.old(before).where(named))}
     if chosen.table is revocations and still:
-        # What somebody else entered as acknowledged is asked for again, however old the revocation is.
+        # Where others wrote that it is acknowledged, the host is asked for it again, however old the revocation is.
         held = connection.execute(select(revocations).where(named)).mappings()
         proved = (row for row in map(dict, held) if receipts.when(connection, revocations, row) is not None)
         still &= {(row["server_id"], row["fingerprint"]) for row in proved}

@@ -1,4 +1,4 @@
-"""Questions about what is counted a day; must decide nothing."""
+"""Questions about daily tallies: what was counted on each day; must decide nothing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from keyrack.store.engine.prepared import Row, Statement, placeholder, prepared
 from keyrack.store.tables import daily_tallies, workspaces
 
 Tally = tuple[int, int, str]
-"""A workspace, a day and what was counted."""
+"""Workspace id, day (days since 1970, in UTC) and what was counted."""
 
 
 def add(connection: Connection, counted: Mapping[Tally, int]) -> None:
-    """Add to what was counted; of workspaces that are gone nothing is kept."""
+    """Add numbers to tallies; those of workspaces that are gone are left out."""
     there = set(_workspaces.values(connection))
     rows = [
         {"workspace_id": workspace_id, "day": day, "what": what, "number": number}
@@ -46,7 +46,7 @@ def _workspaces() -> Select[Any]:
 
 
 def since(connection: Connection, workspace_id: int, day: int) -> list[Row]:
-    """What was counted from a day on: day, what, number."""
+    """The tallies of a workspace from a day on: day, what, number."""
     return list(_since.rows(connection, workspace_id, day))
 
 
@@ -58,7 +58,7 @@ def _since(workspace_id: int, day: int) -> Select[Any]:
 
 
 def forget(connection: Connection, before: int) -> None:
-    """Delete what was counted before a day."""
+    """Delete the tallies of days before a day."""
     _forget.run(connection, before)
 
 

@@ -23,9 +23,8 @@ WAITING, DELIVERED, FAILED = DELIVERY_STATES
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Where events are sent. level: the least that is sent; actions: patterns; cursor: what is no longer new.
-
-    active: not deleted. What was to be sent to a deleted one goes little by little, and then its row.
+    """Where events are sent. level: the least that is sent; actions: patterns; cursor: id of the last event looked at;
+    active: False once it is deleted: its deliveries are then deleted little by little, and its row at last.
     """
 
     id: int
@@ -42,7 +41,9 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """An event for a webhook; event_id None is a test. status: what was answered last, None for nobody."""
+    """An event for a webhook; event_id: None for a test; status: the HTTP status of the last answer, None if none came;
+    words: what went wrong last.
+    """
 
     id: int
     webhook_id: int
@@ -105,7 +106,7 @@ def update_one(connection: Connection, webhook_id: int, values: Mapping[str, Any
 
 
 def remove(connection: Connection, webhook_id: int) -> None:
-    """Delete a webhook: nothing is sent there any more, nobody sees it, its secret is gone; for the rest see clear."""
+    """Delete a webhook and its secret: nothing is sent there any more and nobody sees it; clear() deletes its rows."""
     update_one(connection, webhook_id, {"active": False, "encrypted_secret": b""})
 
 
@@ -115,7 +116,7 @@ def _deleted() -> Select[Any]:
 
 
 def deleted(connection: Connection) -> list[int]:
-    """The ids of deleted webhooks that have deliveries still, or had when they were last cleared."""
+    """The ids of deleted webhooks whose rows clear() has not deleted yet."""
     return _deleted.values(connection)
 
 
@@ -136,7 +137,7 @@ def _clear_away(webhook_id: int) -> Delete:
 
 
 def clear(connection: Connection, webhook_id: int, most: int) -> int:
-    """Delete some deliveries of a deleted webhook, and its row with the last of them; answers how many went."""
+    """Delete at most `most` deliveries of a deleted webhook, and its row with the last of them; answers how many."""
     gone = _clear.run(connection, webhook_id, most)
     if gone < most:
         _clear_away.run(connection, webhook_id)
@@ -164,12 +165,12 @@ def _set_cursor(webhook_id: int, cursor: int) -> Update:
 
 
 def set_cursor(connection: Connection, webhook_id: int, cursor: int) -> None:
-    """Everything up to an event is no longer new."""
+    """Note that all events up to an id were looked at."""
     _set_cursor.run(connection, webhook_id, cursor)
 
 
 def enqueue(connection: Connection, webhook_id: int, event_ids: Sequence[int | None], at: datetime) -> None:
-    """Queue events for a webhook, each once; None is a test."""
+    """Queue events, by id, for a webhook, each once; None stands for a test."""
     rows = [
         {
             "webhook_id": webhook_id,
@@ -196,7 +197,7 @@ def _due(at: datetime, limit: int) -> Select[Any]:
 
 
 def due(connection: Connection, at: datetime, limit: int) -> tuple[Delivery, ...]:
-    """What is to be sent by now, the longest waiting first."""
+    """The deliveries that are to be sent now, the longest due first, at most `limit`."""
     return tuple(_delivery(row) for row in _due.rows(connection, at, limit))
 
 
@@ -215,7 +216,7 @@ _changing = Statement(
 
 
 def change(connection: Connection, delivery: Delivery) -> None:
-    """Write down how far a delivery is."""
+    """Note the state of a delivery: all fields that an attempt changes."""
     values = {
         name: getattr(delivery, name) for name in ("state", "attempts", "status", "words", "next_at", "delivered_at")
     }
@@ -244,7 +245,7 @@ def _deliveries(webhook_id: int, before: int | None, limit: int) -> Select[Any]:
 
 
 def deliveries(connection: Connection, webhook_id: int, before: int | None, limit: int) -> tuple[Delivery, ...]:
-    """What was sent or is to be sent to a webhook, newest first; before: only those with a smaller id."""
+    """The deliveries of a webhook, newest first, at most `limit`; before: only those with a smaller id."""
     return tuple(_delivery(row) for row in _deliveries.rows(connection, webhook_id, before, limit))
 
 
@@ -259,12 +260,12 @@ def _forget(before: datetime, most: int) -> Delete:
 
 
 def forget(connection: Connection, before: datetime, most: int) -> int:
-    """Delete some of what was sent, or given up, and queued before a time; answers how many."""
+    """Delete at most `most` deliveries that were queued before a time and wait no longer; answers how many."""
     return _forget.run(connection, before, most)
 
 
 def _webhook(row: Any) -> Webhook:
-    # What others wrote there: of a level that is none everything is sent, of actions that are no list nothing.
+    # The row has no seal. With a wrong level everything is sent, with actions that are no list nothing.
     level = row["level"] if row["level"] in LEVELS else LEVELS[0]
     actions = (
         tuple(action for action in row["actions"] if isinstance(action, str))
@@ -275,5 +276,5 @@ def _webhook(row: Any) -> Webhook:
 
 
 def _delivery(row: Row) -> Delivery:
-    """A delivery from its row, which has no seal: one in a state that there is none of is not sent, and failed."""
+    """A delivery from its row, which has no seal: an unknown state counts as failed, so that nothing is sent."""
     return Delivery(**{**row, "state": row["state"] if row["state"] in (WAITING, DELIVERED) else FAILED})

@@ -1,4 +1,4 @@
-"""Questions about deploy keys, which belong to repositories alone; must decide nothing."""
+"""Questions about deploy keys; must decide nothing."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def find(connection: Connection, repository_id: int, *, offset: int, limit: int)
 
 
 def of_repository(connection: Connection, repository_id: int) -> tuple[DeployKey, ...]:
-    """All deploy keys of a repository."""
+    """All deploy keys of a repository, oldest first."""
     statement = select(deploy_keys).where(deploy_keys.c.repository_id == repository_id)
-    return tuple(_deploy_key(row) for row in connection.execute(statement))
+    return tuple(_deploy_key(row) for row in connection.execute(statement.order_by(deploy_keys.c.id)))
 
 
 def count(connection: Connection, repository_id: int) -> int:
@@ -77,7 +77,7 @@ def count(connection: Connection, repository_id: int) -> int:
 
 
 def hold_owner(connection: Connection, fingerprint: str) -> str | None:
-    """To what a key leads ("user" or "deploy"), kept so until the end of this write; None when to nothing."""
+    """Who has claimed a fingerprint, "user" or "deploy", or None; nobody else changes that until this write ends."""
     statement = select(key_owners.c.kind).where(key_owners.c.fingerprint == fingerprint)
     if connection.dialect.name == "postgresql":
         statement = statement.with_for_update()
@@ -94,8 +94,8 @@ def remove(connection: Connection, key: DeployKey) -> None:
 def remove_from_workspace(connection: Connection, workspace_id: int, fingerprint: str) -> int:
     """Delete a key from every repository of a workspace; answers from how many.
 
-    Its claim on the fingerprint goes with the last repository of any workspace that has the key. Another workspace
-    may add the key at this moment: whoever holds the claim first is waited for, or its key would stand without one.
+    Its claim on the fingerprint goes with the last repository of any workspace that has the key. Another workspace may
+    add the key at this moment, so the claim is locked first; else it could be deleted under that key.
     """
     hold_owner(connection, fingerprint)
     mine = select(repositories.c.id).where(repositories.c.workspace_id == workspace_id)

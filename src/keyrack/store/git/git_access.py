@@ -1,4 +1,4 @@
-"""Questions that Git over SSH asks at every connection, each answered from an index; must decide nothing."""
+"""Questions for each connection of Git over SSH, all answered by indexes; must decide nothing."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from keyrack.store.tables import (
     users,
 )
 
-# Deploy keys may belong to many repositories; whichever row is sound proves that the key is known.
+# A deploy key may belong to many repositories; one sound row among so many proves that the key is known.
 ROWS_OF_A_DEPLOY_KEY = 20
 
 
 @dataclass(frozen=True, slots=True)
 class HeldKey:
-    """A user's key, as Keyrack wrote it, and its user."""
+    """A user's key whose row is as Keyrack wrote it, and its user."""
 
     key_id: int
     title: str
@@ -46,7 +46,7 @@ class HeldKey:
 
 @dataclass(frozen=True, slots=True)
 class SoundDeployKey:
-    """A deploy key of one repository, as Keyrack wrote it."""
+    """A deploy key of one repository, whose row is as Keyrack wrote it."""
 
     key_id: int
     title: str
@@ -56,7 +56,7 @@ class SoundDeployKey:
 
 
 def _refused_since(fingerprint: Any, workspace_id: Any) -> Any:
-    """Since when a host of a workspace refused a key that the database lets in, as it was rolled back."""
+    """When it was last noted, after the database was rolled back, that a host of a workspace refuses this key."""
     return (
         select(func.max(held_back.c.since))
         .join(servers, servers.c.id == held_back.c.server_id)
@@ -69,7 +69,7 @@ def _refused_since(fingerprint: Any, workspace_id: Any) -> Any:
     )
 
 
-# From the fingerprint's primary key on, every step is by a primary key: as fast with a million keys as with ten.
+# Every join is by a primary key: as fast with a million keys as with ten.
 _holders = (
     select(
         key_owners.c.fingerprint,
@@ -95,9 +95,9 @@ _deploy_keys = (
 
 
 def holders(connection: Connection, fingerprints: Iterable[str]) -> dict[str, HeldKey | None]:
-    """By fingerprint: the user's key that it belongs to, or None where it belongs to deploy keys.
+    """By fingerprint the user's key that it is, or None if it is a deploy key.
 
-    Fingerprints that lead to nothing are left out, and those that a host refused before the database went back.
+    Unregistered fingerprints are left out, and those that a host refused before the database was rolled back.
     """
     held_by: dict[str, HeldKey | None] = {}
     for row in connection.execute(_holders, {"fingerprints": list(fingerprints)}):
@@ -123,7 +123,7 @@ def holders(connection: Connection, fingerprints: Iterable[str]) -> dict[str, He
 
 
 def deploy_keys_with(connection: Connection, fingerprint: str) -> tuple[SoundDeployKey, ...]:
-    """Some deploy keys with this fingerprint, of whichever repositories."""
+    """Deploy keys with this fingerprint, of any repositories, at most ROWS_OF_A_DEPLOY_KEY."""
     statement = _deploy_keys.order_by(deploy_keys.c.id).limit(ROWS_OF_A_DEPLOY_KEY)
     rows = connection.execute(statement, {"fingerprints": [fingerprint]})
     return tuple(_deploy_key(row._mapping) for row in rows if sealed.sound(connection, deploy_keys, row))
@@ -132,7 +132,7 @@ def deploy_keys_with(connection: Connection, fingerprint: str) -> tuple[SoundDep
 def deploy_keys_of(
     connection: Connection, fingerprints: Iterable[str], repository_ids: Iterable[int]
 ) -> dict[tuple[str, int], SoundDeployKey]:
-    """By fingerprint and repository id: the deploy keys there are."""
+    """The deploy keys with these fingerprints in these repositories, by fingerprint and repository id."""
     statement = _deploy_keys.where(deploy_keys.c.repository_id.in_(list(repository_ids)))
     return {
         (row.fingerprint, row.repository_id): _deploy_key(row._mapping)
@@ -142,7 +142,7 @@ def deploy_keys_of(
 
 
 def repository_at(connection: Connection, path: str) -> Repository | None:
-    """The repository at a path that it has now or had before, of whichever workspace, or None."""
+    """The repository that has this path now or had it before, of any workspace; None also if others altered its row."""
     row = connection.execute(select(repositories).where(repositories.c.path == path)).one_or_none()
     if row is None:
         former = connection.execute(select(repository_names).where(repository_names.c.path == path)).one_or_none()
@@ -153,7 +153,7 @@ def repository_at(connection: Connection, path: str) -> Repository | None:
 
 
 def repositories_by_id(connection: Connection, repository_ids: Iterable[int]) -> dict[int, Repository]:
-    """The repositories with these ids, as far as they exist and are as Keyrack wrote them."""
+    """Those repositories with these ids whose rows are as Keyrack wrote them."""
     statement = select(repositories).where(repositories.c.id.in_(list(repository_ids)))
     return {
         row.id: record(connection, row)
@@ -165,7 +165,7 @@ def repositories_by_id(connection: Connection, repository_ids: Iterable[int]) ->
 def roles(
     connection: Connection, user_ids: Iterable[int], repository_ids: Iterable[int]
 ) -> dict[tuple[int, int], RepositoryRole]:
-    """By user id and repository id: the roles there are."""
+    """The roles of these users in these repositories, by user id and repository id."""
     statement = select(repository_members).where(
         repository_members.c.user_id.in_(list(user_ids)),
         repository_members.c.repository_id.in_(list(repository_ids)),
@@ -178,12 +178,12 @@ def roles(
 
 
 def note_key_use(connection: Connection, fingerprint: str, address: str, at: datetime) -> None:
-    """Remember when a key last opened Git; an older time never replaces a newer one."""
+    """Note when a key was last used with Git; an older time never replaces a newer one."""
     host_reports.note_uses(connection, GIT, [(fingerprint, at, address)])
 
 
 def note_deploy_key_use(connection: Connection, deploy_key_id: int, at: datetime) -> None:
-    """Remember when a deploy key was last used."""
+    """Note when a deploy key was last used."""
     sealed.change(connection, deploy_keys, sealed.row_of(deploy_key_id), values={"last_used_at": at})
 
 

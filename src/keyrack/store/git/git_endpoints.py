@@ -1,4 +1,4 @@
-"""Questions about the processes that serve Git, and which acknowledged an offboarding; must decide nothing."""
+"""Questions about the processes that serve Git, and their receipts of offboardings; must decide nothing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from keyrack.store.tables import git_endpoints, offboarding_git, offboardings
 
 @dataclass(frozen=True, slots=True)
 class GitReceipt:
-    """One Git endpoint of an offboarding: when it had stopped the person's transfers, and how many those were.
-
-    seen_at: when it was heard of last; None when it has ended.
+    """One Git endpoint of an offboarding: acknowledged_at: when it had ended the person's transfers; stopped: how many
+    those were; seen_at: when it was last heard of, None if it is gone.
     """
 
     endpoint_id: int
@@ -30,7 +29,7 @@ class GitReceipt:
 
 
 def begin(connection: Connection, name: str, at: datetime) -> int:
-    """A process begins to serve Git, perhaps in the place of one of this name that was killed; answers its id."""
+    """Note that a process begins to serve Git; answers its id, which a killed process of this name may have had."""
     named = select(git_endpoints.c.id).where(git_endpoints.c.name == name[:255]).order_by(git_endpoints.c.id)
     known = connection.execute(named.limit(1)).scalar()
     if known is not None:
@@ -40,20 +39,20 @@ def begin(connection: Connection, name: str, at: datetime) -> int:
 
 
 def note_seen(connection: Connection, endpoint_id: int, at: datetime, *, before: datetime) -> None:
-    """Note that it serves Git still, at an instant; those last heard of before another one are forgotten."""
+    """Note that an endpoint still serves Git at an instant; delete endpoints last heard of before another instant."""
     connection.execute(update(git_endpoints).where(git_endpoints.c.id == endpoint_id).values(seen_at=at))
     connection.execute(git_endpoints.delete().where(git_endpoints.c.seen_at < before))
 
 
 def end(connection: Connection, endpoint_id: int, at: datetime) -> None:
-    """It has ended: nothing runs there any more."""
+    """Delete an endpoint that has ended, and acknowledge for it, as no transfer runs there any more."""
     connection.execute(git_endpoints.delete().where(git_endpoints.c.id == endpoint_id))
     waiting = (offboarding_git.c.endpoint_id == endpoint_id, offboarding_git.c.acknowledged_at.is_(None))
     sealed.change(connection, offboarding_git, *waiting, values={"acknowledged_at": at})
 
 
 def wait_for(connection: Connection, offboarding_id: int, since: datetime) -> None:
-    """Note which Git endpoints' word is waited for: those that were heard of since an instant."""
+    """Note that an offboarding waits for all Git endpoints that were heard of since an instant."""
     named = select(git_endpoints.c.id, git_endpoints.c.name).where(git_endpoints.c.seen_at >= since)
     rows = [
         {"offboarding_id": offboarding_id, "endpoint_id": row.id, "name": row.name, "stopped": 0}
@@ -72,12 +71,12 @@ def _unacknowledged(endpoint_id: int) -> Select[Any]:
 
 
 def unacknowledged(connection: Connection, endpoint_id: int) -> dict[int, int]:
-    """Whose transfers an endpoint has not said to have ended: offboarding id to user id."""
+    """By offboarding id the user whose transfers an endpoint has not yet said to have ended."""
     return {row.offboarding_id: row.user_id for row in _unacknowledged.rows(connection, endpoint_id)}
 
 
 def acknowledge(connection: Connection, offboarding_id: int, endpoint_id: int, at: datetime, stopped: int) -> None:
-    """No transfer of that person runs on an endpoint any more; stopped: how many did."""
+    """Note that no transfer of the person runs on an endpoint any more; stopped: how many it ended."""
     named = (offboarding_git.c.offboarding_id == offboarding_id, offboarding_git.c.endpoint_id == endpoint_id)
     sealed.change(connection, offboarding_git, *named, values={"acknowledged_at": at, "stopped": stopped})
 

@@ -43,9 +43,9 @@ class Member:
 
 
 def add(connection: Connection, values: Mapping[str, Any]) -> int:
-    """Insert a repository (the columns of the table, with id where it is chosen); answers its id.
+    """Insert a repository (the columns of the table, with `id` if it is chosen); answers its id.
 
-    Its path leads to no repository any more that had it before.
+    If another repository had this path before, the path no longer leads to that one.
     """
     sealed.remove(connection, repository_names, sealed.row_of(values["path"]))
     if "id" in values:
@@ -54,7 +54,7 @@ def add(connection: Connection, values: Mapping[str, Any]) -> int:
 
 
 def get(connection: Connection, workspace_id: int, repository_id: int) -> Repository | None:
-    """A repository of this workspace, or None; one that is not as Keyrack wrote it is nobody's to reach."""
+    """A repository of this workspace; None also if others altered its row."""
     return _one(
         connection,
         select(repositories).where(repositories.c.id == repository_id, repositories.c.workspace_id == workspace_id),
@@ -62,7 +62,7 @@ def get(connection: Connection, workspace_id: int, repository_id: int) -> Reposi
 
 
 def by_uid(connection: Connection, workspace_id: int, uid: str) -> Repository | None:
-    """The repository of this workspace with this uid (CodeArts' repository_uuid), or None."""
+    """The repository of this workspace with this uid (CodeArts' repository_uuid), or None, as get()."""
     return _one(
         connection,
         select(repositories).where(repositories.c.uid == uid, repositories.c.workspace_id == workspace_id),
@@ -83,8 +83,8 @@ def find(
 ) -> Page[Repository]:
     """A page of a workspace's repositories, newest first.
 
-    project_id: of this project alone; bound_to: without those of other projects than this one; seen_by: only what is
-    open to the workspace or has this user as a member; search: part of the path.
+    project_id: only those of this project; bound_to: only those of this project or of none; seen_by: only those that
+    the workspace may read or that have this user as a member; search: part of the path, in any case.
     """
     statement = select(repositories).where(repositories.c.workspace_id == workspace_id)
     if project_id is not None:
@@ -106,18 +106,18 @@ def change(connection: Connection, repository_id: int, values: Mapping[str, Any]
 
 
 def remove(connection: Connection, repository_id: int) -> None:
-    """Delete a repository with its members; its deploy keys must be gone already, as they hold claims."""
+    """Delete a repository with its members. Its deploy keys must be deleted before, by deploy_keys.remove."""
     sealed.remove(connection, repositories, sealed.row_of(repository_id))
 
 
 def by_path(connection: Connection, path: str) -> Repository | None:
-    """The repository at a path such as acme/site, of whichever workspace, or None."""
+    """The repository at a path such as acme/site, of any workspace, or None."""
     row = connection.execute(select(repositories).where(repositories.c.path == path)).one_or_none()
     return None if row is None else record(connection, row)
 
 
 def uids_of(connection: Connection, uids: Iterable[str]) -> frozenset[str]:
-    """Those of these uids that a repository has, of whichever workspace, and whether or not its row is sound."""
+    """Those of these uids that a repository of any workspace has, also one whose row others altered."""
     statement = select(repositories.c.uid).where(repositories.c.uid.in_(tuple(uids)))
     return frozenset(connection.execute(statement).scalars())
 
@@ -129,19 +129,19 @@ def in_workspace(connection: Connection, workspace_id: int) -> tuple[Repository,
 
 
 def members(connection: Connection, repository_id: int) -> dict[int, RepositoryRole]:
-    """The members of a repository: user id to role."""
+    """The roles of a repository's members, by user id."""
     statement = select(repository_members).where(repository_members.c.repository_id == repository_id)
     return {row.user_id: RepositoryRole(row.role) for row in _sound(connection, statement)}
 
 
 def roles_of_user(connection: Connection, user_id: int) -> dict[int, RepositoryRole]:
-    """What a user is a member of: repository id to role."""
+    """The roles of a user, by repository id."""
     statement = select(repository_members).where(repository_members.c.user_id == user_id)
     return {row.repository_id: RepositoryRole(row.role) for row in _sound(connection, statement)}
 
 
 def role_of(connection: Connection, repository_id: int, user_id: int) -> RepositoryRole | None:
-    """A user's role in a repository, or None for who is no member."""
+    """A user's role in a repository, None if they are no member."""
     statement = select(repository_members).where(
         repository_members.c.repository_id == repository_id, repository_members.c.user_id == user_id
     )
@@ -164,7 +164,9 @@ def find_members(
     offset: int,
     limit: int,
 ) -> Page[Member]:
-    """A page of a repository's members by name; writers: without the viewers; user_id: only this one."""
+    """A page of a repository's members, by name; search: part of the name, in any case; writers: without viewers;
+    user_id: only this one.
+    """
     statement = (
         select(
             *seals.columns(repository_members, "member_"),
@@ -184,7 +186,7 @@ def find_members(
 
 
 def set_member(connection: Connection, repository_id: int, user_id: int, role: RepositoryRole, at: datetime) -> None:
-    """Give a user a role in a repository, in place of any before."""
+    """Give a user a role in a repository, instead of any other."""
     place = (
         repository_members.c.repository_id == repository_id,
         repository_members.c.user_id == user_id,
@@ -210,8 +212,8 @@ def _one(connection: Connection, statement: Select[Any]) -> Repository | None:
 
 
 def record(connection: Connection, row: Row[Any]) -> Repository:
-    """A repository from all columns of its row; one that is not as Keyrack wrote it is of no workspace, private and
-    protected: nobody reaches it.
+    """A repository from all columns of its row. If others altered the row it gets no workspace, is private and
+    protected, so that nobody reaches it.
     """
     fields = seals.unsealed(row)
     if not sealed.sound(connection, repositories, row):

@@ -19,7 +19,7 @@ from keyrack.store.tables import access_key_failures, access_keys, users
 
 @dataclass(frozen=True, slots=True)
 class AccessKeyRow:
-    """An access key as it is kept; encrypted_secret is encrypted, security_token_hash None for permanent keys."""
+    """An access key; security_token_hash: None for a permanent one."""
 
     id: str
     user_id: int
@@ -33,18 +33,18 @@ class AccessKeyRow:
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """What the key may do at most: what the token that made it could."""
+        """What the key may do at most: the scopes of the token that made it."""
         return tuple(self.details.get("scopes", ("*",)))
 
     @property
     def project(self) -> str:
-        """The uid of the one project that the key is for, as the token that made it was; "" for the workspace."""
+        """The uid of the project that the key is bound to, as the token that made it was; "" for none."""
         return str(self.details.get("project", ""))
 
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Who signs with an access key: the key, its user, and the failures in a row from one address."""
+    """An access key, its user, and the failed signatures in a row with it from one address."""
 
     key: AccessKeyRow
     user: User
@@ -61,7 +61,7 @@ _signer = select(
 
 
 def signer(connection: Connection, key_id: str, address: str) -> Signer | None:
-    """The access key with this id and all that decides about a request it signed, in one question; or None."""
+    """The access key with this id, with its user and its failures from an address, in one question; or None."""
     of_address = and_(
         access_key_failures.c.access_key_id == access_keys.c.id, access_key_failures.c.address == address[:64]
     )
@@ -75,7 +75,7 @@ def signer(connection: Connection, key_id: str, address: str) -> Signer | None:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedAccessKey:
-    """The access key that an id names, each None where there is none: no proof yet, as no seal was looked at."""
+    """The access key that an id names, each field None where there is none. Proves nothing: no seal was checked."""
 
     encrypted_secret: bytes | None
     workspace_id: int | None
@@ -92,17 +92,17 @@ _claimed = select(access_keys.c.encrypted_secret, users.c.workspace_id, users.c.
 
 
 def claimed_access_key(connection: Connection, key_id: str) -> ClaimedAccessKey:
-    """The access key that an id names, and its user; one question, whether there is one or not."""
+    """The access key that an id names, and its user; always one question with one row."""
     return ClaimedAccessKey(*connection.execute(_claimed, {"key": key_id}).one())
 
 
 def get(connection: Connection, key_id: str) -> AccessKeyRow | None:
-    """The access key with this id, of whichever user, or None."""
+    """The access key with this id, of any user, or None."""
     return _one(connection, select(access_keys).where(access_keys.c.id == key_id))
 
 
 def of_user(connection: Connection, user_id: int) -> tuple[AccessKeyRow, ...]:
-    """A user's access keys but for the temporary ones, oldest first."""
+    """A user's permanent access keys, oldest first."""
     statement = select(access_keys).where(access_keys.c.user_id == user_id, access_keys.c.security_token_hash.is_(None))
     rows = connection.execute(statement.order_by(access_keys.c.created_at, access_keys.c.id))
     return tuple(access_key_record(connection, row) for row in rows)
@@ -119,7 +119,7 @@ def change(connection: Connection, key_id: str, values: Mapping[str, Any]) -> No
 
 
 def switch_off(connection: Connection, user_id: int) -> int:
-    """Switch all of a user's access keys off; answers how many were on."""
+    """Deactivate all of a user's access keys; answers how many were active."""
     which = (access_keys.c.user_id == user_id, access_keys.c.active)
     return len(sealed.change(connection, access_keys, *which, values={"active": False}))
 
@@ -138,7 +138,7 @@ def remove(connection: Connection, key_id: str) -> None:
 
 
 def remove_temporary(connection: Connection, user_id: int, *, ended_by: datetime | None = None) -> int:
-    """Delete a user's temporary access keys, all or those that ended by an instant; answers how many."""
+    """Delete a user's temporary access keys, all or those that had expired at an instant; answers how many."""
     which = [access_keys.c.user_id == user_id, access_keys.c.security_token_hash.is_not(None)]
     if ended_by is not None:
         which.append(access_keys.c.expires_at <= ended_by)
@@ -146,7 +146,9 @@ def remove_temporary(connection: Connection, user_id: int, *, ended_by: datetime
 
 
 def count_failure(connection: Connection, key_id: str, address: str, at: datetime, since: datetime) -> int:
-    """Count a signature that did not hold; answers how many in a row since an instant, this one included."""
+    """Count a wrong signature from an address; answers how many there were in a row, this one included. Rows whose last
+    one is not after `since` are deleted first, so that they count no more.
+    """
     stale = delete(access_key_failures).where(
         access_key_failures.c.access_key_id == key_id, access_key_failures.c.last_at <= since
     )
@@ -162,7 +164,7 @@ def count_failure(connection: Connection, key_id: str, address: str, at: datetim
 
 
 def forget_failures(connection: Connection, key_id: str, address: str) -> None:
-    """Start counting anew after a signature that held."""
+    """Delete the count of wrong signatures from an address, after a right one."""
     connection.execute(
         delete(access_key_failures).where(
             access_key_failures.c.access_key_id == key_id, access_key_failures.c.address == address[:64]
@@ -176,7 +178,7 @@ def _one(connection: Connection, statement: Select[Any]) -> AccessKeyRow | None:
 
 
 def access_key_record(connection: Connection, row: Any, prefix: str = "") -> AccessKeyRow:
-    """An access key from all columns of its row; one that is not as Keyrack wrote it counts as switched off."""
+    """An access key from all columns of its row; inactive and without scopes if others altered the row."""
     fields = seals.unsealed(seals.part(row, access_keys, prefix))
     if not sealed.sound(connection, access_keys, row, prefix):
         fields |= {"active": False, "details": {"scopes": ()}}

@@ -1,4 +1,4 @@
-"""Questions about what people sign in with beside a password, and who they are elsewhere; must decide nothing."""
+"""Questions about what people sign in with beside a password, and who they are at providers; must decide nothing."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from keyrack.store.sealing import sealed, seals
 from keyrack.store.tables import authenticators, identities
 
 OWN_PASSWORD = "password"  # noqa: S105 — a kind
-"""The kind that says that a person chose the password, rather than who made the account."""
+"""The kind that notes that the person chose the password, and not whoever made the account."""
 
 
 @dataclass(frozen=True, slots=True)
 class Authenticator:
-    """What somebody signs in with beside the password; fields as store/tables/sign_in.py has them."""
+    """What somebody signs in with beside the password; the fields are explained in store/tables/sign_in.py."""
 
     id: int
     user_id: int
@@ -34,12 +34,12 @@ class Authenticator:
 
 
 def add(connection: Connection, values: Mapping[str, Any]) -> int:
-    """Insert one; answers its id."""
+    """Insert an authenticator (the columns of the table); answers its id."""
     return inserted(connection, authenticators, values)
 
 
 def of_user(connection: Connection, user_id: int) -> tuple[Authenticator, ...]:
-    """Those of a user that are as Keyrack wrote them, oldest first."""
+    """A user's authenticators that are as Keyrack wrote them, oldest first."""
     return _records(connection, _of_user.rows(connection, user_id))
 
 
@@ -49,13 +49,15 @@ def _of_user(user_id: int) -> Select[Any]:
 
 
 def note_own_password(connection: Connection, user_id: int, at: datetime) -> None:
-    """Note that a user chose the password."""
+    """Note that a user chose the password themselves."""
     values = {"user_id": user_id, "kind": OWN_PASSWORD, "name": OWN_PASSWORD, "secret": b"", "created_at": at}
     inserted(connection, authenticators, values)
 
 
 def any_of_user(connection: Connection, user_id: int, kinds: tuple[str, ...]) -> bool:
-    """Whether a user has one of these kinds, also one whose row was altered: nobody does away with a proof so."""
+    """Whether a user has an authenticator of one of these kinds. One that others altered counts too, so that altering
+    it does not turn off the second factor.
+    """
     return any(row.kind in kinds for row in _of_user.rows(connection, user_id))
 
 
@@ -71,17 +73,17 @@ def _by_credential(credential: bytes) -> Select[Any]:
 
 
 def change(connection: Connection, authenticator_id: int, values: Mapping[str, Any]) -> None:
-    """Set columns of one."""
+    """Set columns of an authenticator."""
     sealed.change(connection, authenticators, sealed.row_of(authenticator_id), values=values)
 
 
 def remove(connection: Connection, authenticator_id: int) -> None:
-    """Delete one."""
+    """Delete an authenticator."""
     sealed.remove(connection, authenticators, sealed.row_of(authenticator_id))
 
 
 def remove_kind(connection: Connection, user_id: int, kind: str) -> int:
-    """Delete all of a kind of a user; answers how many."""
+    """Delete all authenticators of a kind of a user; answers how many."""
     return sealed.remove(connection, authenticators, authenticators.c.user_id == user_id, authenticators.c.kind == kind)
 
 
@@ -90,7 +92,7 @@ def _records(connection: Connection, rows: list[Row]) -> tuple[Authenticator, ..
 
 
 def identify(connection: Connection, *, issuer: str, subject: str) -> int | None:
-    """The id of the user that a provider's subject is, or None."""
+    """The id of the user whom a provider knows by this subject, or None."""
     row = _identity.row(connection, issuer, subject)
     return row.user_id if row is not None and sealed.sound(connection, identities, row) else None
 
@@ -101,7 +103,7 @@ def _identity(issuer: str, subject: str) -> Select[Any]:
 
 
 def is_identified(connection: Connection, user_id: int) -> bool:
-    """Whether a user is known by a provider."""
+    """Whether any provider knows a user."""
     return bool(_identities_of.rows(connection, user_id))
 
 
@@ -111,5 +113,5 @@ def _identities_of(user_id: int) -> Select[Any]:
 
 
 def add_identity(connection: Connection, *, user_id: int, issuer: str, subject: str, at: datetime) -> None:
-    """Note who a user is at a provider."""
+    """Note by which subject a provider knows a user."""
     inserted(connection, identities, {"user_id": user_id, "issuer": issuer, "subject": subject, "created_at": at})

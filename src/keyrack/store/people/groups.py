@@ -1,4 +1,4 @@
-"""Questions about groups and who is in them; must decide nothing."""
+"""Questions about groups and their members; must decide nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from keyrack.store.tables import group_members, groups, users
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """A group without those in it."""
+    """A group without its members."""
 
     id: int
     name: str
@@ -34,7 +34,7 @@ def _groups(workspace_id: int, sought: str | None) -> Select[Any]:
 
 
 def page(connection: Connection, workspace_id: int, window: Window, *, search: str) -> Page[GroupRow]:
-    """A page of a workspace's groups, by name; search: part of it."""
+    """A page of a workspace's groups, by name; search: part of the name, in any case."""
     return _groups.page(connection, _record, window, workspace_id, search or None)
 
 
@@ -44,7 +44,7 @@ def _by_name(workspace_id: int, name: str) -> Select[Any]:
 
 
 def by_name(connection: Connection, workspace_id: int, name: str) -> GroupRow | None:
-    """The group with this name, or None; one that is not as Keyrack wrote it is none."""
+    """The group with this name, or None, also if others altered its row."""
     row = first(_by_name.row(connection, workspace_id, one) for one in spellings(name))
     return _record(row) if row is not None and sealed.sound(connection, groups, row) else None
 
@@ -56,7 +56,7 @@ def _member_names(group_id: int) -> Select[Any]:
 
 
 def member_names(connection: Connection, group_id: int) -> tuple[str, ...]:
-    """The names of a group's users, in order."""
+    """The names of a group's members, in order."""
     return tuple(_member_names.values(connection, group_id))
 
 
@@ -75,7 +75,7 @@ def add_group(connection: Connection, workspace_id: int, name: str, at: datetime
 
 
 def group_id(connection: Connection, workspace_id: int, name: str) -> int | None:
-    """The id of the group with this name, or None; one that is not as Keyrack wrote it is none."""
+    """The id of the group with this name, as by_name."""
     group = by_name(connection, workspace_id, name)
     return None if group is None else group.id
 
@@ -87,7 +87,7 @@ def group_name(connection: Connection, workspace_id: int, group: int) -> str | N
 
 
 def group_member_ids(connection: Connection, group: int) -> frozenset[int]:
-    """The ids of a group's users."""
+    """The ids of a group's members."""
     return frozenset(_group_member_ids.values(connection, group))
 
 
@@ -97,7 +97,7 @@ def _group_member_ids(group: int) -> Select[Any]:
 
 
 def change_group_members(connection: Connection, group: int, *, added: Iterable[int], removed: Iterable[int]) -> None:
-    """Put users into a group, none of whom is in it, and take others out."""
+    """Add users to a group, of which none may be a member yet, and remove others; both by id."""
     new = [{"group_id": group, "user_id": user_id} for user_id in sorted(set(added))]
     if new:
         sealed.insert_rows(connection, group_members, new)

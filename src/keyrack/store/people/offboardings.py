@@ -1,4 +1,4 @@
-"""Questions about people who are removed everywhere: what goes, what was kept, who has obeyed; must decide nothing."""
+"""Questions about offboardings: what a person has, what is deleted and kept, which hosts obey; must decide nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, Table, func, or_, select, update
 
 from keyrack.model import Page, Window
 from keyrack.store.chunks import chunks
@@ -64,14 +64,13 @@ KINDS = [
 
 _GONE = "gone_"
 MAX_NAMED = 1000
-"""Values that one statement names."""
+"""How many values one statement lists at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offboarding:
-    """A person who was removed everywhere. gone: what went, in names; kept: rows that can come back, by table.
-
-    sound: whether the row is as Keyrack wrote it; if it is not, what went is not known, and nothing may come back.
+    """A person who was removed everywhere. gone: what was deleted, in names, by kind (KINDS); kept: by table the rows
+    that undoing inserts again; sound: False if others altered the row: `gone` is empty then, and nothing may be undone.
     """
 
     id: int
@@ -91,9 +90,8 @@ class Offboarding:
 
 @dataclass(frozen=True, slots=True)
 class HostReceipt:
-    """One server of an offboarding: the revision that carries it, the one its host obeys, when that acknowledged it.
-
-    two_machines: whether two machines go by its host's identity; has_host: whether it has one.
+    """One server of an offboarding. wanted: the revision that carries it; applied: the one that the host obeys;
+    two_machines: whether two machines use the host's identity; has_host: whether the server has one.
     """
 
     server_id: int
@@ -201,7 +199,9 @@ def _unmanaged(workspace_id: int, fingerprints: Iterable[str]) -> Select[Any]:
 
 @dataclass(frozen=True, slots=True)
 class HeldAccess:
-    """All that somebody has, as rows with all columns of their tables and names beside them."""
+    """All that somebody has: rows of each kind, with the names of what they refer to; of tokens, access keys and
+    unmanaged keys only the columns that are needed.
+    """
 
     keys: Sequence[Row]
     credentials: Sequence[Row]
@@ -217,7 +217,7 @@ class HeldAccess:
 
 
 def held(connection: Connection, workspace_id: int, user_id: int, at: datetime) -> HeldAccess:
-    """All that a user of a workspace has: a question for each kind, however many servers there are."""
+    """All that a user of a workspace has, by one question for each kind; tokens only if in force at `at`."""
     keys = _keys.rows(connection, user_id)
     fingerprints = [row.fingerprint for row in keys if row.fingerprint]
     return HeldAccess(
@@ -245,7 +245,7 @@ def _places(workspace_id: int, ids: Iterable[int]) -> Select[Any]:
 
 
 def places(connection: Connection, workspace_id: int, ids: Iterable[int]) -> tuple[ReachedServer, ...]:
-    """Servers of a workspace by name."""
+    """Those servers of a workspace that have one of these ids, by name."""
     return tuple(ReachedServer(*row.values()) for row in _places.rows(connection, workspace_id, set(ids)))
 
 
@@ -265,7 +265,7 @@ def _unacknowledged(workspace_id: int, fingerprints: Iterable[str]) -> Select[An
 
 
 def unacknowledged(connection: Connection, workspace_id: int, fingerprints: Iterable[str]) -> tuple[Row, ...]:
-    """Deleted servers whose hosts have not said that they refuse these keys: server_id, name, revision."""
+    """Deleted servers whose hosts have not said yet that they refuse these keys: server_id, name, revision."""
     return tuple(_unacknowledged.rows(connection, workspace_id, list(fingerprints)))
 
 
@@ -282,7 +282,7 @@ def _still_to_refuse(workspace_id: int, fingerprints: Iterable[str]) -> Select[A
 
 
 def still_to_refuse(connection: Connection, workspace_id: int, fingerprints: Iterable[str]) -> frozenset[int]:
-    """The servers whose hosts are to refuse one of these keys, and have not said that they do."""
+    """The ids of servers whose hosts are to refuse one of these keys and have not said yet that they do."""
     rows = _still_to_refuse.rows(connection, workspace_id, list(fingerprints))
     return frozenset(row.server_id for row in rows if receipts.when(connection, revocations, row) is None)
 
@@ -298,7 +298,7 @@ def _credentials_made(user_id: int) -> Select[Any]:
 
 
 def made(connection: Connection, user_id: int) -> tuple[int, int]:
-    """How many deploy keys and how many credentials somebody added, whoever has the keys."""
+    """How many deploy keys and how many credentials a user added, for whomever."""
     return int(_deploy_keys_made.value(connection, user_id)), int(_credentials_made.value(connection, user_id))
 
 
@@ -325,16 +325,16 @@ def remove_all(
 def refuse(
     connection: Connection, revisions: Mapping[int, int], lines: Mapping[str, str], at: datetime
 ) -> frozenset[int]:
-    """Have hosts refuse keys that nothing lets in any more; answers those that did not refuse all of them before.
+    """Make each of some hosts refuse all of some keys; answers the ids of servers for which that is new for any key.
 
-    revisions: server id to the revision that tells it so; lines: fingerprint to key.
+    revisions: by server id the revision that says so; lines: the keys' lines by fingerprint.
     """
     entries = ((server_id, key, lines[key]) for server_id in sorted(revisions) for key in sorted(lines))
     return frozenset(server_id for server_id, _ in revoked.add_many(connection, entries, revisions, at))
 
 
 def accept(connection: Connection, server_ids: Sequence[int], fingerprints: Sequence[str]) -> None:
-    """Let keys be given to hosts again; none that is revoked everywhere may be among them."""
+    """Let hosts take keys again, of which none may be revoked everywhere."""
     for some in chunks(server_ids, MAX_NAMED):
         which = (revocations.c.server_id.in_(some), revocations.c.fingerprint.in_(fingerprints))
         sealed.remove(connection, revocations, *which)
@@ -348,7 +348,7 @@ def _everywhere(workspace_id: int, fingerprints: Iterable[str]) -> Select[Any]:
 
 
 def revoked_everywhere(connection: Connection, workspace_id: int, fingerprints: Iterable[str]) -> frozenset[str]:
-    """Those of these keys that nobody may register."""
+    """Those of these keys that are revoked everywhere in a workspace, so that nobody may register them."""
     return frozenset(_everywhere.values(connection, workspace_id, list(fingerprints)))
 
 
@@ -372,13 +372,15 @@ def labels(connection: Connection, server_ids: Iterable[int]) -> frozenset[tuple
 
 
 def memberships(connection: Connection, table: Table, column: str, user_id: int) -> frozenset[int]:
-    """Of what somebody is a member by now; table: group_members or repository_members, column: what it names."""
+    """The ids of the groups or repositories of which a user is a member now; table: group_members or
+    repository_members; column: its column with those ids.
+    """
     mine = select(table.c[column]).where(table.c.user_id == user_id)
     return frozenset(connection.execute(mine).scalars())
 
 
 def put_back(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows as they were, under the ids they had."""
+    """Insert rows again, with the ids that they had."""
     sealed.insert_rows(connection, table, rows)
 
 
@@ -391,7 +393,7 @@ def add(connection: Connection, values: Mapping[str, Any]) -> int:
 
 
 def add_hosts(connection: Connection, offboarding_id: int, hosts: Iterable[tuple[int, str, int]]) -> None:
-    """Note whose word is waited for: server id, name and revision of each."""
+    """Note which hosts must acknowledge an offboarding: server id, name and revision of each."""
     rows = [
         {"offboarding_id": offboarding_id, "server_id": server_id, "name": name, "revision": revision}
         for server_id, name, revision in hosts
@@ -401,7 +403,7 @@ def add_hosts(connection: Connection, offboarding_id: int, hosts: Iterable[tuple
 
 
 def mark_undone(connection: Connection, offboarding_id: int, *, at: datetime, by: str) -> None:
-    """Note that the access came back."""
+    """Note that an offboarding was undone."""
     values = {"undone_at": at, "undone_by": by}
     sealed.change(connection, offboardings, sealed.row_of(offboarding_id), values=values)
 
@@ -460,12 +462,12 @@ def hosts(connection: Connection, ids: Iterable[int]) -> dict[int, list[HostRece
 
 
 def _receipt(connection: Connection, row: Row, server: Applied | None) -> HostReceipt:
-    """What the host of a server said, if Keyrack wrote that it did; server: None for one that was deleted since."""
+    """The receipt of one server, without an acknowledgement that others wrote; server: None if deleted since."""
     at = receipts.when(connection, offboarding_hosts, row)
     if server is not None:
         number = (row.server_id, row.name, int(row.revision))
         return HostReceipt(*number, server.applied_revision, at, server.two_machines, server.has_host)
-    # The host of a server that was deleted since has one thing left to obey, which is above all others.
+    # Of a deleted server, only the last document counts, whose revision is above all others.
     is_noted = row[f"{_GONE}server_id"] is not None
     obeys = is_noted and sealed.sound(connection, deleted_servers, row, _GONE)
     last = row[f"{_GONE}acknowledged_at"] if obeys else None
@@ -476,32 +478,27 @@ def _receipt(connection: Connection, row: Row, server: Applied | None) -> HostRe
 
 
 def acknowledge(connection: Connection, server_id: int, applied: int, at: datetime) -> list[int]:
-    """A host obeys a revision: note it with the offboardings that waited for its word; answers their ids."""
+    """Note that a host obeys a revision, in the offboardings that wait for its acknowledgement; answers their ids."""
     if _waits.row(connection, server_id, applied) is None:
         return []
-    waiting = (
-        offboarding_hosts.c.server_id == server_id,
-        offboarding_hosts.c.acknowledged_at.is_(None),
-        offboarding_hosts.c.revision <= applied,
-    )
     code = receipts.acknowledged(connection, offboarding_hosts, server_id, at, (applied + 1, ""))
     done = (
         update(offboarding_hosts)
-        .where(*waiting)
+        .where(*_waiting(server_id, applied))
         .values(acknowledged_at=at, receipt=code)
         .returning(offboarding_hosts.c.offboarding_id)
     )
     return list(connection.execute(done).scalars())
 
 
+def _waiting(server_id: int, applied: int) -> tuple[ColumnElement[bool], ...]:
+    mine = offboarding_hosts.c
+    return mine.server_id == server_id, mine.acknowledged_at.is_(None), mine.revision <= applied
+
+
 @prepared
 def _waits(server_id: int, applied: int) -> Select[Any]:
-    mine = (
-        offboarding_hosts.c.server_id == server_id,
-        offboarding_hosts.c.acknowledged_at.is_(None),
-        offboarding_hosts.c.revision <= applied,
-    )
-    return select(offboarding_hosts.c.offboarding_id).where(*mine).limit(1)
+    return select(offboarding_hosts.c.offboarding_id).where(*_waiting(server_id, applied)).limit(1)
 
 
 @prepared
@@ -510,14 +507,15 @@ def _left(offboarding_id: int) -> Select[Any]:
         offboarding_hosts.c.offboarding_id == offboarding_id, offboarding_hosts.c.acknowledged_at.is_(None)
     )
     waiting = waiting.outerjoin(servers, servers.c.id == offboarding_hosts.c.server_id)
-    # A server that was deleted is remembered where it had a host.
+    # Of a deleted server there is a row only if it had a host.
     waiting = waiting.outerjoin(deleted_servers, deleted_servers.c.server_id == offboarding_hosts.c.server_id)
     return waiting.where(or_(HAS_HOST, deleted_servers.c.server_id.is_not(None))).limit(1)
 
 
 def is_waited_for(connection: Connection, offboarding_id: int) -> bool:
-    """Whether the word of some host is still waited for."""
-    # What is asked first is quick, and may be what others wrote: the last word of all hosts is looked at whole.
+    """Whether the acknowledgement of any host is still waited for."""
+    # The first question is quick and trusts what may have been written by others; before the answer is no, all
+    # receipts are checked.
     if _left.row(connection, offboarding_id) is not None:
         return True
     waiting_hosts = hosts(connection, (offboarding_id,)).get(offboarding_id, ())
@@ -527,6 +525,6 @@ def is_waited_for(connection: Connection, offboarding_id: int) -> bool:
 def _record(connection: Connection, row: Row) -> Offboarding:
     sound = sealed.sound(connection, offboardings, row)
     values = seals.unsealed(row)
-    if not sound:  # What somebody else wrote there may be anything; readers rely on each kind.
+    if not sound:  # others may have written anything there, and readers rely on each kind
         values["gone"] = {kind: [] for kind in KINDS} | {"iam_tokens": 0}
     return Offboarding(**values, sound=sound)

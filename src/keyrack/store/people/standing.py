@@ -1,4 +1,4 @@
-"""What a call's actor still is and may, asked again within the transaction of its change; must decide nothing."""
+"""Reads an actor's role and proofs again within the transaction of a change; must decide nothing."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ _COLUMNS = {
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Who asks, as the rows say now.
+    """What the rows now say of a user who is an actor.
 
-    workspace_id, role, policies, disabled_at: of the user, role None for one who is gone; proven: whether all that
-    proved who asks is in force; membership, visibility: of the repository that the call is about, None where it is
-    about none, or the user is no member, or the row is not as Keyrack wrote it.
+    workspace_id, role, policies, disabled_at: of the user, role None if the user is gone; proven: whether the token,
+    access key and browser session by which the actor was authenticated are in force; membership, visibility: the
+    user's role in the repository that the call is about, and that one's visibility; None where there is none, or others
+    altered the row.
     """
 
     workspace_id: int | None
@@ -43,7 +44,7 @@ class Standing:
 
 
 def of(connection: Connection, actor: Actor, at: datetime) -> Standing:
-    """What an actor who is a user still is, by one question."""
+    """The standing of an actor who is a user, by one question."""
     row = _standing.row(connection, actor.user_id or 0, at, *proofs(actor), actor.repository_id)
     if row is None:
         return Standing(None, None, (), None, False)
@@ -59,22 +60,20 @@ def of(connection: Connection, actor: Actor, at: datetime) -> Standing:
 
 
 def proofs(actor: Actor) -> tuple[int | None, str | None, int | None]:
-    """What proved who asks, as the questions take it: the ids of a token, an access key and a browser's session."""
+    """By what an actor was authenticated, as questions take it: ids of token, access key and browser session."""
     return actor.token_id, actor.access_key or None, actor.web_session_id
 
 
 def standing_columns(
     user_id: int, at: datetime, token_id: int | None, access_key: str | None, web_session_id: int | None
 ) -> Iterator[ColumnElement[Any]]:
-    """The columns for pop_standing that a question adds which joins `users` as who asks, so that none is asked beside
-    it.
-    """
+    """Columns for pop_standing, for a question that joins the actor's row of `users`; they save a second question."""
     yield from (column.label(name) for name, column in _COLUMNS.items())
     yield _proven(user_id, at, token_id, access_key, web_session_id).label("asking_proven")
 
 
 def pop_standing(row: Row) -> Standing:
-    """Take the columns of standing_columns() out of a row; answers the standing that they tell."""
+    """Take the columns of standing_columns() out of a row; answers the standing that they make."""
     workspace_id, role, policies, disabled_at = [row.pop(name) for name in _COLUMNS]
     proven = bool(row.pop("asking_proven"))
     return Standing(workspace_id, None if role is None else Role(role), tuple(policies or ()), disabled_at, proven)
@@ -103,7 +102,7 @@ def _standing(
 def _proven(
     user_id: int, at: datetime, token_id: int | None, access_key: str | None, web_session_id: int | None
 ) -> ColumnElement[bool]:
-    """Whether a token, an access key and a browser's session, as far as they are named, are in force and the user's."""
+    """Whether a token, an access key and a browser session, as far as given, are in force and belong to the user."""
     held: list[ColumnElement[bool]] = []
     if token_id is not None:
         of_user = (tokens.c.id == token_id, tokens.c.user_id == user_id)

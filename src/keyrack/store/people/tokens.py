@@ -1,4 +1,4 @@
-"""Questions about tokens and who stands behind them; must decide nothing."""
+"""Questions about tokens and their users; must decide nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from keyrack.store.unchanged import kept
 
 @dataclass(frozen=True, slots=True)
 class Bearer:
-    """Who stands behind a token: the token, its user and the workspace's name."""
+    """A token and its user."""
 
     token: Token
     user: User
@@ -70,7 +70,7 @@ def bearer(connection: Connection, secret_hash: bytes) -> Bearer | None:
 
 @prepared
 def _bearer_by_secret(secret_hash: bytes) -> Select[Any]:
-    # With what counts it beside it, as this is asked before each call.
+    # With the tree's root beside it, as this is asked before each call.
     return _bearer.add_columns(access_tree.root_content.label(COUNTED)).where(tokens.c.secret_hash == secret_hash)
 
 
@@ -82,7 +82,7 @@ def _is_in_force(bearer: Bearer) -> bool:
     return bearer.token.revoked_at is None and bearer.user.disabled_at is None
 
 
-# One that is not as Keyrack wrote it counts as revoked or disabled, and is looked at, and told of, each time.
+# Altered rows count as revoked or disabled, so they are not kept, but checked and noted each time.
 _bearers = Records(_bearer_record, named=("token_id",), keep=_is_in_force)
 
 
@@ -156,7 +156,7 @@ def revoke_token(connection: Connection, token_id: int, at: datetime) -> None:
 
 
 def remove_dead_tokens(connection: Connection, before: datetime, *, user_id: int | None = None) -> int:
-    """Delete tokens, all or one user's, that ended before an instant, so that they don't pile up; answers how many."""
+    """Delete tokens, all or one user's, that expired before an instant; answers how many."""
     which = [tokens.c.expires_at < before]
     if user_id is not None:
         which.append(tokens.c.user_id == user_id)
@@ -164,7 +164,7 @@ def remove_dead_tokens(connection: Connection, before: datetime, *, user_id: int
 
 
 def _token(connection: Connection, row: Any, prefix: str = "") -> Token:
-    """A token from its row; one that is not as Keyrack wrote it counts as revoked."""
+    """A token from its row; revoked and without scopes if others altered the row."""
     fields = seals.unsealed(seals.part(row, tokens, prefix))
     del fields["secret_hash"]
     if not sealed.sound(connection, tokens, row, prefix):

@@ -47,7 +47,7 @@ def add_user(
 
 
 def user(connection: Connection, user_id: int) -> User | None:
-    """The user with this id, of whichever workspace, or None."""
+    """The user with this id, of any workspace, or None."""
     return _user_or_none(connection, _user_by_id.row(connection, user_id))
 
 
@@ -99,7 +99,7 @@ def page_of_users(connection: Connection, workspace_id: int, window: Window, *, 
 
 
 def other_owners(connection: Connection, user: User) -> tuple[int, ...]:
-    """The workspace's owners who are not disabled, beside this user, by their ids."""
+    """The ids of the workspace's other owners who are not disabled."""
     return tuple(row.id for row in _other_owners.rows(connection, user.workspace_id, user.id))
 
 
@@ -114,14 +114,14 @@ def _other_owners(workspace_id: int, but: int) -> Select[Any]:
 
 
 def password_hash(connection: Connection, user_id: int) -> str | None:
-    """The stored hash of a user's password, or None when the user has none or its row is not as Keyrack wrote it."""
+    """The stored hash of a user's password; None if there is none or others altered the user's row."""
     row = _user_by_id.row(connection, user_id)
     return row.password_hash if row is not None and sealed.sound(connection, users, row) else None
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimedIdentity:
-    """Whom a sign-in names, each None where there is none: no proof yet of anything, as no seal was looked at."""
+    """Whom a sign-in names, each field None where there is none. Proves nothing: no seal was checked."""
 
     workspace_id: int | None
     user_id: int | None
@@ -129,8 +129,8 @@ class ClaimedIdentity:
     password_hash: str | None
 
 
-# Each answers exactly one row, of the same few columns, whether there is such a user or not: what the database and we
-# do is the same then, and so is the time, which would tell who there is.
+# Each question answers exactly one row of these columns, whether there is such a user or not: the same work takes the
+# same time, which else would tell which users there are.
 _claimed_columns = (
     users.c.id.label("user_id"),
     users.c.name.label("user_name"),
@@ -159,9 +159,9 @@ def claimed_identity(
     workspace_uid: str | None,
     workspace_name: str | None,
 ) -> ClaimedIdentity:
-    """Whom a sign-in names: a user by uid, or else by name in a workspace, that by uid or else by name.
+    """Whom a sign-in names: a user by uid, or else by name in a workspace, which is named by uid or else by name.
 
-    As many questions, whoever there is.
+    Asks as many questions whether there is such a user or not.
     """
     if user_uid is not None:
         row = _claimed_by_uid.row(connection, user_uid)
@@ -199,9 +199,9 @@ def _user_or_none(connection: Connection, row: Row | None) -> User | None:
 
 
 def user_record(connection: Connection, row: Any, prefix: str = "") -> User:
-    """A user from all columns of its row, their names after prefix.
+    """A user from all columns of its row; prefix: what their names begin with.
 
-    One whose row is not as Keyrack wrote it may nothing, and counts as disabled: it can be looked at and deleted.
+    If others altered the row, the user is disabled and has no rights: it can only be looked at and deleted.
     """
     fields = seals.unsealed(seals.part(row, users, prefix))
     del fields["password_hash"]

@@ -1,4 +1,4 @@
-"""Questions about browsers' sessions and proofs that are good for one use; must decide nothing."""
+"""Questions about browser sessions and proofs that may be used once; must decide nothing."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from keyrack.store.tables import spent_proofs, users, web_sessions
 
 @dataclass(frozen=True, slots=True)
 class WebSession:
-    """A browser that somebody signed in with: never its secret. holds: whether its row is as Keyrack wrote it.
+    """The session of a browser in which somebody signed in, without its secret.
 
-    method: "password", "password and code", "passkey" …; proven_at: when the person last proved who they are.
+    method: "password", "password and code", "passkey" …; proven_at: when the person last proved who they are; holds:
+    whether its row is as Keyrack wrote it.
     """
 
     id: int
@@ -41,7 +42,7 @@ class WebSession:
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """A session and whose it is."""
+    """A session and its user."""
 
     session: WebSession
     user: User
@@ -65,7 +66,7 @@ def _by_secret(secret_hash: bytes) -> Select[Any]:
 
 
 def by_ids(connection: Connection, ids: Iterable[int]) -> dict[int, Visitor]:
-    """Sessions and whose they are, by id, in force or not."""
+    """Sessions and their users, by id, in force or not."""
     rows = _by_ids.rows(connection, sorted(ids))
     visitors = (Visitor(_record(connection, row, "session_"), user_record(connection, row, "user_")) for row in rows)
     return {one.session.id: one for one in visitors}
@@ -78,7 +79,7 @@ def _by_ids(ids: Sequence[int]) -> Select[Any]:
 
 
 def of_user(connection: Connection, user_id: int, at: datetime) -> tuple[WebSession, ...]:
-    """The sessions of a user that have not ended by their own time, newest first."""
+    """The sessions of a user that have not expired, newest first; those that are idle for too long are among them."""
     return tuple(_record(connection, row) for row in _of_user.rows(connection, user_id, at))
 
 
@@ -99,7 +100,7 @@ def remove(connection: Connection, session_id: int) -> bool:
 
 
 def remove_of_user(connection: Connection, user_id: int, *, but: int | None = None) -> int:
-    """Delete all sessions of a user, but the one with an id; answers how many."""
+    """Delete all sessions of a user; but: the id of one to keep. Answers how many."""
     which = [web_sessions.c.user_id == user_id]
     if but is not None:
         which.append(web_sessions.c.id != but)
@@ -107,20 +108,20 @@ def remove_of_user(connection: Connection, user_id: int, *, but: int | None = No
 
 
 def remove_ended(connection: Connection, at: datetime, idle_since: datetime) -> int:
-    """Delete the sessions that have ended, and used proofs that are no good any more; answers how many sessions.
+    """Delete expired and idle sessions, and used proofs that would be refused for their age; answers how many sessions.
 
-    at: now; idle_since: a session that was not used since then has ended too.
+    at: now; idle_since: sessions that were last used then or before are idle.
     """
     _forget_used_proofs.run(connection, at)
     ended = sealed.remove(connection, web_sessions, web_sessions.c.expires_at <= at)
-    # In two steps, as an index has each: somebody who signs in waits for it.
+    # In two statements, each by an index, as somebody who signs in waits for this.
     idle = sealed.remove(connection, web_sessions, web_sessions.c.used_at <= idle_since)
     since_before = (web_sessions.c.used_at.is_(None), web_sessions.c.seen_at <= idle_since)
     return ended + idle + sealed.remove(connection, web_sessions, *since_before)
 
 
 def of_issuer(connection: Connection, issuer: str, issuer_session: str) -> tuple[WebSession, ...]:
-    """The sessions that an OpenID provider began by a session of its own."""
+    """The sessions that belong to one session of an OpenID provider."""
     return tuple(_record(connection, row) for row in _of_issuer.rows(connection, issuer, issuer_session))
 
 
@@ -130,9 +131,9 @@ def _of_issuer(issuer: str, issuer_session: str) -> Select[Any]:
 
 
 def use_once(connection: Connection, mark: bytes, expires_at: datetime) -> bool:
-    """Use up a proof that is good for one use; False where it was used before.
+    """Use up a proof that may be used once; False if it was used before.
 
-    mark: what names the proof, such as its hash; expires_at: from when on it is no good anyhow, and is forgotten.
+    mark: identifies the proof, such as its hash; expires_at: from when on it would be refused for its age anyway.
     """
     if _used_proof.row(connection, mark) is not None:
         return False

@@ -97,7 +97,7 @@ def _map(visit: Visit, cursor: str, people: slice = who_can.EVERYBODY, *, last_u
     access_map = who_can.of_hosts(
         visit.instance,
         visit.actor,
-        search=visit.query.get("q", ""),
+        search=visit.query.get("q", "").strip(),
         tag=tag or None,
         system_user=account or None,
         users=frozenset(groups.get(visit.instance, visit.actor, group).members) if group else None,

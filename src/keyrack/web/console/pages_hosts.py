@@ -90,7 +90,7 @@ def mark_of(held: HostStatus) -> str:
 
 def hosts(visit: Visit) -> Response:
     """All hosts; search: part of name or address."""
-    search, state = visit.query.get("q", ""), visit.query.get("state", "")
+    search, state = visit.query.get("q", "").strip(), visit.query.get("state", "")
     piece = server_list.find(
         visit.instance, visit.actor, search=search, state=state, cursor=cursor_of(visit), limit=PER_PAGE
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from starlette.responses import Response
 
 from keyrack import policy
+from keyrack.core import cursors
 from keyrack.core.instance import Instance
 from keyrack.core.keys import key_sources, key_sync, last_uses, rehearsal, user_keys, who_can
 from keyrack.core.people import (
@@ -44,22 +45,29 @@ MAX = 200
 MAX_WAYS = 80
 MAX_ACTIONS = 12
 CONFIRM = "confirm"
+GROUPS_AFTER = "groups"
+"""The parameter with the place after which the list of groups begins."""
 OWN_KEYS = (user_keys.ADD, user_keys.READ, user_keys.DELETE)
 """What somebody needs to register public keys of their own, and to take them away."""
 
 
 def people(visit: Visit) -> Response:
     """Everybody; search: part of the name."""
-    search = visit.query.get("q", "")
+    search = visit.query.get("q", "").strip()
     piece = named_people.find(visit.instance, visit.actor, search=search, cursor=cursor_of(visit), limit=PER_PAGE)
+    place = visit.query.get(GROUPS_AFTER, "")
+    some_groups = groups.find(visit.instance, visit.actor, cursor=place, limit=PER_PAGE)
+    onward = urlencode({GROUPS_AFTER: cursors.write(some_groups.after)}) if some_groups.after is not None else ""
     return visit.show(
         "people.html",
         people=piece.items,
-        groups=groups.find(visit.instance, visit.actor, cursor="", limit=PER_PAGE).items,
+        groups=some_groups.items,
+        first_groups="/people#groups" if place else "",
+        more_groups=f"/people?{onward}#groups" if onward else "",
         search=search,
         adding="add" in visit.query or (visit.refusal is not None and visit.request.url.path == "/people"),
         roles=_roles(visit),
-        **paged(visit, piece),
+        **paged(visit, piece, but=(GROUPS_AFTER,)),
     )
 
 

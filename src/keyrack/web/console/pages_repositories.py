@@ -21,7 +21,7 @@ ANYBODY = "iam:self"
 
 def listed(visit: Visit) -> Response:
     """The repositories that the person may see."""
-    search = visit.query.get("q", "")
+    search = visit.query.get("q", "").strip()
     piece = repositories.find(visit.instance, visit.actor, search=search, cursor=cursor_of(visit), limit=PER_PAGE)
     return visit.show(
         "repositories.html",

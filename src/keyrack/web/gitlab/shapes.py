@@ -56,7 +56,7 @@ _PAGE = ("page", "per_page")
 _NEW = object_of({"title": STRING, "key": STRING}, usage_type={"enum": ["auth_and_signing", "auth"]})
 SHAPES: dict[str, Shape] = {
     "gitlab.show_myself": Shape(schema_ref("gitlab.User")),
-    "gitlab.find_users": Shape(array_of(schema_ref("gitlab.User")), query=("username", *_PAGE)),
+    "gitlab.find_users": Shape(array_of(schema_ref("gitlab.User")), query=("username", "search", *_PAGE)),
     "gitlab.show_user": Shape(schema_ref("gitlab.User")),
     "gitlab.list_own_keys": Shape(array_of(schema_ref("gitlab.Key")), query=_PAGE),
     "gitlab.show_own_key": Shape(schema_ref("gitlab.Key")),

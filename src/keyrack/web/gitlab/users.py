@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse, Response
 
 from keyrack.core.keys import last_uses, published_keys, user_keys
 from keyrack.core.keys.published_keys import Published
-from keyrack.core.people import users
+from keyrack.core.people import named_people, users
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor
 from keyrack.web import forges
@@ -20,19 +20,19 @@ def show_myself(call: Call) -> Response:
 
 
 def find_users(call: Call) -> Response:
-    """Find a user by name, or list the workspace's users"""
-    name = call.query.get("username")
+    """Find a user by name, or list the workspace's users, those whose names contain `search`"""
+    name, search = call.query.get("username"), call.query.get("search", "")
     actor = parameters.caller(call)
-    if name:
-        try:
-            matching = [published_keys.of_user(call.instance, actor, name=name).user]
-        except Refusal as refusal:
-            if refusal.kind is not Kind.MISSING:
-                raise
-            matching = []
-    else:
-        matching = list(users.find(call.instance, actor))
     page, size = parameters.window(call)
+    if not name:
+        found = named_people.find(call.instance, actor, search=search, offset=(page - 1) * size, limit=size)
+        return parameters.paged(call, [shapes.user(call.instance, user) for user in found.items], found.total)
+    try:
+        matching = [published_keys.of_user(call.instance, actor, name=name).user]
+    except Refusal as refusal:
+        if refusal.kind is not Kind.MISSING:
+            raise
+        matching = []
     part = matching[(page - 1) * size : page * size]
     return parameters.paged(call, [shapes.user(call.instance, user) for user in part], len(matching))
 
