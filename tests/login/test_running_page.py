@@ -97,7 +97,9 @@ def paste(host: DebianHost, printed: str) -> None:
     """What a command prints for root to paste on the host, pasted."""
     for line in printed.splitlines():
         if "/agent/install.sh" in line:
-            host.run(line)
+            said = host.run(line)
+            # A curl that fails leaves the shell with nothing to do, which ends well.
+            assert "see how it fares" in said, said
 
 
 def reported_version(host: DebianHost) -> str:
