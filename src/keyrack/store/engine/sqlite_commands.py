@@ -28,7 +28,7 @@ T = TypeVar("T")
 Command = Callable[[Connection], Any]
 
 PATIENCE_SECONDS = 5.0
-"""How long the writer waits for somebody to begin in the transaction that they asked for."""
+"""How long the writer waits until the thread that asked for a transaction begins to use it."""
 
 
 class WaitingCommand:
@@ -55,11 +55,11 @@ class WaitingCommand:
         try:
             raise self.error
         finally:
-            self.error = None  # its traceback leads back here; the circle would live until the collector comes
+            self.error = None  # its traceback refers to this object; the cycle would stay until garbage collection
 
 
 class TransactionLost(WouldBlock):
-    """A lent transaction ended under its commands: none of them is on the disk, nor will be."""
+    """A lent transaction ended while commands used it: nothing of them is or will be on the disk."""
 
 
 class LentTransaction:
@@ -71,9 +71,9 @@ class LentTransaction:
     """
 
     def __init__(self, lent: Callable[[LentTransaction], None], ended: Callable[[Exception | None], None]) -> None:
-        """lent, ended: called by the writer's thread, and must return at once: begin() it now; all that was run is on
-        the disk, or is not, for this reason. Neither may hold the lent transaction itself: the circle, with every
-        request that writes in it, would live until the collector comes.
+        """lent, ended: called by the writer's thread, must return at once. lent: the transaction may be used, after
+        begin(). ended: all that was run is on the disk or, with an error, is not. Neither may refer to the transaction:
+        the cycle, with every request that writes in it, would stay until garbage collection.
         """
         self._lent, self._ended = lent, ended
         self._mutex = threading.Lock()
@@ -81,7 +81,7 @@ class LentTransaction:
         self._back.acquire()
         self._conn: Connection | None = None
         self._deferred_writes: DeferredWrites | None = None
-        # What was so when the first command of the call under way began.
+        # The state when the first command of the running call began.
         self._deferred: Deferred = Deferred()
         self._before: set[int] = set()
         self._taken = False
@@ -94,7 +94,7 @@ class LentTransaction:
         """Why nothing of it was committed, as the writer says."""
 
     def add_done_callback(self, callback: Callable[[Exception | None], None]) -> None:
-        """Have another one told of the end too, before the first."""
+        """Call another function at the end too, before the one that was given first."""
         ended = self._ended
 
         def both(error: Exception | None) -> None:
