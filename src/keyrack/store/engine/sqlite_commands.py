@@ -18,7 +18,7 @@ from keyrack.store import changes
 from keyrack.store.changes import driver_connection
 from keyrack.store.engine.altered import is_altered
 from keyrack.store.engine.connect import is_damage, is_no_text
-from keyrack.store.engine.nonblocking import MAX_CHECKS, STEPS, TookLonger, WouldBlock, keep_short
+from keyrack.store.engine.nonblocking import MAX_CHECKS, STEPS, TooSlow, WouldBlock, keep_short
 from keyrack.store.engine.quick import as_quick
 from keyrack.store.sealing import held_servers, sums
 from keyrack.store.sealing.deferred_writes import Deferred, DeferredWrites
@@ -27,8 +27,8 @@ from keyrack.store.sealing.seals import seals_of
 T = TypeVar("T")
 Command = Callable[[Connection], Any]
 
-PATIENCE_SECONDS = 5.0
-"""How long the writer waits until the thread that asked for a transaction begins to use it."""
+BEGIN_TIMEOUT_SECONDS = 5.0
+"""How long the writer waits for the event loop to begin to use the transaction that it asked for."""
 
 
 class WaitingCommand:
@@ -55,11 +55,11 @@ class WaitingCommand:
         try:
             raise self.error
         finally:
-            self.error = None  # its traceback refers to this object; the cycle would stay until garbage collection
+            self.error = None  # its traceback leads back here; the circle would live until the collector comes
 
 
 class TransactionLost(WouldBlock):
-    """A lent transaction ended while commands used it: nothing of them is or will be on the disk."""
+    """A lent transaction ended under its commands: none of them is on the disk, nor will be."""
 
 
 class LentTransaction:
@@ -71,9 +71,9 @@ class LentTransaction:
     """
 
     def __init__(self, lent: Callable[[LentTransaction], None], ended: Callable[[Exception | None], None]) -> None:
-        """lent, ended: called by the writer's thread, must return at once. lent: the transaction may be used, after
-        begin(). ended: all that was run is on the disk or, with an error, is not. Neither may refer to the transaction:
-        the cycle, with every request that writes in it, would stay until garbage collection.
+        """lent, ended: called by the writer's thread, and must return at once: begin() it now; all that was run is on
+        the disk, or is not, for this reason. Neither may hold the lent transaction itself: the circle, with every
+        request that writes in it, would live until the collector comes.
         """
         self._lent, self._ended = lent, ended
         self._mutex = threading.Lock()
@@ -81,7 +81,7 @@ class LentTransaction:
         self._back.acquire()
         self._conn: Connection | None = None
         self._deferred_writes: DeferredWrites | None = None
-        # The state when the first command of the running call began.
+        # What was so when the first command of the call under way began.
         self._deferred: Deferred = Deferred()
         self._before: set[int] = set()
         self._taken = False
@@ -94,7 +94,7 @@ class LentTransaction:
         """Why nothing of it was committed, as the writer says."""
 
     def add_done_callback(self, callback: Callable[[Exception | None], None]) -> None:
-        """Call another function at the end too, before the one that was given first."""
+        """Have another one told of the end too, before the first."""
         ended = self._ended
 
         def both(error: Exception | None) -> None:
@@ -114,7 +114,7 @@ class LentTransaction:
     def run(self, command: Callable[[Connection], T], *, may_hold: bool = False, defers_tree: bool = False) -> T:
         """Run a command and answer its result, which is not on the disk yet; raise what it raised, nothing kept.
 
-        may_hold, defers_tree: see DeferredWrites.begin. Raises TookLonger, and TransactionLost where all that was run
+        may_hold, defers_tree: see DeferredWrites.begin. Raises TooSlow, and TransactionLost where all that was run
         in the transaction is lost.
         """
         assert self._conn is not None
@@ -149,7 +149,7 @@ class LentTransaction:
                 raise WouldBlock("there are words for that") from failed
             cause = getattr(failed, "orig", failed)
             if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
-                raise TookLonger from failed
+                raise TooSlow from failed
             raise failed
         finally:
             failed = cause = None  # as in WaitingCommand.outcome
@@ -211,7 +211,7 @@ class LentTransaction:
             self._lent(self)
         except RuntimeError:
             return set()  # whoever asked is gone, with the event loop
-        if not self._back.acquire(timeout=PATIENCE_SECONDS):
+        if not self._back.acquire(timeout=BEGIN_TIMEOUT_SECONDS):
             with self._mutex:
                 if not self._taken:
                     self._conn = None
