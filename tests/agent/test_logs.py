@@ -153,7 +153,7 @@ def test_a_session_whose_key_the_log_does_not_name_is_reported(
 def test_a_connection_that_the_log_does_not_know_is_reported(
     folder: Path, service: SmallService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unknown, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(unknown, "LOG_DELAY_SECONDS", 0.0)
     key = Key.make(tmp_path / "key")
     with enrolled(folder, service) as watched:
         watched.publish({USERNAME: [AuthorizedKey(key.public)]})

@@ -33,14 +33,6 @@ from tests.core.keys_for_tests import fresh_line
 from tests.services import settings_for
 
 
-@pytest.fixture
-def data(team_folder: Path, tmp_path: Path) -> Path:
-    """The data folder of a team, which nobody serves."""
-    folder = tmp_path / "data"
-    shutil.copytree(team_folder, folder)
-    return folder
-
-
 def run(*words: str, data: Path) -> Result:
     """Run `keyrack …` on a data folder."""
     return CliRunner().invoke(main, [*words, "--data", str(data)])

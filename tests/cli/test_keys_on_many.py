@@ -7,41 +7,32 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from keyrack.ssh.public_key import fingerprint_of
 from tests.cli.test_operator import run
 from tests.core.keys_for_tests import fresh_line
 
 
-@pytest.fixture
-def folder(team_folder: Path, tmp_path: Path) -> Path:
-    """A data folder with the team in it."""
-    subprocess.run(["cp", "-r", str(team_folder), str(tmp_path / "data")], check=True)
-    return tmp_path / "data"
-
-
-def test_a_key_comes_is_replaced_and_goes(folder: Path, tmp_path: Path) -> None:
+def test_a_key_comes_is_replaced_and_goes(data: Path, tmp_path: Path) -> None:
     old, new = fresh_line(), fresh_line()
     (tmp_path / "old.pub").write_text(old + "\n", "ascii")
     (tmp_path / "new.pub").write_text(new + "\n", "ascii")
     words = ("keys", "add", str(tmp_path / "old.pub"), "--label", "bot", "--as", "deploy")
-    assert "Say which servers" in run(folder, *words, status=2)
-    (added,) = json.loads(run(folder, *words, "--tag", "web", "--json"))
+    assert "Say which servers" in run(data, *words, status=2)
+    (added,) = json.loads(run(data, *words, "--tag", "web", "--json"))
     assert (added["server"], added["state"]) == ("web-1", "added")
-    assert "present" in run(folder, *words, "--server", "web-1")
-    assert "no-such" in run(folder, *words, "--server", "no-such", status=1)
-    done = run(folder, "keys", "replace", fingerprint_of(old), str(tmp_path / "new.pub"), "--all")
+    assert "present" in run(data, *words, "--server", "web-1")
+    assert "no-such" in run(data, *words, "--server", "no-such", status=1)
+    done = run(data, "keys", "replace", fingerprint_of(old), str(tmp_path / "new.pub"), "--all")
     assert "replaced" in done
-    assert fingerprint_of(new) in run(folder, "hosts", "keys", "web-1")
-    assert "revoked" in run(folder, "keys", "revoke", "--label", "bot", "--all")
+    assert fingerprint_of(new) in run(data, "hosts", "keys", "web-1")
+    assert "revoked" in run(data, "keys", "revoke", "--label", "bot", "--all")
 
 
-def test_a_key_is_read_from_standard_input_too(folder: Path) -> None:
+def test_a_key_is_read_from_standard_input_too(data: Path) -> None:
     line = fresh_line()
 
     def piped(text: str, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "keyrack.cli.main", *words, "--data", str(folder), "--workspace", "acme"]
+        command = [sys.executable, "-m", "keyrack.cli.main", *words, "--data", str(data), "--workspace", "acme"]
         return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
 
     assert fingerprint_of(line) in piped(line + "\n", "people", "add-key", "alice", "-").stdout
@@ -58,22 +49,22 @@ def test_a_key_is_read_from_standard_input_too(folder: Path) -> None:
         "-c",
         f'exec {sys.executable} -m keyrack.cli.main people add-key alice - --workspace acme --data "$0" <&-',
     ]
-    without = subprocess.run([*closed, str(folder)], capture_output=True, text=True, check=False)
+    without = subprocess.run([*closed, str(data)], capture_output=True, text=True, check=False)
     assert (without.returncode, without.stderr) == (1, "Error: Standard input is closed; name a file.\n")
 
 
-def test_a_key_is_found_wherever_it_stands(folder: Path, tmp_path: Path) -> None:
+def test_a_key_is_found_wherever_it_stands(data: Path, tmp_path: Path) -> None:
     line = fresh_line()
     file = tmp_path / "robot.pub"
     file.write_text(line + "\n", "ascii")
-    missing = run(folder, "keys", "where", str(file), status=1)
+    missing = run(data, "keys", "where", str(file), status=1)
     assert "`keyrack keys list` shows the keys of users" in missing
-    run(folder, "keys", "add", str(file), "--label", "bot", "--as", "deploy", "--for", "1h", "--tag", "web")
+    run(data, "keys", "add", str(file), "--label", "bot", "--as", "deploy", "--for", "1h", "--tag", "web")
     for named in (fingerprint_of(line), str(file), line):
-        shown = run(folder, "keys", "where", named)
+        shown = run(data, "keys", "where", named)
         assert "credential" in shown
         assert "not delivered yet" in shown
-    places = json.loads(run(folder, "keys", "where", line, "--json"))
+    places = json.loads(run(data, "keys", "where", line, "--json"))
     assert places.keys() == {"fingerprint", "revoked_at", "ended_at", "items"}
     (place,) = places["items"]
     assert (place["server"], place["system_user"], place["name"], place["delivered"]) == (
@@ -82,7 +73,7 @@ def test_a_key_is_found_wherever_it_stands(folder: Path, tmp_path: Path) -> None
         "bot",
         False,
     )
-    run(folder, "hosts", "revoke", fingerprint_of(line))
-    assert "revoked everywhere" in run(folder, "keys", "where", line)
+    run(data, "hosts", "revoke", fingerprint_of(line))
+    assert "revoked everywhere" in run(data, "keys", "where", line)
     for wrong in ("no-such-file", "SHA256:short", "ssh-rsa not-a-key", "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Blb\n"):
-        run(folder, "keys", "where", wrong, status=2 if wrong[0] in "n-" else 1)
+        run(data, "keys", "where", wrong, status=2 if wrong[0] in "n-" else 1)

@@ -24,13 +24,6 @@ UNWRITTEN = (
 )
 
 
-@pytest.fixture
-def data(team_folder: Path, tmp_path: Path) -> Path:
-    """A data folder with the team in it."""
-    subprocess.run(["cp", "-r", str(team_folder), str(tmp_path / "data")], check=True)
-    return tmp_path / "data"
-
-
 def run(*words: str, data: Path) -> Result:
     """One command on a data folder; words instead of a traceback, whatever it ends with."""
     ended = CliRunner().invoke(main, [*words, "--data", str(data)])

@@ -19,7 +19,8 @@ MARK = "á"
 SMALLEST = (timedelta(microseconds=1), timedelta(milliseconds=1), timedelta(seconds=1))
 
 
-def _named(table: Table, row: Mapping[str, Any]) -> Any:
+def named(table: Table, row: Mapping[str, Any]) -> Any:
+    """The condition that a row of this table is this one."""
     return and_(*(column == row[column.name] for column in table.primary_key))
 
 
@@ -38,7 +39,7 @@ def case(connection: Connection, now: Rows, chance: random.Random) -> str:
     """A text in other letters, which some databases take for the same."""
     table, name = _some(now, chance, lambda _, value: isinstance(value, str) and value.swapcase() != value)
     row = chance.choice([row for row in now[table.name] if isinstance(row[name], str)])
-    connection.execute(update(table).where(_named(table, row)).values({name: row[name].swapcase()}))
+    connection.execute(update(table).where(named(table, row)).values({name: row[name].swapcase()}))
     return f"{table.name}.{name}"
 
 
@@ -48,7 +49,7 @@ def time(connection: Connection, now: Rows, chance: random.Random) -> str:
     row = chance.choice([row for row in now[table.name] if row[name] is not None])
     at: datetime = row[name]
     given = chance.choice((at + chance.choice(SMALLEST), at - chance.choice(SMALLEST), at.replace(microsecond=0)))
-    connection.execute(update(table).where(_named(table, row)).values({name: given}))
+    connection.execute(update(table).where(named(table, row)).values({name: given}))
     return f"{table.name}.{name}"
 
 
@@ -57,7 +58,7 @@ def blanks(connection: Connection, now: Rows, chance: random.Random) -> str:
     table, name = _some(now, chance, lambda _, value: isinstance(value, str))
     row = chance.choice([row for row in now[table.name] if isinstance(row[name], str)])
     given = chance.choice((row[name] + " ", " " + row[name], row[name] + "\u200b", row[name] + MARK, row[name] + "\n"))
-    connection.execute(update(table).where(_named(table, row)).values({name: given}))
+    connection.execute(update(table).where(named(table, row)).values({name: given}))
     return f"{table.name}.{name}"
 
 
@@ -66,12 +67,12 @@ def one_column(connection: Connection, now: Rows, chance: random.Random) -> str:
     table, name = _some(now, chance, lambda _, value: value is not None, least=2)
     one, other = chance.sample(now[table.name], 2)
     if table.c[name].primary_key or table.c[name].unique:
-        connection.execute(delete(table).where(_named(table, other)))
-        connection.execute(update(table).where(_named(table, one)).values({name: other[name]}))
+        connection.execute(delete(table).where(named(table, other)))
+        connection.execute(update(table).where(named(table, one)).values({name: other[name]}))
         connection.execute(insert(table).values(**{**other, name: one[name]}))
     else:
         for row, value in ((one, other[name]), (other, one[name])):
-            connection.execute(update(table).where(_named(table, row)).values({name: value}))
+            connection.execute(update(table).where(named(table, row)).values({name: value}))
     return f"{table.name}.{name}"
 
 
@@ -81,7 +82,7 @@ def other_seal(connection: Connection, now: Rows, chance: random.Random) -> str:
     row = chance.choice(now[table.name])
     others = [other["seal"] for rows in now.values() for other in rows if other.get("seal") not in (None, row["seal"])]
     given = chance.choice((chance.choice(others), row["seal"][:-1], row["seal"][:16], bytes(32), b""))
-    connection.execute(update(table).where(_named(table, row)).values(seal=given))
+    connection.execute(update(table).where(named(table, row)).values(seal=given))
     return table.name
 
 
@@ -91,7 +92,7 @@ def all_but_newest(connection: Connection, now: Rows, chance: random.Random) -> 
     rows = sorted(now[table.name], key=lambda row: [row[column.name] for column in table.primary_key])
     if table.name in ("servers", "users", "groups", "repositories", "deleted_servers"):
         # What hangs on the others would go with them.
-        connection.execute(delete(table).where(_named(table, rows[-1])))
+        connection.execute(delete(table).where(named(table, rows[-1])))
         return table.name
     connection.execute(delete(table))
     if rows[:-1]:

@@ -7,12 +7,11 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Table, and_, delete, insert, select, update
+from sqlalchemy import Connection, Table, delete, insert, select, update
 from sqlalchemy.exc import DBAPIError, StatementError
 
 from keyrack import app
@@ -150,13 +149,9 @@ def rows_of(connection: Connection) -> Rows:
     return {table.name: [dict(row) for row in connection.execute(select(table)).mappings()] for table in TABLES}
 
 
-def named(table: Table, row: Mapping[str, Any]) -> Any:
-    return and_(*(column == row[column.name] for column in table.primary_key))
-
-
 def put(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        connection.execute(delete(table).where(named(table, row)))
+        connection.execute(delete(table).where(alterations.named(table, row)))
     if rows:
         connection.execute(insert(table), rows)
 
@@ -182,9 +177,9 @@ def alter(connection: Connection, world: World, chance: random.Random) -> str:
         columns = ("content",) if table is tree else (*seals.column_names(table), SEAL)
         column = chance.choice(columns)
         value = other[column] if other[column] != row[column] else changed_value(row[column])
-        connection.execute(update(table).where(named(table, row)).values({column: value}))
+        connection.execute(update(table).where(alterations.named(table, row)).values({column: value}))
     elif kind == "delete":
-        connection.execute(delete(table).where(named(table, chance.choice(rows))))
+        connection.execute(delete(table).where(alterations.named(table, chance.choice(rows))))
     elif kind == "insert":
         row = dict(chance.choice(rows))
         first = next(iter(table.primary_key)).name
@@ -196,7 +191,7 @@ def alter(connection: Connection, world: World, chance: random.Random) -> str:
         for row, values in ((one, other), (other, one)):
             given = {name: value for name, value in values.items() if name not in key}
             if given:
-                connection.execute(update(table).where(named(table, row)).values(given))
+                connection.execute(update(table).where(alterations.named(table, row)).values(given))
     elif kind == "truncate":
         connection.execute(delete(table))
     elif kind == "put back":
@@ -227,7 +222,7 @@ def move(connection: Connection, world: World, now: Rows, chance: random.Random)
     table, column, of = chance.choice([one for one in columns if len(now.get(one[2], ())) > 1])
     row = chance.choice(now[table.name])
     other = chance.choice([one["id"] for one in now[of] if one["id"] != row[column.name]])
-    connection.execute(update(table).where(named(table, row)).values({column.name: other}))
+    connection.execute(update(table).where(alterations.named(table, row)).values({column.name: other}))
     return f"{table.name}.{column.name}"
 
 
@@ -236,7 +231,7 @@ def empty(connection: Connection, world: World, now: Rows, chance: random.Random
     table = chance.choice([table for table in SEALED_TABLES if now[table.name]])
     row = chance.choice(now[table.name])
     column = chance.choice([name for name, value in row.items() if value is not None])
-    connection.execute(update(table).where(named(table, row)).values({column: None}))
+    connection.execute(update(table).where(alterations.named(table, row)).values({column: None}))
     return f"{table.name}.{column}"
 
 
@@ -379,7 +374,7 @@ def test_a_row_that_is_put_right_counts_again_at_once(world: World) -> None:
 
     def put_right(connection: Connection) -> None:
         for row in gone:
-            connection.execute(delete(held).where(named(held, row)))
+            connection.execute(delete(held).where(alterations.named(held, row)))
 
     instance.database.write(put_back)
     later = app.open_instance(world.team.instance.settings)
@@ -461,7 +456,7 @@ def test_rows_deleted_in_the_database_raise_an_alarm_without_anybody_asking(worl
         def command(connection: Connection, table: Table = table) -> None:
             # The last one by its key: of the tree, a node that counts something, as no other is missed.
             last = max(now[table.name], key=lambda row: [row[column.name] for column in table.primary_key])
-            connection.execute(delete(table).where(named(table, last)))
+            connection.execute(delete(table).where(alterations.named(table, last)))
             inside = replace(instance, database=DatabaseInTransaction(instance, connection))  # type: ignore[arg-type]
             check_all_rows(inside)
             found[table.name] = [row.name for row in inside.database.seals.take_unreported()]

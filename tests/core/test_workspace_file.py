@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from click.testing import CliRunner
@@ -18,9 +18,11 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import grants, key_policy
 from keyrack.core.people import actors, tokens, users
 from keyrack.core.workspace import apply as workspace_apply
+from keyrack.core.workspace import export as workspace_export
 from keyrack.core.workspace import schema as workspace_schema
 from keyrack.errors import Refusal
 from keyrack.model import Actor
+from keyrack.store.keys import key_sources
 from keyrack.store.people import workspaces
 from keyrack.store.tables import key_policies, metadata
 from tests.core.all_damaged_rows import damaged
@@ -70,6 +72,47 @@ def bearer(instance: Instance, secret: str) -> Actor | None:
         return tokens.authenticate(instance, secret, address="203.0.113.9", channel="api")
     except Refusal:
         return None
+
+
+def test_two_exports_are_equal_whichever_rows_were_written_since(instance: Instance) -> None:
+    entries = [f'{{ title = "{title}", public_key = "{fresh_line()}" }}' for title in ("one", "two", "three", "four")]
+    more = f"""
+[workspace]
+name = "acme"
+[[users]]
+name = "anna"
+role = "member"
+keys = [{entries[0]}, {entries[1]}]
+key_sources = [{{ kind = "github", account = "anna" }}, {{ kind = "gitlab", account = "anna" }}]
+[[groups]]
+name = "dev"
+members = ["anna"]
+[[repositories]]
+path = "acme/also"
+members = [{{ user = "alice", role = "viewer" }}, {{ user = "anna", role = "developer" }}]
+deploy_keys = [{entries[2]}, {entries[3]}]
+"""
+    for text in (FILE, more):
+        workspace_apply.apply(instance, text, SECRETS)
+    database = instance.database
+    workspace = database.read(lambda connection: workspaces.workspace_by_name(connection, "acme"))
+    assert workspace is not None
+
+    def exported() -> list[str]:
+        text = workspace_export.export(instance, actors.system_actor(workspace.id), workspace)
+        return [line for line in text.splitlines() if not line.startswith("#")]
+
+    def rewrite(connection: Connection) -> None:
+        # PostgreSQL puts a row that is written anew behind the others, and reads small tables whole once it knows them.
+        if database.dialect == "postgresql":
+            connection.exec_driver_sql("ANALYZE")
+        for name in ("users", "user_keys", "groups", "repositories", "repository_members", "deploy_keys"):
+            connection.exec_driver_sql(f"UPDATE {name} SET id = id WHERE id = (SELECT min(id) FROM {name})")
+        key_sources.change(connection, 1, {"next_at": instance.now() + timedelta(days=9)})
+
+    before = exported()
+    database.write(rewrite)
+    assert exported() == before
 
 
 def test_applying_a_file_twice_changes_nothing(instance: Instance) -> None:

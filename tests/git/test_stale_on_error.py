@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from keyrack.git.stale_on_error import Away, StaleOnErrorCache
+from keyrack.git.stale_on_error import NoCachedAnswer, StaleOnErrorCache
 from keyrack.store.database import DatabaseUnavailable
 
 SECONDS = 0.2
@@ -41,7 +41,7 @@ def test_an_answer_is_reused_while_it_is_fresh_and_freed_after(cache: StaleOnErr
 
     kept = asyncio.run(asked())
     time.sleep(SECONDS)
-    with pytest.raises(Away):
+    with pytest.raises(NoCachedAnswer):
         asyncio.run(cache.ask(1, away))
     asyncio.run(cache.ask("another", Answer))
     gc.collect()  # what was raised names it, too

@@ -15,6 +15,7 @@ from keyrack.core.people import throttle
 from keyrack.core.people.throttle import Throttle, network
 from tests.services import Service
 from tests.web.runcloud_team import ACCESS_KEY, BASIC, Agent, serving
+from tests.web.set_clock import Clock
 
 STRANGER, OWNER = "203.0.113.5", "198.51.100.9"
 
@@ -223,16 +224,6 @@ def test_a_token_does_not_allow_guessing_its_owners_password(team: Service) -> N
     answers = [ask(number) for number in range(25)]
     assert answers[0] in (400, 401, 403)
     assert answers[-1] == 429
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def wrong() -> None:

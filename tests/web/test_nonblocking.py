@@ -19,7 +19,7 @@ from keyrack import app
 from keyrack.core.keys import credentials
 from keyrack.core.people.actors import system_actor
 from keyrack.store import tables, unchanged
-from keyrack.store.database import Database, TookLonger, WouldBlock
+from keyrack.store.database import Database, TooSlow, WouldBlock
 from keyrack.store.engine.nonblocking import unchanged_answers
 from keyrack.store.keys import credential_lists
 from keyrack.store.keys import credentials as credential_rows
@@ -238,7 +238,7 @@ def test_a_command_on_the_event_loop_neither_waits_nor_writes(team: Service) -> 
         connection.execute(text("DELETE FROM credentials"))
 
     with nonblocking(database):
-        with pytest.raises(TookLonger):
+        with pytest.raises(TooSlow):
             database.read(lambda connection: connection.execute(LONG).scalar())
         with pytest.raises(WouldBlock):
             database.write(alter)

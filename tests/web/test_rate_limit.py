@@ -9,16 +9,7 @@ import pytest
 from keyrack.web import rate_limit
 from keyrack.web.rate_limit import Quota, RateLimit
 from tests.web.runcloud_team import serving
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.web.set_clock import Clock
 
 
 def test_a_minute_begins_with_the_first_request_and_ends() -> None:

@@ -32,7 +32,7 @@ from keyrack.core.git.activity import GitLog, PushedRefs
 from keyrack.core.git.endpoints import GitEndpoint
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
-from keyrack.git.stale_on_error import Away, StaleOnErrorCache
+from keyrack.git.stale_on_error import NoCachedAnswer, StaleOnErrorCache
 from keyrack.git.upkeep import Upkeep
 from keyrack.logs import logger
 from keyrack.ssh import authorized_keys, options
@@ -275,7 +275,7 @@ class Authorizer:
             public_key = await self._cache.ask(
                 ("line", fingerprint), lambda: git_access.public_key_of(self._instance, fingerprint)
             )
-        except Away:
+        except NoCachedAnswer:
             await _send(writer, b"away")
             return
         if public_key is None:
@@ -304,7 +304,7 @@ class Authorizer:
         except Refusal as refusal:
             await _send(writer, b"refuse", b"%d" % _exit_code(refusal), refusal.message.encode())
             return None
-        except Away:
+        except NoCachedAnswer:
             await _send(writer, b"refuse", b"%d" % TEMPORARY_FAILURE, AWAY.encode())
             return None
         now = time.monotonic()
@@ -445,7 +445,7 @@ class Authorizer:
             late = f"it took {longest} seconds, the longest that a transfer may take here."
             try:
                 await self._confirm(running, asked_at, reasons)
-            except Away:
+            except NoCachedAnswer:
                 for each in running:
                     if git_access.has_expired(self._instance, each.access.holder):
                         reasons[each] = git_access.key_removed().message
@@ -469,7 +469,7 @@ class Authorizer:
         """Whose transfers must end here (see core/git/endpoints.py), None where the database does not answer."""
         try:
             return await self._cache.ask_now(self._endpoint.to_end)
-        except Away:
+        except NoCachedAnswer:
             return None
         except Exception:  # the next round asks again, and transfers go on
             log.exception("whose transfers must end could not be read")
@@ -483,7 +483,7 @@ class Authorizer:
         stopped = {number: self._stopped[user_id] for number, user_id in asked.items() if user_id not in running}
         try:
             await self._cache.ask_now(lambda: self._endpoint.ended(stopped))
-        except Away:
+        except NoCachedAnswer:
             pass
         except Exception:  # the next round tries again
             log.exception("that transfers ended was not recorded")

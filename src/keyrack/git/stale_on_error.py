@@ -13,15 +13,15 @@ from keyrack.store.database import DatabaseUnavailable
 
 T = TypeVar("T")
 
-# How long the database may take to answer one question.
-PATIENCE_SECONDS = 3.0
+# How long the database may take to answer one query.
+QUERY_TIMEOUT_SECONDS = 3.0
 SILENT_SECONDS = 2.0
 THREADS = 8
 MAX_KNOWN = 20_000
 
 
-class Away(Exception):
-    """Neither the database nor a recent answer is at hand."""
+class NoCachedAnswer(Exception):
+    """The database does not answer, and there is no recent answer in the cache."""
 
 
 class StaleOnErrorCache:
@@ -38,11 +38,11 @@ class StaleOnErrorCache:
         self._silent_until = 0.0
 
     async def ask(self, name: Hashable, question: Callable[[], T]) -> T:
-        """The database's answer, or its last one; raises Away where there is neither, or what the question raises."""
+        """The database's answer, else the cached one. Raises NoCachedAnswer, or what the query raises."""
         asked_at = time.monotonic()
         try:
             answer = await self.ask_now(question)
-        except Away:
+        except NoCachedAnswer:
             known = self._known.get(name)
             if known is None or asked_at - known[0] > self._seconds:
                 raise
@@ -65,15 +65,15 @@ class StaleOnErrorCache:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def ask_now(self, question: Callable[[], T]) -> T:
-        """The database's answer; raises Away, or what the question raises."""
+        """The database's answer; raises NoCachedAnswer, or what the question raises."""
         if time.monotonic() < self._silent_until:
-            raise Away
+            raise NoCachedAnswer
         try:
             future = asyncio.get_running_loop().run_in_executor(self._pool, question)
-            return await asyncio.wait_for(future, PATIENCE_SECONDS)
+            return await asyncio.wait_for(future, QUERY_TIMEOUT_SECONDS)
         except TimeoutError:
-            # Logins that come meanwhile must not each wait as long, or they would use up all that sshd allows.
+            # Later logins must not each wait as long, or they would use up all unauthenticated connections of sshd.
             self._silent_until = time.monotonic() + SILENT_SECONDS
-            raise Away from None
+            raise NoCachedAnswer from None
         except DatabaseUnavailable:
-            raise Away from None
+            raise NoCachedAnswer from None

@@ -26,7 +26,7 @@ from keyrack.store.engine.connect import (
     sqlite_engine,
 )
 from keyrack.store.engine.group_commit import Prefetch, lock_workspace
-from keyrack.store.engine.nonblocking import NonblockingReader, TookLonger, WouldBlock
+from keyrack.store.engine.nonblocking import NonblockingReader, TooSlow, WouldBlock
 from keyrack.store.engine.outage import Outage
 from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.sqlite_commands import LentTransaction
@@ -44,7 +44,7 @@ __all__ = [
     "DatabaseUnavailable",
     "LentTransaction",
     "Prefetch",
-    "TookLonger",
+    "TooSlow",
     "WouldBlock",
     "announce",
     "lock_workspace",
@@ -83,8 +83,8 @@ class OnPostgresql(NamedTuple):
 
 
 ON_POSTGRESQL = OnPostgresql()
-PATIENCE_SECONDS = 30
-"""How long a thread waits for one of them to become free."""
+POOL_TIMEOUT_SECONDS = 30
+"""How long a thread waits for a free connection of a pool."""
 
 
 class Database:
@@ -117,14 +117,16 @@ class Database:
             attach_to_engine(engine, self.seals)
             self._nonblocking = NonblockingReader(engine)
             # A pool of their own, so that writes that wait for a row keep no reads waiting.
-            self._readers = Pool(engine, READERS, PATIENCE_SECONDS)
+            self._readers = Pool(engine, READERS, POOL_TIMEOUT_SECONDS)
         else:
             # Imported here, as the driver takes a while to load and commands on SQLite do without it.
             from keyrack.store.engine.postgresql_reader import PostgresqlReader
             from keyrack.store.engine.postgresql_writer import PostgresqlWriter
 
-            self._readers = PostgresqlReader(url, *ON_POSTGRESQL.readers, PATIENCE_SECONDS, self.seals)
-            self._writer = PostgresqlWriter(url, *ON_POSTGRESQL.writers, PATIENCE_SECONDS, self._deliver, self.seals)
+            self._readers = PostgresqlReader(url, *ON_POSTGRESQL.readers, POOL_TIMEOUT_SECONDS, self.seals)
+            self._writer = PostgresqlWriter(
+                url, *ON_POSTGRESQL.writers, POOL_TIMEOUT_SECONDS, self._deliver, self.seals
+            )
 
     @classmethod
     def open(cls, url: str) -> Database:

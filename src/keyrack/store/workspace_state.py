@@ -144,7 +144,7 @@ def load(
 def _fill(connection: Connection, state: State, workspace_id: int) -> None:
     state.key_policy = key_policy.of_workspace(connection, workspace_id)
     state.projects = workspaces.find_projects(connection, workspace_id)
-    for row in connection.execute(select(users).where(users.c.workspace_id == workspace_id)):
+    for row in connection.execute(select(users).where(users.c.workspace_id == workspace_id).order_by(users.c.id)):
         values = dict(row._mapping)
         state.passwords[row.id] = values["password_hash"]
         state.users[row.name] = user_rows.user_record(connection, row)
@@ -164,18 +164,19 @@ def _fill(connection: Connection, state: State, workspace_id: int) -> None:
             .where(users.c.workspace_id == workspace_id, access_keys.c.security_token_hash.is_(None))
         )
     )
-    for row in connection.execute(select(groups).where(groups.c.workspace_id == workspace_id)):
+    for row in connection.execute(select(groups).where(groups.c.workspace_id == workspace_id).order_by(groups.c.id)):
         state.groups[row.name] = row.id
         state.members[row.id] = set()
     statement = select(group_members).join(groups, groups.c.id == group_members.c.group_id)
     for row in connection.execute(statement.where(groups.c.workspace_id == workspace_id)):
         state.members[row.group_id].add(row.user_id)
     _fill_servers(connection, state, workspace_id)
-    for row in connection.execute(select(repositories).where(repositories.c.workspace_id == workspace_id)):
+    here = repositories.c.workspace_id == workspace_id
+    for row in connection.execute(select(repositories).where(here).order_by(repositories.c.id)):
         state.repositories[row.path] = RepositoryState(record(connection, row))
     by_id = {repository.repository.id: repository for repository in state.repositories.values()}
     statement = select(repository_members).join(repositories, repositories.c.id == repository_members.c.repository_id)
-    for row in connection.execute(statement.where(repositories.c.workspace_id == workspace_id)):
+    for row in connection.execute(statement.where(here).order_by(repository_members.c.id)):
         by_id[row.repository_id].members[row.user_id] = RepositoryRole(row.role)
     state.grants = grant_rows.find_grants(connection, workspace_id)
 

@@ -20,7 +20,7 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.logs import logger
 from keyrack.model import Actor
-from keyrack.store.database import Commits, DatabaseUnavailable, TookLonger, WouldBlock, commits
+from keyrack.store.database import Commits, DatabaseUnavailable, TooSlow, WouldBlock, commits
 from keyrack.store.engine.connect import DatabaseFull, TablesChanged
 from keyrack.web import access_log, bodies
 from keyrack.web.callers import Caller, Callers, is_signed
@@ -268,7 +268,7 @@ class _Path:
                         read = partial(self._answer_nonblocking, run)
                         return await self._scheduler.on_event_loop(caller, read), handling.actor
                     return await self._scheduler.in_group_commit(caller, run, self._group_commits), handling.actor
-                except TookLonger:
+                except TooSlow:
                     self._note_slow((caller.name, endpoint.path))
                 except WouldBlock:
                     pass

@@ -14,7 +14,7 @@ from keyrack.agent.sshd.settings import Sshd, SshdProblem
 from keyrack.agent.system import processes
 from keyrack.protocol.words import count
 
-PATIENCE_SECONDS = 15.0  # how long after a login its line of the log may come
+LOG_DELAY_SECONDS = 15.0  # how long after a login its line of the log may come
 ASK_SECONDS = 600.0  # between two questions to sshd
 _NAMES_FIRST_KEYS = ("VERBOSE", "DEBUG", "DEBUG1", "DEBUG2", "DEBUG3")
 _SILENT = ("SILENT", "QUIET", "FATAL", "ERROR")  # the first is what `sshd -T` calls QUIET
@@ -48,7 +48,7 @@ class UnknownSessions:
         if self._level in _SILENT:
             level = "QUIET" if self._level == "SILENT" else self._level
             return f"who is in is not known: sshd logs no logins (LogLevel {level}; INFO does)"
-        late = [pid for pid, since in self._seen.items() if now - since >= PATIENCE_SECONDS and is_in(pid)]
+        late = [pid for pid, since in self._seen.items() if now - since >= LOG_DELAY_SECONDS and is_in(pid)]
         if not late:
             return self._first_keys(keyless)
         return (

@@ -24,7 +24,7 @@ NOTE = "accounts.json"
 _SHELLS = ("/bin/bash", "/bin/sh")
 _KEY_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")  # which git and ssh use by default
 
-PATIENCE_SECONDS = 0.3  # how long the main loop waits for a key pair
+KEY_PAIR_WAIT_SECONDS = 0.3  # how long the main loop waits for a key pair
 
 NOT_ALLOWED = "this host does not let the service create or change accounts; allow it in local.json, or do it by hand"
 
@@ -158,7 +158,7 @@ class Accounts:
             making = _Making(pwd.getpwnam(name))
             threads.begin(making)
             self._making[name] = making
-        making.join(PATIENCE_SECONDS)
+        making.join(KEY_PAIR_WAIT_SECONDS)
         if making.is_alive():
             return ""
         del self._making[name]

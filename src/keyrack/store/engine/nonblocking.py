@@ -35,8 +35,8 @@ class WouldBlock(Exception):
     """It may take too long, or has to wait or write: nothing was changed; run it again on a thread that may wait."""
 
 
-class TookLonger(WouldBlock):
-    """It was tried and took too long for an event loop, and will again."""
+class TooSlow(WouldBlock):
+    """The command took too long for an event loop, and would do so again."""
 
 
 def keep_short(connection: Connection, short: bool) -> None:
@@ -45,9 +45,9 @@ def keep_short(connection: Connection, short: bool) -> None:
 
 
 def expect(connection: Connection, rows: int) -> None:
-    """To be called before so many rows are written together. Raises TookLonger where a command must be short."""
+    """To be called before so many rows are written together. Raises TooSlow where a command must be short."""
     if rows > MAX_ROWS and connection.info.get(_SHORT):
-        raise TookLonger
+        raise TooSlow
 
 
 class Answers:
@@ -155,7 +155,7 @@ class NonblockingReader:
             elif getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_INTERRUPT:
                 self._drop()
             else:
-                raise TookLonger from error
+                raise TooSlow from error
             # A thread that may wait asks again, and raises the error in words.
             raise WouldBlock(str(cause)) from error
 

@@ -108,9 +108,9 @@ class PipelinedConnection(BoundedConnection):
         """
         return self.ahead.ask_together(asked)
 
-    def lone(self) -> AbstractContextManager[None]:
+    def single_statement(self) -> AbstractContextManager[None]:
         """A block for one statement, which is its own transaction. A second one raises MoreThanOne."""
-        return self.ahead.lone()
+        return self.ahead.single_statement()
 
     def commit(self) -> None:
         """As psycopg's; after a transaction that could only read, the answer is not waited for."""
@@ -156,7 +156,7 @@ class _Pipeline:
         self.written = 0
         self._poll: select.poll | None = None
         self._watch: fibers.DescriptorWatch | None = None
-        self._lone = self._spent = False
+        self._single_statement = self._spent = False
 
     @property
     def is_used(self) -> bool:
@@ -165,7 +165,7 @@ class _Pipeline:
 
     def ask(self, sql: str, values: Mapping[str, Any]) -> PendingResult:
         answer = self._send(sql, values)
-        if self._lone:
+        if self._single_statement:
             self._end()
         self.read()
         return answer
@@ -182,13 +182,13 @@ class _Pipeline:
 
     def ask_together(self, asked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[list[tuple[Any, ...]]]:
         answers = []
-        self._lone = True
+        self._single_statement = True
         try:
             for sql, values in asked:
                 self._spent = False
                 answers.append(self._send(sql, values))
         finally:
-            self._lone = False
+            self._single_statement = False
             self._end()
             self.read()
         return [answer.fetchall() for answer in answers]
@@ -203,12 +203,12 @@ class _Pipeline:
         return rows
 
     @contextmanager
-    def lone(self) -> Iterator[None]:
-        self._lone, self._spent = True, False
+    def single_statement(self) -> Iterator[None]:
+        self._single_statement, self._spent = True, False
         try:
             yield
         finally:
-            self._lone = False
+            self._single_statement = False
 
     def commit(self) -> None:
         if not self._within and not self._sent and not self._open_ended:
@@ -243,7 +243,7 @@ class _Pipeline:
 
     def leave(self) -> None:
         """Leave pipeline mode, so that psycopg's own methods work; the transaction goes on."""
-        if self._lone:
+        if self._single_statement:
             raise MoreThanOne
         self.written += 1
         if not self.is_used:
@@ -259,7 +259,7 @@ class _Pipeline:
     def _send(self, sql: str, values: Mapping[str, Any]) -> PendingResult:
         if not self._piped:
             self._enter()
-        if self._lone:
+        if self._single_statement:
             self._use_up()
         elif not self._within and not self._raw.autocommit:
             self._within = True

@@ -87,6 +87,6 @@ class PostgresqlReader:
         self._skipped[code] = (most, min(2 * most, MAX_SKIPPED))
 
     def _ask_single(self, conn: Connection, question: Callable[[Connection], T]) -> T:
-        with conn.begin(), conn.connection.driver_connection.lone():  # type: ignore[union-attr]
+        with conn.begin(), conn.connection.driver_connection.single_statement():  # type: ignore[union-attr]
             access_tree.begin(conn, reads=True)
             return question(conn)

@@ -18,7 +18,7 @@ from keyrack.store import changes
 from keyrack.store.changes import driver_connection
 from keyrack.store.engine.altered import is_altered
 from keyrack.store.engine.connect import is_damage, is_no_text
-from keyrack.store.engine.nonblocking import MAX_CHECKS, STEPS, TookLonger, WouldBlock, keep_short
+from keyrack.store.engine.nonblocking import MAX_CHECKS, STEPS, TooSlow, WouldBlock, keep_short
 from keyrack.store.engine.quick import as_quick
 from keyrack.store.sealing import held_servers, sums
 from keyrack.store.sealing.deferred_writes import Deferred, DeferredWrites
@@ -27,8 +27,8 @@ from keyrack.store.sealing.seals import seals_of
 T = TypeVar("T")
 Command = Callable[[Connection], Any]
 
-PATIENCE_SECONDS = 5.0
-"""How long the writer waits for somebody to begin in the transaction that they asked for."""
+BEGIN_TIMEOUT_SECONDS = 5.0
+"""How long the writer waits for the event loop to begin to use the transaction that it asked for."""
 
 
 class WaitingCommand:
@@ -114,7 +114,7 @@ class LentTransaction:
     def run(self, command: Callable[[Connection], T], *, may_hold: bool = False, defers_tree: bool = False) -> T:
         """Run a command and answer its result, which is not on the disk yet; raise what it raised, nothing kept.
 
-        may_hold, defers_tree: see DeferredWrites.begin. Raises TookLonger, and TransactionLost where all that was run
+        may_hold, defers_tree: see DeferredWrites.begin. Raises TooSlow, and TransactionLost where all that was run
         in the transaction is lost.
         """
         assert self._conn is not None
@@ -149,7 +149,7 @@ class LentTransaction:
                 raise WouldBlock("there are words for that") from failed
             cause = getattr(failed, "orig", failed)
             if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
-                raise TookLonger from failed
+                raise TooSlow from failed
             raise failed
         finally:
             failed = cause = None  # as in WaitingCommand.outcome
@@ -211,7 +211,7 @@ class LentTransaction:
             self._lent(self)
         except RuntimeError:
             return set()  # whoever asked is gone, with the event loop
-        if not self._back.acquire(timeout=PATIENCE_SECONDS):
+        if not self._back.acquire(timeout=BEGIN_TIMEOUT_SECONDS):
             with self._mutex:
                 if not self._taken:
                     self._conn = None

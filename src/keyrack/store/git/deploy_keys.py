@@ -65,9 +65,9 @@ def find(connection: Connection, repository_id: int, *, offset: int, limit: int)
 
 
 def of_repository(connection: Connection, repository_id: int) -> tuple[DeployKey, ...]:
-    """All deploy keys of a repository, in no order."""
+    """All deploy keys of a repository, oldest first."""
     statement = select(deploy_keys).where(deploy_keys.c.repository_id == repository_id)
-    return tuple(_deploy_key(row) for row in connection.execute(statement))
+    return tuple(_deploy_key(row) for row in connection.execute(statement.order_by(deploy_keys.c.id)))
 
 
 def count(connection: Connection, repository_id: int) -> int:

@@ -17,8 +17,6 @@ from keyrack.store.rows import page, piece_after
 from keyrack.store.tables import credentials, servers, system_users, unmanaged_keys, user_keys, users
 
 BATCH_SIZE = 500
-LIMITLESS = 1_000_000
-"""SQLite takes an offset only beside a limit."""
 
 
 def on_server(connection: Connection, server_id: int) -> tuple[UnmanagedKey, ...]:
@@ -125,7 +123,7 @@ def keep_newest(connection: Connection, server_id: int, state: str, most: int) -
     newest = (
         select(unmanaged_keys.c.id).where(mine).order_by(unmanaged_keys.c.seen_at.desc(), unmanaged_keys.c.id.desc())
     )
-    beyond = newest.offset(most).limit(LIMITLESS).subquery()
+    beyond = newest.offset(most).subquery()
     connection.execute(delete(unmanaged_keys).where(mine, unmanaged_keys.c.id.in_(select(beyond.c.id))))
 
 

@@ -43,7 +43,7 @@ class KeySource:
 
 
 def of_user(connection: Connection, user_id: int) -> tuple[KeySource, ...]:
-    """The sources of a user that are as Keyrack wrote them."""
+    """The sources of a user that are as Keyrack wrote them, oldest first."""
     return _read(connection, key_sources.c.user_id == user_id)
 
 
@@ -58,7 +58,7 @@ def rows_of_user(connection: Connection, user_id: int) -> list[Row]:
 
 
 def of_workspace(connection: Connection, workspace_id: int) -> tuple[KeySource, ...]:
-    """The sources of a workspace's users who are not disabled, if they are as Keyrack wrote them."""
+    """The sources of a workspace's users who are not disabled, if as Keyrack wrote them, oldest first."""
     there = select(users.c.id).where(users.c.disabled_at.is_(None))
     return _read(connection, key_sources.c.workspace_id == workspace_id, key_sources.c.user_id.in_(there))
 
@@ -68,7 +68,7 @@ def due(connection: Connection, at: datetime, limit: int) -> tuple[KeySource, ..
     there = select(users.c.id).where(users.c.disabled_at.is_(None))
     which = (key_sources.c.next_at <= at, key_sources.c.user_id.in_(there))
     # Limited after the seals are checked: altered rows stay due for ever, and many of them would crowd out the others.
-    return tuple(islice(_sound(connection, which), limit))
+    return tuple(islice(_sound(connection, which, key_sources.c.next_at), limit))
 
 
 def by_id(connection: Connection, source_id: int) -> KeySource | None:
@@ -78,11 +78,11 @@ def by_id(connection: Connection, source_id: int) -> KeySource | None:
 
 
 def _read(connection: Connection, *where: Any) -> tuple[KeySource, ...]:
-    return tuple(_sound(connection, where))
+    return tuple(_sound(connection, where, key_sources.c.id))
 
 
-def _sound(connection: Connection, where: Sequence[Any]) -> Iterator[KeySource]:
-    for row in connection.execute(select(key_sources).where(*where).order_by(key_sources.c.next_at)).mappings():
+def _sound(connection: Connection, where: Sequence[Any], order: Any) -> Iterator[KeySource]:
+    for row in connection.execute(select(key_sources).where(*where).order_by(order)).mappings():
         if sealed.sound(connection, key_sources, row):
             yield KeySource(**seals.unsealed(row))
 

@@ -89,11 +89,12 @@ def count_user_keys(connection: Connection, user_id: int) -> int:
 
 @prepared
 def _keys_of_user(user_id: int) -> Select[Any]:
-    return select(user_keys).where(user_keys.c.user_id == user_id, user_keys.c.public_key.is_not(None))
+    mine = (user_keys.c.user_id == user_id, user_keys.c.public_key.is_not(None))
+    return select(user_keys).where(*mine).order_by(user_keys.c.id)
 
 
 def keys_of_user(connection: Connection, user_id: int) -> tuple[UserKey, ...]:
-    """A user's keys but for entries that hold no key."""
+    """A user's keys but for entries that hold no key, oldest first."""
     return tuple(user_key_of(row) for row in _keys_of_user.rows(connection, user_id))
 
 

@@ -8,7 +8,7 @@ from keyrack.store.tables.columns import Json, Moment, id_column, index_where, m
 
 IS_ALARM = "level = 'alarm'"
 IS_REFUSAL = "outcome <> 'done' AND level <> 'alarm'"
-"""What somebody tried and was refused; an alarm has the same outcome, and is none (model.Event.is_refusal)."""
+"""What somebody tried and was refused. An alarm may have such an outcome too and is none (model.Event.is_refusal)."""
 
 events = numbered(
     "events",
@@ -39,7 +39,7 @@ events = numbered(
 audit_leaves = Table(
     "audit_leaves",
     metadata,
-    # An event in its place; it stays when the event itself was kept long enough.
+    # The place of an event in the log; it stays when the event itself is deleted for its age.
     Column("position", BigInteger, primary_key=True, autoincrement=False),
     Column("event_id", BigInteger, nullable=False, unique=True),
     Column("hash", LargeBinary(32), nullable=False),
@@ -67,7 +67,7 @@ audit_checkpoints = Table(
 daily_tallies = Table(
     "daily_tallies",
     metadata,
-    # day: days since 1970, in UTC; what: see core/audit/tallies.py. Nothing is decided by it.
+    # day: days since 1970, in UTC; what: see core/audit/tallies.py. Nothing is decided by these rows.
     Column("workspace_id", Integer, referring("workspaces"), primary_key=True, autoincrement=False),
     Column("day", Integer, primary_key=True, autoincrement=False),
     Column("what", String(32), primary_key=True),

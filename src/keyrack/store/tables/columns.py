@@ -1,4 +1,4 @@
-"""What the tables are made of, the same on both databases: kinds of columns, ids, seals; must name no table."""
+"""Types of columns, ids, seals and indexes for the tables of both databases; must name no table."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 UNREADABLE = "unreadable"
-"""Others alone write what a column cannot hold, which SQLite lets them. It is read as something that no row of ours
-says, so that the seal of this row does not hold, and all other rows are read as ever.
+"""What is read in place of a value that is not of its column's type. SQLite lets others write such values. No row of
+ours has it, so the seal of that row does not hold, and all other rows can still be read.
 """
 NO_NUMBER = -1
 """The same in a column of numbers."""
 
 
 def as_json(text: Any) -> Any:
-    """What SQLite hands over for a list or an object."""
+    """A list or an object from what SQLite returns for it."""
     if text == "{}":
         return {}  # as most are
     try:
@@ -46,27 +46,27 @@ def as_json(text: Any) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """What SQLite hands over for text."""
+    """Text from what SQLite returns for it."""
     return value if isinstance(value, str) else UNREADABLE
 
 
 def as_number(value: Any) -> int:
-    """What SQLite hands over for a whole number."""
+    """A whole number from what SQLite returns for it."""
     return value if isinstance(value, int) else NO_NUMBER
 
 
 def as_bytes(value: Any) -> bytes:
-    """What SQLite hands over for bytes."""
+    """Bytes from what SQLite returns for them; b"" for anything else."""
     return value if isinstance(value, bytes) else b""
 
 
 def as_flag(value: Any) -> Any:
-    """What SQLite hands over for true or false: a number."""
+    """True or False from the number that SQLite returns for it."""
     return value if value is None else bool(value) if value in (0, 1) else UNREADABLE
 
 
 def as_moment(value: Any) -> datetime | None:
-    """What a database hands over for an instant: microseconds since 1970."""
+    """An instant from microseconds since 1970; EPOCH for what is no such number."""
     try:
         return None if value is None else EPOCH + value * MICROSECOND
     except (TypeError, ValueError, OverflowError):
@@ -74,20 +74,20 @@ def as_moment(value: Any) -> datetime | None:
 
 
 def as_microseconds(value: datetime | None) -> int | None:
-    """What a database is handed for an instant: microseconds since 1970. A naive one raises: its instant is unknown."""
+    """An aware instant as microseconds since 1970; a naive one raises TypeError."""
     return None if value is None else (value - EPOCH) // MICROSECOND
 
 
 class Flag(TypeDecorator[bool]):
-    """True or false. What others write there instead counts as neither, where SQLAlchemy would take it for true."""
+    """True or false. Anything else that others wrote is neither, while SQLAlchemy's Boolean would take it for true."""
 
     impl = Boolean
     cache_ok = True
-    # Else `is_(True)` became a value that is handed over, which PostgreSQL does not take after IS.
+    # Without bool, `is_(True)` would become a bound value, which PostgreSQL does not take after IS.
     coerce_to_is_types = (type(None), bool)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
-        """Read it; PostgreSQL hands over nothing else."""
+        """Read it; PostgreSQL returns True or False already."""
         return None if dialect.supports_native_boolean else as_flag
 
 
@@ -98,11 +98,11 @@ class Moment(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        """Write an aware datetime; a naive one raises, because its instant is unknown."""
+        """Write an aware datetime; a naive one raises TypeError, as its instant is unknown."""
         return as_microseconds(value)
 
     def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], int | None]:
-        """The same without a step between: it is done for each value of each row."""
+        """The same without SQLAlchemy's wrapper, as it runs for each value of each row."""
         return as_microseconds
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
@@ -110,18 +110,18 @@ class Moment(TypeDecorator[datetime]):
         return as_moment(value)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None]:
-        """The same without a step between."""
+        """The same without SQLAlchemy's wrapper."""
         return as_moment
 
 
 class Json(TypeDecorator[Any]):
-    """Lists and objects. Both databases hand them over as text, so that a row can be compared with what it was."""
+    """Lists and objects. Both drivers return them as text, so that a row can be compared with its earlier state."""
 
     impl = JSON
     cache_ok = True
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> Any | None:
-        """Read what PostgreSQL handed over as it stands (see engine/connect.py); SQLite's is read already."""
+        """Parse the text that PostgreSQL's driver returns (see engine/connect.py); SQLite's is parsed already."""
         return as_json(value) if isinstance(value, str) else value
 
 
@@ -146,24 +146,24 @@ def id_column() -> Column[int]:
 
 
 def seal_column() -> Column[bytes]:
-    """What shows that a row is as Keyrack wrote it, see store/sealing/seals.py; empty in older rows."""
+    """A code that proves that a row is as Keyrack wrote it, see store/sealing/seals.py; empty in older rows."""
     return Column("seal", LargeBinary(32))
 
 
 def receipt_column() -> Column[bytes]:
-    """What shows that a host acknowledged it, see store/sealing/receipts.py; empty where none has."""
+    """A code that proves that a host acknowledged a row, see store/sealing/receipts.py; empty before it has."""
     return Column("receipt", LargeBinary(160))
 
 
 def referring(target: str, *, nullable: bool = False, cascade: bool = True) -> ForeignKey:
-    """The id of a row of another table, gone with that row, or emptied where `cascade` is false."""
+    """A reference to another table's id: with that row this one is deleted or, unless `cascade`, the column emptied."""
     return ForeignKey(f"{target}.id", ondelete="CASCADE" if cascade else "SET NULL")
 
 
 def index_where(name: str, *columns: str, condition: str) -> Index:
     """An index of the few rows that meet a condition.
 
-    Migrations make it so on both databases. Here it is said for SQLite alone: SQLAlchemy loads all of PostgreSQL's
-    dialect as soon as a table has a word for it, and a command on SQLite would wait for that.
+    Migrations make it on both databases. Here the condition is given for SQLite alone: with `postgresql_where`
+    SQLAlchemy would load all of PostgreSQL's dialect, which takes a command on SQLite too long.
     """
     return Index(name, *columns, sqlite_where=text(condition))

@@ -24,7 +24,7 @@ repositories = numbered(
 repository_names = Table(
     "repository_names",
     metadata,
-    # Names a repository had before, so that an old clone address answers with a hint.
+    # Paths that a repository had before: an old clone address still leads to it, with a hint.
     Column("path", String(255), primary_key=True),
     Column("repository_id", Integer, referring("repositories"), nullable=False, index=True),
     seal_column(),

@@ -28,11 +28,11 @@ from keyrack.store.tables.columns import (
     seal_column,
 )
 
-# What two columns of servers were called first, as databases have them (decision 437).
+# Two columns of `servers` have older names in databases (decision 437).
 ROLLED_BACK_AT = "went_back_at"
-"""Since when a host is known to obey what this database does not know: it was rolled back to an older state."""
+"""When it was noted that a host obeys what this database does not know, as the database was rolled back."""
 REPORTED_LINEAGE = "told_lineage"
-"""The mark of the document that the host then reported as the last one that it obeyed."""
+"""The mark of the document that the host then reported as the last one it obeyed."""
 
 servers = numbered(
     "servers",
@@ -67,21 +67,21 @@ servers = numbered(
     Column(ROLLED_BACK_AT, Moment),
     Column("compared_at", Moment),
     Column("agent_run", String(32)),
-    Column("copied_at", Moment),  # since when two machines go by its identity (core/hosts/copies.py)
+    Column("copied_at", Moment),  # since when two machines use its host's identity (core/hosts/copies.py)
     seal_column(),
     # The sum of the seals of all rows that belong to it (store/sealing/sums.py); empty until the first change of one.
     Column("rows_sum", LargeBinary(32)),
     Column("frozen_at", Moment),
     receipt_column(),
-    # When its host acknowledged a revision for the first time since it was enrolled: under the seal, so that it shows
-    # where all that the host acknowledged was taken away.
+    # When its host first acknowledged a revision since it was enrolled. It is under the seal, so that it shows where
+    # others deleted all receipts of the host.
     Column("first_applied_at", Moment),
 )
 
 deleted_servers = Table(
     "deleted_servers",
     metadata,
-    # Servers that were deleted and whose hosts must still be told; under the ids they had.
+    # Deleted servers, under the ids they had: their hosts get one last document, and acknowledge it.
     Column("server_id", Integer, primary_key=True, autoincrement=False),
     Column("workspace_id", Integer, referring("workspaces"), nullable=False),
     Column("host", String(40), nullable=False, unique=True),
@@ -100,7 +100,7 @@ deleted_servers = Table(
 deleted_server_keys = Table(
     "deleted_server_keys",
     metadata,
-    # What the host of a deleted server must refuse: every key that it was given or told to refuse before.
+    # What the host of a deleted server must refuse: all keys that it was given or told to refuse before.
     Column("server_id", Integer, ForeignKey("deleted_servers.server_id", ondelete="CASCADE"), primary_key=True),
     Column("fingerprint", String(64), primary_key=True),
     Column("public_key", Text, nullable=False),
@@ -138,7 +138,7 @@ system_users = numbered(
     Column("deployment_key", Text),
     Column("created_at", Moment, nullable=False),
     Column("revision", BigInteger),
-    # The crypt(3) hash that the host is to set, encrypted: nobody who has the database learns it or has his own signed.
+    # The crypt(3) hash that the host is to set, encrypted: whoever has the database can neither read nor replace it.
     Column("encrypted_password", LargeBinary),
     Column("deployment_key_asked_at", Moment),
     seal_column(),
@@ -193,7 +193,7 @@ sessions = numbered(
 reported_documents = Table(
     "reported_documents",
     metadata,
-    # The last document of a host that obeys what this database does not know, as it hands it over, in pieces.
+    # The last document of a host that obeys what this database does not know, in pieces as the host sends it.
     Column("server_id", Integer, referring("servers"), primary_key=True, autoincrement=False),
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("text", Text, nullable=False),
@@ -201,7 +201,7 @@ reported_documents = Table(
 
 held_back = numbered(
     "held_back",
-    # What a database that went back would do on a host against the last document that the host obeyed.
+    # Differences between a database that was rolled back and the last document that a host obeyed; not delivered to it.
     id_column(),
     Column("server_id", Integer, referring("servers"), nullable=False, index=True),
     Column("kind", String(8), nullable=False),
@@ -211,7 +211,7 @@ held_back = numbered(
     Column("options", Json, nullable=False),
     Column("until", Moment),
     Column("name", Text, nullable=False),
-    # Whatever somebody entered later than this is a decision, and is not held back.
+    # What somebody changed after this instant is a decision, and is not held back.
     Column("since", Moment, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("decided_at", Moment),
@@ -226,7 +226,8 @@ host_keys = Table(
     Column("public_key", Text, nullable=False),
     Column("fingerprint", String(64), nullable=False),
     Column("port", Integer, nullable=False),
-    # Whether its host showed it when it last said, and whether people may trust it: until then it is an alarm.
+    # shown: whether the host's last report had it; confirmed: whether somebody confirmed it. Shown and not confirmed is
+    # an alarm.
     Column("shown", Flag, nullable=False),
     Column("confirmed", Flag, nullable=False),
     Column("first_at", Moment, nullable=False),
@@ -241,7 +242,7 @@ older_marks = Table(
     "older_marks",
     metadata,
     Column("server_id", Integer, ForeignKey("servers.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
-    # marks: of this revision and of those before it, the newest first, as the server's own lineage has them.
+    # marks: of this revision and of those before it, the newest first, as in servers.lineage.
     Column("revision", BigInteger, primary_key=True, autoincrement=False),
     Column("marks", String(512), nullable=False),
 )
@@ -249,8 +250,8 @@ older_marks = Table(
 reported_logins = Table(
     "reported_logins",
     metadata,
-    # batch: the last that was taken, which a host tells again where it heard no answer; events: of the hour from
-    # hour_from on; left_out: logins of that hour that are counted, and no events.
+    # batch: the last that was taken, which a host sends again if it got no answer; events: how many logins of the hour
+    # from hour_from on became events; left_out: how many others of that hour were only counted.
     Column("server_id", Integer, ForeignKey("servers.id", ondelete="CASCADE"), primary_key=True),
     Column("batch", String(32), nullable=False),
     Column("hour_from", Moment, nullable=False),

@@ -1,4 +1,4 @@
-"""The tables of the instance: what it knows of its key, and the tree over rows of no server; must hold no question."""
+"""The tables of the instance: facts about it, and the tree over rows of no server; must hold no question."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ instance_facts = Table(
 access_tree = Table(
     "access_tree",
     metadata,
-    # Node 0 is the root. What the content of each is, store/sealing/access_tree.py says.
+    # Node 0 is the root; store/sealing/access_tree.py explains the content.
     Column("id", BigInteger, primary_key=True, autoincrement=False),
     Column("content", LargeBinary, nullable=False),
 )

@@ -83,7 +83,7 @@ user_keys = numbered(
 key_owners = Table(
     "key_owners",
     metadata,
-    # One key leads to one identity: the primary key refuses a second one, even when two requests race.
+    # Who has claimed a key: one user key, or deploy keys. The primary key refuses a second claim, even in a race.
     Column("fingerprint", String(64), primary_key=True),
     Column("kind", String(8), nullable=False),
     Column("user_key_id", Integer, referring("user_keys"), index=True),
@@ -118,12 +118,12 @@ grants = numbered(
 revocations = Table(
     "revocations",
     metadata,
-    # What a host must refuse: keys it was once given and that nothing on it lets in any more.
+    # Keys that a host must refuse: it was given them once, and nothing lets them in there any more.
     Column("server_id", Integer, referring("servers"), primary_key=True),
     Column("fingerprint", String(64), primary_key=True),
     Column("public_key", Text, nullable=False),
     Column("revoked_at", Moment, nullable=False),
-    # The revision that carries it, and when the host first said that it obeys that one or a later one.
+    # The server's revision that carries it, and when the host first said that it obeys that one or a later one.
     Column("revision", BigInteger, nullable=False, server_default="0"),
     Column("acknowledged_at", Moment),
     seal_column(),
@@ -135,7 +135,7 @@ revocations = Table(
 revoked_keys = Table(
     "revoked_keys",
     metadata,
-    # Revoked everywhere: nobody registers one in this workspace until it is lifted.
+    # Keys revoked everywhere: nobody may register one in this workspace until its row is deleted.
     Column("workspace_id", Integer, referring("workspaces"), primary_key=True),
     Column("fingerprint", String(64), primary_key=True),
     Column("revoked_by", Text, nullable=False),
@@ -148,7 +148,7 @@ revoked_keys = Table(
 key_uses = Table(
     "key_uses",
     metadata,
-    # Last accepted use of a key, per place: a server id, or 0 for Git.
+    # The last use of a key on each server; server_id is 0 for Git.
     Column("fingerprint", String(64), primary_key=True),
     Column("server_id", Integer, primary_key=True, autoincrement=False),
     Column("last_used_at", Moment, nullable=False),
@@ -158,11 +158,11 @@ key_uses = Table(
 expired_keys = Table(
     "expired_keys",
     metadata,
-    # Keys whose end came: unless a setting allows it, nobody registers one in this workspace again.
+    # Keys that have expired: unless a setting allows it, nobody may register one in this workspace again.
     Column("workspace_id", Integer, ForeignKey("workspaces.id", ondelete="CASCADE"), primary_key=True),
     Column("fingerprint", String(64), primary_key=True),
     Column("expired_at", Moment, nullable=False, index=True),
-    # Whose it was and what it was called, for who looks for it; empty for keys on hosts, and those noted before.
+    # Whose it was, and its title, to be shown; empty for credentials, and in rows from before these columns.
     Column("user_id", Integer),
     Column("title", Text),
     Column("seal", LargeBinary(32)),
@@ -172,7 +172,7 @@ expired_keys = Table(
 freezes = Table(
     "freezes",
     metadata,
-    # Who froze which keys and why. What decides is in the rows of servers and keys (frozen_at).
+    # Who froze which keys and why. What is frozen now is told by frozen_at of servers, user keys and credentials.
     Column("id", Integer, primary_key=True),
     Column("workspace_id", Integer, ForeignKey("workspaces.id", ondelete="CASCADE"), nullable=False),
     Column("user_id", Integer),
@@ -181,7 +181,7 @@ freezes = Table(
     Column("asked_by", Text, nullable=False),
     Column("at", Moment, nullable=False),
     Column("keys", Integer, nullable=False),
-    # The servers that it is for, with the revision that says so.
+    # By id of each server concerned the revision that says so.
     Column("revisions", Json, nullable=False),
     Column("ended_at", Moment),
     Column("ended_by", Text),
@@ -198,9 +198,9 @@ key_sources = Table(
     Column("kind", String(16), nullable=False),
     Column("url", Text, nullable=False),
     Column("account", Text, nullable=False),
-    # The account's number there, by which another one of the same name is told; empty until it was asked for.
+    # The account's number there, which differs if another account takes the name; empty until it is known.
     Column("account_id", Text),
-    # What the account had when last looked at: fingerprints, each with the id of the key that came of it, if one did.
+    # The fingerprints that the account had at the last check, each with the id of the user key made of it, or null.
     Column("keys", Json, nullable=False),
     Column("etag", Text, nullable=False),
     Column("state", String(16), nullable=False),

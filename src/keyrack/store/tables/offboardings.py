@@ -18,7 +18,7 @@ from keyrack.store.tables.columns import (
 
 offboardings = numbered(
     "offboardings",
-    # People who were removed everywhere, and what it takes to bring their access back. The user may be gone by now.
+    # People who were removed everywhere, and what it takes to give their access back. The user may be deleted by now.
     id_column(),
     Column("workspace_id", Integer, referring("workspaces"), nullable=False),
     Column("user_id", Integer, nullable=False, index=True),
@@ -27,7 +27,7 @@ offboardings = numbered(
     Column("reason", Text, nullable=False),
     Column("at", Moment, nullable=False),
     Column("undo_until", Moment, nullable=False),
-    # What went, in words and names; and the rows that went and can come back.
+    # gone: what was deleted, in names; kept: the deleted rows that undoing inserts again.
     Column("gone", Json, nullable=False),
     Column("kept", Json, nullable=False),
     Column("undone_at", Moment),
@@ -39,7 +39,7 @@ offboardings = numbered(
 offboarding_hosts = Table(
     "offboarding_hosts",
     metadata,
-    # The hosts of an offboarding; each says when it obeys. The server may be deleted by now.
+    # The hosts of an offboarding, and when each acknowledged it. The server may be deleted by now.
     Column("offboarding_id", Integer, referring("offboardings"), primary_key=True),
     Column("server_id", Integer, primary_key=True, autoincrement=False, index=True),
     Column("name", String(255), nullable=False),
@@ -61,7 +61,7 @@ git_endpoints = numbered(
 offboarding_git = Table(
     "offboarding_git",
     metadata,
-    # The Git endpoints of an offboarding; each says when no transfer of that person runs there any more.
+    # The Git endpoints of an offboarding, and when each said that no transfer of that person runs there any more.
     Column("offboarding_id", Integer, referring("offboardings"), primary_key=True),
     Column("endpoint_id", Integer, primary_key=True, autoincrement=False),
     Column("name", String(255), nullable=False),

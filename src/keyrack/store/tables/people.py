@@ -16,7 +16,7 @@ from keyrack.store.tables.columns import (
     seal_column,
 )
 
-# As it stands here in a question too: a database uses such an index for these very words. Users have a kind as well.
+# Questions use these very words, or a database would not use the index. "tokens.", as users have a kind too.
 IS_LISTED = text("tokens.kind = 'api' AND tokens.revoked_at IS NULL")
 
 workspaces = numbered(
@@ -30,7 +30,7 @@ workspaces = numbered(
 key_policies = Table(
     "key_policies",
     metadata,
-    # Which keys a workspace accepts of those that the service does; what is empty is as the service was started.
+    # Which keys a workspace accepts of those that the service accepts; empty columns: as the service's settings say.
     Column("workspace_id", Integer, referring("workspaces"), primary_key=True, autoincrement=False),
     Column("key_types", Json, nullable=False),
     Column("rsa_minimum_bits", Integer),
@@ -99,7 +99,7 @@ tokens = numbered(
     Column("revoked_at", Moment),
     Column("last_used_at", Moment),
     seal_column(),
-    # Those that people see: of others there may be one for each call of a program.
+    # Those that people see in lists; of IAM tokens there may be one for each call of a program.
     index_where("ix_tokens_listed", "workspace_id", "id", condition="kind = 'api' AND revoked_at IS NULL"),
 )
 
@@ -121,7 +121,7 @@ access_keys = Table(
 access_key_failures = Table(
     "access_key_failures",
     metadata,
-    # Signatures that did not hold, in a row, for an access key from an address.
+    # Wrong signatures in a row, by access key and address.
     Column("access_key_id", String(128), referring("access_keys"), primary_key=True),
     Column("address", String(64), primary_key=True),
     Column("failures", Integer, nullable=False),

@@ -15,13 +15,13 @@ from sqlalchemy import (
 
 from keyrack.store.tables.columns import Moment, id_column, index_where, metadata, numbered, referring, seal_column
 
-# As it stands here in a question too: a database uses such an index for these very words, not for a value given to it.
+# Questions use these very words: with a bound value a database would not use the index.
 IS_PENDING = text("state = 'pending'")
 IS_OPEN = text("state = 'approved'")
 
 access_requests = numbered(
     "access_requests",
-    # Somebody wants to log in somewhere for a while; a grant opens it once enough others approve.
+    # Requests to log in somewhere for a while; each gets a grant once enough others approve.
     id_column(),
     Column("workspace_id", Integer, referring("workspaces"), nullable=False),
     Column("user_id", Integer, referring("users"), nullable=False, index=True),
@@ -49,7 +49,7 @@ access_requests = numbered(
 access_request_approvals = Table(
     "access_request_approvals",
     metadata,
-    # approver: "user 5", or "operator" and the name of who acted on the data itself.
+    # approver: "user 5", or "operator NAME" for a command that ran on the data itself.
     Column("request_id", Integer, referring("access_requests"), primary_key=True),
     Column("approver", String(255), primary_key=True),
     Column("user_id", Integer, referring("users"), index=True),
@@ -59,7 +59,7 @@ access_request_approvals = Table(
 
 request_rules = numbered(
     "request_rules",
-    # How many must approve, and how long at most; server, tag and account that are empty mean any.
+    # How many must approve a request, and how long it may last at most; empty server, tag or account: any.
     id_column(),
     Column("workspace_id", Integer, referring("workspaces"), nullable=False),
     Column("name", String(255), nullable=False),
@@ -75,7 +75,7 @@ request_rules = numbered(
 
 key_challenges = numbered(
     "key_challenges",
-    # What somebody may sign once to prove that a key is theirs; the text itself is made again from these.
+    # What a user may sign once to prove that a key is theirs; the text to sign is made again from these columns.
     id_column(),
     Column("user_id", Integer, referring("users"), nullable=False, index=True),
     Column("fingerprint", String(64), nullable=False),

@@ -8,8 +8,8 @@ from keyrack.store.tables.columns import Moment, id_column, numbered, referring,
 
 web_sessions = numbered(
     "web_sessions",
-    # A browser that somebody signed in with. proven_at: when the person last proved to be it; issuer, issuer_session:
-    # of the provider that signed them in, so that it can end the session.
+    # Browsers in which somebody signed in. proven_at: when the person last proved who they are; issuer, issuer_session:
+    # of the provider by which they signed in, so that it can end the session.
     id_column(),
     Column("workspace_id", Integer, referring("workspaces"), nullable=False),
     Column("user_id", Integer, referring("users"), nullable=False, index=True),
@@ -22,7 +22,7 @@ web_sessions = numbered(
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment, nullable=False, index=True),
     Column("proven_at", Moment, nullable=False),
-    # seen_at: of sessions from before used_at, which is under the seal.
+    # seen_at: when the session was last used, for sessions from before used_at, which is under the seal.
     Column("seen_at", Moment, nullable=False),
     Column("used_at", Moment, index=True),
     seal_column(),
@@ -47,7 +47,7 @@ authenticators = numbered(
 
 identities = numbered(
     "identities",
-    # Who a user is at an OpenID provider.
+    # By which subject an OpenID provider knows a user.
     id_column(),
     Column("user_id", Integer, referring("users"), nullable=False, index=True),
     Column("issuer", Text, nullable=False),
@@ -59,7 +59,8 @@ identities = numbered(
 
 spent_proofs = numbered(
     "spent_proofs",
-    # What may be shown once, such as a passkey's answer to a challenge, and was, until it would be refused for its age.
+    # Used proofs of those that may be used once, such as a passkey's answer to a challenge; kept until they would be
+    # refused for their age.
     id_column(),
     Column("mark", LargeBinary(32), nullable=False, unique=True),
     Column("expires_at", Moment, nullable=False, index=True),

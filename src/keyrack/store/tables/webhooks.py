@@ -6,12 +6,12 @@ from sqlalchemy import Column, Index, Integer, LargeBinary, String, Text, Unique
 
 from keyrack.store.tables.columns import Flag, Json, Moment, id_column, index_where, numbered, referring
 
-# As it stands here in a question too: a database uses such an index for these very words.
+# Questions use these very words, or a database would not use the index.
 IS_WAITING = text("state = 'waiting'")
 
 webhooks = numbered(
     "webhooks",
-    # Where events of a workspace are sent. cursor: every event up to this id was looked at and is no longer new.
+    # Where events of a workspace are sent. cursor: every event up to this id was looked at.
     id_column(),
     Column("workspace_id", Integer, referring("workspaces"), nullable=False, index=True),
     Column("url", Text, nullable=False),
@@ -26,7 +26,7 @@ webhooks = numbered(
 
 webhook_deliveries = numbered(
     "webhook_deliveries",
-    # The durable queue: an event for a webhook, sent until it was taken; without an event it is a test.
+    # The durable queue: events for webhooks, each tried until it is delivered or given up; without event_id, a test.
     id_column(),
     Column("webhook_id", Integer, referring("webhooks"), nullable=False),
     Column("event_id", Integer),

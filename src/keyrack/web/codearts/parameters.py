@@ -11,7 +11,6 @@ from keyrack.web import bodies
 from keyrack.web.api import Call
 from keyrack.web.codearts.shapes import ROLE_NUMBERS
 
-LARGEST = 2_147_483_647
 LONGEST_SEARCH = 2000
 ROLES = {number: role for role, number in ROLE_NUMBERS.items()}
 
@@ -29,14 +28,14 @@ def whole(query: Mapping[str, str], name: str, default: int, least: int, most: i
 
 def window(query: Mapping[str, str]) -> tuple[int, int]:
     """v4's offset and limit; raises Refusal INVALID."""
-    return whole(query, "offset", 0, 0, LARGEST), whole(query, "limit", 20, 1, 100)
+    return whole(query, "offset", 0, 0, bodies.LARGEST_ID), whole(query, "limit", 20, 1, 100)
 
 
 def pages(query: Mapping[str, str]) -> tuple[int, int]:
     """v1's and v2's page_index and page_size as offset and limit; raises Refusal INVALID."""
-    number = whole(query, "page_index", 1, 1, LARGEST)
+    number = whole(query, "page_index", 1, 1, bodies.LARGEST_ID)
     size = whole(query, "page_size", 20, 1, 100)
-    return min((number - 1) * size, LARGEST), size
+    return min((number - 1) * size, bodies.LARGEST_ID), size
 
 
 def searched(query: Mapping[str, str], name: str) -> str:
