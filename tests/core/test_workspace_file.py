@@ -534,6 +534,13 @@ members = [{ user = "alice", role = "viewer" }]
     workspace_apply.apply(instance, numbered + low, SECRETS)
     assert damaged(instance, actors.system_actor(1)) == []
     assert workspace_apply.apply(instance, numbered + low, SECRETS) == []
+    assert servers.create(instance, actors.system_actor(1), name="next", address="192.0.2.12").id > HIGH
+
+
+def test_an_id_that_leaves_none_for_later_servers_is_refused(instance: Instance) -> None:
+    beyond = FILE.replace('name = "web-1"\n', f'name = "web-1"\nid = {HIGH + 1}\n')
+    with pytest.raises(Refusal, match=str(HIGH)):
+        workspace_apply.apply(instance, beyond, SECRETS)
 
 
 SEVERAL = """

@@ -94,8 +94,10 @@ def test_the_pasted_line_enrols_and_the_agent_runs(pasted: Pasted, tmp_path: Pat
     credentials.add(service.instance, KEYRACK, 1, label="laptop", username=USERNAME, public_key=key.public)
     modes.set_mode(service.instance, KEYRACK, 1, "enforce")
     pasted.client.wait_until_open(key)
-    wait_until(
-        lambda: servers.get(service.instance, KEYRACK, 1).facts.get("enforcement") == "enforce", "enforcing in force"
+    wait_until(  # after a trial of 60 seconds
+        lambda: servers.get(service.instance, KEYRACK, 1).facts.get("enforcement") == "enforce",
+        "enforcing in force",
+        seconds=120,
     )
     assert "this host enforces" in pasted.agent("status").stdout
     doctor = pasted.agent("doctor")

@@ -12,7 +12,8 @@ from keyrack.core.hosts.ssh_lines import USUAL_PORT
 from keyrack.model import MODES, USER_KINDS, RepositoryRole, Role
 from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 
-LARGEST_ID = 2_147_483_647
+LARGEST_ID = 2_000_000_000
+"""The largest id that a file may give. Ids count on from it, and the database's end at 2,147,483,647."""
 Texts = list[str]
 Moment = Annotated[Any, WithJsonSchema({"type": "string", "format": "date-time"})]
 """A TOML time or a text with one; read_file.py says what is wrong with it."""

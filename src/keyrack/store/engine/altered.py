@@ -28,7 +28,7 @@ _SAME_ID_ON_SQLITE = re.compile(r"UNIQUE constraint failed: \w+\.id$")
 _KEY_IS_ID = re.compile(r"Key \(id\)=\(\d+\) ")
 
 NAMED = 3
-"""Differences that are named; of more the number is told."""
+"""How many differences are named; of the others only the number is given."""
 # duplicate_table, duplicate_column, duplicate_object
 _THERE = ("42P07", "42701", "42710")
 _THERE_ON_SQLITE = re.compile(r"already exists|duplicate column name")
@@ -48,7 +48,7 @@ _NOT_OURS_ON_SQLITE = re.compile(
 
 
 def is_altered(error: BaseException) -> bool:
-    """Whether an error says that tables are others than Keyrack made, or that a write was taken and not done."""
+    """Whether an error says that others changed tables, or that the database accepted a write and did not make it."""
     return is_write_lost(error) or is_lacking(error) or _is_id_in_use(error)
 
 
@@ -67,7 +67,7 @@ def is_write_lost(error: BaseException) -> bool:
 
 
 def words(error: BaseException) -> str:
-    """What to say of such an error. Its first line names what is missing and holds no value of a row."""
+    """The message for such an error. It names what is missing, and contains no value of a row."""
     if is_write_lost(error):
         return WRITE_LOST
     cause = getattr(error, "orig", None) or error
@@ -76,13 +76,13 @@ def words(error: BaseException) -> str:
 
 
 def in_words(differing: Sequence[str]) -> str:
-    """What to say where tables differ; differing: in what, each in words."""
+    """The message for tables that differ; differing: the differences in words."""
     more = f"; and {len(differing) - NAMED} more" if len(differing) > NAMED else ""
     return _LACKS.format(reason="; ".join(differing[:NAMED]) + more)
 
 
 def is_there_already(error: BaseException) -> bool:
-    """Whether a table or column cannot be made as there is one of that name."""
+    """Whether an error says that a table or column of this name exists already."""
     cause = getattr(error, "orig", None) or error
     if isinstance(cause, sqlite3.OperationalError):
         return _THERE_ON_SQLITE.search(str(cause)) is not None
@@ -90,7 +90,7 @@ def is_there_already(error: BaseException) -> bool:
 
 
 def _is_id_in_use(error: BaseException) -> bool:
-    """Whether the database gave a new row an id that another row has; no caller chooses one himself."""
+    """Whether the database gave a new row the id of another row."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(cause, sqlite3.IntegrityError):
         return _SAME_ID_ON_SQLITE.search(str(cause)) is not None
@@ -100,7 +100,7 @@ def _is_id_in_use(error: BaseException) -> bool:
 
 
 def is_lacking(error: BaseException) -> bool:
-    """Whether a question names a table or column that is not there, or not as it was made."""
+    """Whether an error says that a table or column of a question is missing or is not as Keyrack made it."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(cause, sqlite3.OperationalError):
         is_general = getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR

@@ -1,7 +1,7 @@
-"""Tells by a database's own catalogue what of our tables is missing, and what others put on them; must change nothing.
+"""Finds by the database's catalogue what our tables lack and what others added to them; must change nothing.
 
-Only names are compared: tables, columns, and the columns of keys. How types, defaults and conditions are written
-differs by version of a database, by how it was restored and by age; a difference that is none would be an alarm.
+Only names are compared: of tables, of columns, and of the columns of keys. Types, defaults and conditions are written
+differently by database versions, restores and old migrations, which would be false alarms.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _REVISIONS = "SELECT version_num FROM alembic_version"
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """What somebody else put on a table of ours. kind: in words, such as "trigger"."""
+    """Something that others added to a table of ours. kind: in words, such as "trigger"."""
 
     kind: str
     name: str
@@ -32,9 +32,9 @@ class Foreign:
 
 
 def missing(connection: Connection, head: str) -> tuple[str, ...]:
-    """Which tables and columns are missing, and whether the database tells its revision otherwise; in words.
+    """Which tables and columns are missing, or that the database does not name exactly one revision; in words.
 
-    head: the revision that this version works with. Of a database at another one nothing is told: it has other tables.
+    head: the revision that this version works with. At another revision tables differ, so they are not compared.
     """
     columns: dict[str, set[str]] = {}
     for table, column in _asked(connection, _COLUMNS):
@@ -50,7 +50,7 @@ def missing(connection: Connection, head: str) -> tuple[str, ...]:
 
 
 def revisions(connection: Connection) -> list[str]:
-    """At which revision the database says that it is, one a row."""
+    """The revisions that the database names, which should be one."""
     return sorted(str(row[0]) for row in connection.exec_driver_sql(_REVISIONS))
 
 
@@ -67,12 +67,12 @@ def _missing(columns: dict[str, set[str]]) -> tuple[str, ...]:
 
 
 def is_begun(connection: Connection) -> bool:
-    """Whether Keyrack's tables are there, of which one has a name that no other program gives."""
+    """Whether Keyrack's tables are there, by one whose name no other program is likely to use."""
     return any(table == "system_users" for table, _ in _asked(connection, _COLUMNS))
 
 
 def unlinked(connection: Connection) -> tuple[str, ...]:
-    """Which keys of our tables that are there are missing (primary, unique, foreign), in words."""
+    """Which primary, unique and foreign keys are missing from our tables that exist, in words."""
     keys: dict[tuple[str, str], set[str]] = {}
     for table, name, column in _asked(connection, _KEYS):
         keys.setdefault((table, name), set()).add(column)
@@ -96,8 +96,8 @@ def unlinked(connection: Connection) -> tuple[str, ...]:
 
 
 def foreign(connection: Connection) -> tuple[Foreign, ...]:
-    """What others put on tables of ours that changes what is read or written. Plain indexes are not among it, nor
-    tables of other names, nor row security that does not hold for us.
+    """What others added to our tables that changes what is read or written: no plain indexes, and no row security that
+    does not apply to us.
     """
     rows = sorted(_asked(connection, _FOREIGN))
     return tuple(Foreign(kind, name, table) for table, kind, name in rows)
@@ -136,11 +136,11 @@ def _foreign_keys(table: Table) -> tuple[tuple[str, frozenset[str]], ...]:
     )
 
 
-# Of no other table: one of an operator's that needs a module which is not loaded cannot be looked into.
+# Only our tables: to look into an operator's virtual table fails if its module is not loaded.
 _OURS = """
 WITH m AS (SELECT name FROM sqlite_master WHERE type = 'table' AND lower(name) IN (SELECT value FROM json_each(?)))
 """
-# Each names the table last. On SQLite a number that is the primary key has no index.
+# The last column of each is the table's name. On SQLite an integer primary key has no index.
 _COLUMNS = {
     "sqlite": "SELECT c.name, m.name FROM m JOIN pragma_table_xinfo(m.name) c",
     "postgresql": """

@@ -10,14 +10,14 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 QUIET_SECONDS = 30.0
-"""At least so long between two lines about one outage or about several in a row."""
+"""The least time between two logged failures, of one outage or of several."""
 
 
 class Outage:
     """Whether something works, as one process sees it. May be used from any thread."""
 
     def __init__(self, what: str = "The database answers", clock: Callable[[], float] = time.monotonic) -> None:
-        """what: the words that are logged, with "again", once it works."""
+        """what: what is logged once it works, before "again"."""
         self._what = what
         self._clock = clock
         self._lock = threading.Lock()

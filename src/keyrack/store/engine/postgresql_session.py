@@ -1,7 +1,6 @@
-"""Sets a session of PostgreSQL to what Keyrack relies on, whatever server, database and role say; must know no table.
+"""Sets in each session of PostgreSQL what Keyrack relies on, whatever server and role say; must know no table.
 
-What a session cannot set for itself is told: in words where nothing would work, as a warning where changes may be
-lost.
+What a session cannot set is only checked: unfit() tells why nothing would work, lossy() what may lose changes.
 """
 
 from __future__ import annotations
@@ -11,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection
 
 if TYPE_CHECKING:
-    import psycopg  # nine megabytes, which a service on SQLite, whose looks name a bound of this module, has no use for
+    import psycopg  # not loaded on SQLite, where orphans.py imports this module: it takes nine megabytes
 
-# What a session is marked with; who finds it already has a session that another connection had before.
+# A mark on each session; if it is there already, another connection had this session before.
 _MARK = "keyrack.session"
 _MARKED = f"SELECT current_setting('{_MARK}', true); SET {_MARK} = 'taken'"
-# A backslash is one; with the setting off, values that are bytes arrive as others.
+# A backslash stands for itself; with the setting off, bytes would be changed on the way.
 _PLAIN_STRINGS = "SET standard_conforming_strings = on"
-# Whoever waited for the lock of a workspace must see what the one before him did, and not what there was as he began to
-# wait.
+# A command that waited for a workspace's lock must see what the command before it did, not the state at its own start.
 _SEES_THE_NEWEST = "SET default_transaction_isolation = 'read committed'"
 LOCK_SECONDS = 30
 """How long a statement waits for what another session locked (LOCK TABLE, VACUUM FULL, a transaction left open)."""
@@ -27,9 +25,8 @@ LOCK_SECONDS = 30
 _ON_THE_DISK = (
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 )
-# The network between may end without the server's being told. It would keep such a session for the two hours of its
-# system, and a session that has the lock of a workspace, or a row, keeps that from everybody: also from who is started
-# anew.
+# If the network breaks without the server's notice, it would keep the session for two hours, the system's default, and
+# with it a workspace's lock or a row, for which everybody else waits, also a service that was restarted.
 _ENDS_WITH_THE_NETWORK = """
     SELECT set_config(name, value, false)
     FROM (VALUES ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'),
@@ -37,7 +34,7 @@ _ENDS_WITH_THE_NETWORK = """
     WHERE current_setting(name, true) IS NOT NULL
 """
 ORPHAN_SECONDS = 60
-"""How long a change may be under way without a word of ours; what is stricter already stays."""
+"""How long a session may be idle within a transaction; a server's own bound, if it has one, stays."""
 _ENDS_WITHOUT_US = """
     SELECT set_config('idle_in_transaction_session_timeout', '{}s', false)
     WHERE current_setting('idle_in_transaction_session_timeout') = '0'
@@ -78,6 +75,6 @@ def unfit(connection: Connection) -> str:
 
 
 def lossy(connection: Connection) -> tuple[str, ...]:
-    """The settings of the server by which a crash of its machine may take what was acknowledged, or more."""
+    """The settings of the server with which a crash of its machine may lose acknowledged changes, or damage data."""
     asked = "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off' ORDER BY name"
     return tuple(str(row[0]) for row in connection.exec_driver_sql(asked))

@@ -1,6 +1,6 @@
-"""Which migrations a database never got although its revision says so; must change nothing.
+"""Finds migrations that a database never got although its revision is above theirs; must change nothing.
 
-A few were put below others that had been in use already: a database of a version between has a revision above theirs.
+A few were inserted below others that were in use already: databases from before that have a revision above theirs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection
 
-# What each brought, by the name of a table, an index or a column of servers; any of them is enough.
+# By revision what it made: names of tables, indexes or columns of servers, of which any shows that it ran.
 MARKS: dict[str, tuple[str, ...]] = {
     "0003": ("removed_accounts",),
     "0004": ("access_key_failures",),

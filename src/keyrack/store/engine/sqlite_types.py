@@ -1,7 +1,7 @@
-"""What a column is read as where SQLite hands over what it does not hold: others alone write that; must know no table.
+"""Replaces values that SQLite returns and that are not of their column's type; must know no table.
 
-SQLite keeps bytes in a column of text, and text in one of numbers or bytes. One such row would end every question that
-reads it along with others. It is read as something that no row of ours says: its seal, where it has one, does not hold.
+SQLite lets others write bytes into a text column, and text into one of numbers or bytes. One such row would make every
+question that reads it fail. So the value is replaced by one that no row of ours has, and the row's seal does not hold.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _of_bytes(value: Any) -> bytes | None:
 
 
 CHECKS: frozenset[Callable[[Any], Any]] = frozenset((_of_text, _of_number, _of_bytes))
-"""They change nothing where a value is of its column's type, or empty."""
+"""They do not change values of the right type, nor None."""
 
 
 class _String(String):
@@ -56,6 +56,6 @@ class _LargeBinary(LargeBinary):
 
 
 def use(dialect: Dialect) -> None:
-    """Have all that is read by this dialect, which is SQLite's, be of the types that the columns say."""
+    """Let this dialect, which is SQLite's, check all values that it reads."""
     types = {String: _String, Text: _Text, Integer: _Integer, BigInteger: _BigInteger, LargeBinary: _LargeBinary}
     dialect.colspecs = {**dialect.colspecs, **types}
