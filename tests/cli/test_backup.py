@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -303,6 +304,13 @@ def test_backup_of_postgresql_names_pg_dump_and_pg_restore(data: Path, tmp_path:
         assert ended.exit_code == 1
         assert command in ended.output
         assert "secret" not in ended.output
+
+
+def test_the_named_line_holds_for_a_shell_what_file_and_database_are_called(data: Path, tmp_path: Path) -> None:
+    file, database = tmp_path / "of today", "postgresql://keyrack@db/keyrack?connect_timeout=5&sslmode=require"
+    ended = run("backup", str(file), "--database", database, data=data)
+    line = ended.output.partition("`")[2].partition("`")[0]
+    assert shlex.split(line)[2:] == [f"--file={file}", f"--dbname={database}"]
 
 
 def _team_file(folder: Path) -> Path:

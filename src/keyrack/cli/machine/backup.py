@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def command(file: Path, overwrite: bool, **given: Any) -> None:
     The copy is whole as of one moment. It does not hold the instance key; keep that apart.
     """
     settings = options.settings(**given)
-    database = sqlite_file(settings, f"pg_dump --format=custom --file={file}")
+    database = sqlite_file(settings, f"pg_dump --format=custom --file={shlex.quote(str(file))}")
     try:
         backup.copy(database, file, overwrite=overwrite)
     except BackupProblem as problem:
@@ -47,7 +48,6 @@ def sqlite_file(settings: Settings, instead: str) -> Path:
         dialect, url = parse_url(settings.database_url)
     if dialect == "postgresql":
         shown = make_url(settings.database_url).set(drivername="postgresql", password=None)
-        raise click.ClickException(
-            f"The database is PostgreSQL's: run `{instead} --dbname={shown.render_as_string()}`; see docs/recovery.md."
-        )
+        at = shlex.quote(shown.render_as_string())
+        raise click.ClickException(f"The database is PostgreSQL's: run `{instead} --dbname={at}`; see docs/recovery.md.")
     return Path(str(url.database))

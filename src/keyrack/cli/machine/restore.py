@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -39,7 +40,7 @@ def command(file: Path, bring_back: bool, yes: bool, **given: Any) -> None:
     be read. Hosts keep refusing what they refuse. The replaced database is kept beside the new one.
     """
     settings = options.settings(**given)
-    database = sqlite_file(settings, f"pg_restore --clean --if-exists {file}")
+    database = sqlite_file(settings, f"pg_restore --clean --if-exists {shlex.quote(str(file))}")
     if not (settings.data / "instance.key").exists():
         raise click.ClickException(
             f"{settings.data / 'instance.key'} is missing; put the instance key that belongs to the backup there first."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import multiprocessing
@@ -256,9 +257,10 @@ def check_free(*wanted: tuple[str, int, str]) -> None:
             except OSError as error:
                 why = str(error.strerror).partition(" (while attempting")[0]
                 shown = f"[{host}]" if ":" in host else host
-                raise click.ClickException(
-                    f"Cannot listen on {shown}:{port} ({why}). Choose another one with {option}."
-                ) from None
+                way_out = f"Choose another one with {option}."
+                if error.errno == errno.EACCES:
+                    way_out = f"Ports below 1024 need the capability CAP_NET_BIND_SERVICE. Give it, or c{way_out[1:]}"
+                raise click.ClickException(f"Cannot listen on {shown}:{port} ({why}). {way_out}") from None
 
 
 def set_up_logging(log_format: str = "text") -> None:
