@@ -102,7 +102,10 @@ def is_read_first(config: bytes, path: str) -> bool:
 def missing(effective: Effective, settings: Mapping[str, str]) -> List[Tuple[str, str, str]]:
     """The settings in which sshd differs from these: keyword, wanted value, sshd's value."""
     differing = []
+    named = not keys_command.names_nobody(effective.one("AuthorizedKeysCommand"))
     for keyword, value in settings.items():
+        if keyword.startswith("AuthorizedKeysCommand") and not named:
+            continue  # whichever of these values it has, no program names a key
         now = effective.one(keyword)
         # Before 7.6 sshd knows no ExposeAuthInfo, and config_block.put leaves it out.
         unknown = now == "" and (value == "none" or keyword == "ExposeAuthInfo")
