@@ -48,6 +48,6 @@ def sqlite_file(settings: Settings, instead: str) -> Path:
         dialect, url = parse_url(settings.database_url)
     if dialect == "postgresql":
         shown = make_url(settings.database_url).set(drivername="postgresql", password=None)
-        at = shlex.quote(shown.render_as_string())
-        raise click.ClickException(f"The database is PostgreSQL's: run `{instead} --dbname={at}`; see docs/recovery.md.")
+        line = f"{instead} --dbname={shlex.quote(shown.render_as_string())}"
+        raise click.ClickException(f"The database is PostgreSQL's: run `{line}`; see docs/recovery.md.")
     return Path(str(url.database))
