@@ -164,6 +164,8 @@ def test_pages_have_gitlabs_headers_and_python_gitlab_follows_them(team: Service
     sought = team.call("GET", "/api/v4/users?username=alice&per_page=1", headers=headers)
     first = team.call("GET", sought.links["first"]["url"].removeprefix(team.url), headers=headers)
     assert [one["username"] for one in first.json()] == ["alice"], first.text
+    named = team.call("GET", "/api/v4/users?username=alice&private_token=hunter2", headers=headers)
+    assert "hunter2" not in str(named.headers)
     last = team.call("GET", "/api/v4/user/keys?page=3&per_page=2", headers=headers)
     assert last.headers["X-Next-Page"] == ""
     assert team.call("GET", "/api/v4/user/keys?page=0", headers=headers).status_code == 400

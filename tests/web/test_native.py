@@ -282,6 +282,12 @@ def test_bad_input_is_refused_with_words(
     assert error["message"]
 
 
+def test_a_tag_that_no_server_has_is_named_where_hosts_with_it_are_to_change(unchanged_team: Service) -> None:
+    rule = {"after_seconds": 3600, "then": "keep"}
+    error = call(unchanged_team, "PUT", "/tags/nothing-has-it/offline-policy", rule, status=404)["error"]
+    assert error["message"] == "No server has the tag 'nothing-has-it'."
+
+
 def test_a_token_needs_only_the_action_of_a_call_by_id(team: Service) -> None:
     secret = tokens_of(team, "sessions:read")
     call(team, "GET", "/servers/1/sessions", token=secret)

@@ -23,6 +23,7 @@ from keyrack.web import bodies
 from keyrack.web.api import Call, address_of, strangers, unanswered
 
 MAX_PER_PAGE = 100
+_NOT_LINKED = ("page", "per_page", "private_token", "access_token", "job_token")
 _NO_TOKEN = "This call takes a token; see docs/api."  # noqa: S105 — words
 
 
@@ -63,11 +64,11 @@ def fields(request: Request, content: bytes) -> tuple[dict[str, Any], bool]:
 
 
 def link(call: Call, pages: Iterable[tuple[str, int]], size: int) -> str:
-    """The Link header of a page (RFC 8288), with the other parameters of the query; pages: pairs of relation and page
-    number; size: entries on a page.
+    """The Link header of a page (RFC 8288), with the other parameters of the query, but no token; pages: pairs of
+    relation and page number; size: entries on a page.
     """
     base = call.instance.settings.url + str(call.request.scope["path"]).rstrip("/")
-    kept = {name: value for name, value in call.query.items() if name not in ("page", "per_page")}
+    kept = {name: value for name, value in call.query.items() if name not in _NOT_LINKED}
     others = f"{urlencode(kept)}&" if kept else ""
     parts = [f'<{base}?{others}page={number}&per_page={size}>; rel="{relation}"' for relation, number in pages]
     return ", ".join(parts)

@@ -12,7 +12,7 @@ from keyrack.core.hosts.status import OFFLINE_WORDS
 from keyrack.core.instance import Instance
 from keyrack.core.lookups import own_server
 from keyrack.core.work import Attempt, Work
-from keyrack.errors import invalid, missing
+from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import MODES, OBSERVE, Actor, Server
 from keyrack.protocol.document_words import DROP_ALL, DROP_TEMPORARY, KEEP_ALL
 from keyrack.store import overview
@@ -85,7 +85,7 @@ def _offline_attempt(instance: Instance, actor: Actor, server_id: int | None) ->
 def _tagged(connection: Connection, actor: Actor, label: str | None) -> list[int]:
     chosen = list(servers.ids_with_tag(connection, actor.workspace_id, str(label)))
     if not chosen:
-        raise missing("server")
+        raise Refusal(Kind.MISSING, "server-missing", f"No server has the tag {label!r}.")
     return chosen
 
 
