@@ -19,13 +19,13 @@ from keyrack.agent.service.http1 import BrokenAnswer, Connection, Dropped, Proxy
 from keyrack.agent.service.proxy import Proxy
 from tests.endless_answer import GIVEN_UP_SECONDS, endless_answer
 
-ASK_AND_MEASURE = """import resource, sys
+ASK_AND_MEASURE = """import sys
 from keyrack.agent.service.client import NoAnswer, ServiceClient
 try:
     ServiceClient(sys.argv[1]).get("/")
 except NoAnswer as problem:
     print(problem)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+print(next(int(line.split()[1]) >> 10 for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
 

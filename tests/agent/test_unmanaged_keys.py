@@ -175,10 +175,13 @@ def test_a_key_in_a_home_of_two_accounts_is_taken_out_as_the_one_that_may(
     for one in (homes[QUIET], path.parent):
         one.chmod(0o755)
     set_home(LOUD, homes[QUIET])
-    found = [one for one in scanner(tmp_path).scan() if one.path == str(path)]
-    assert [one.username for one in found] == [LOUD, QUIET]
-    assert remove_keys([KeyRemoval(str(path), parse(rogue).fingerprint)], found) == []
-    assert path.read_text("ascii") == "# stays\n"
+    try:
+        found = [one for one in scanner(tmp_path).scan() if one.path == str(path)]
+        assert [one.username for one in found] == [LOUD, QUIET]
+        assert remove_keys([KeyRemoval(str(path), parse(rogue).fingerprint)], found) == []
+        assert path.read_text("ascii") == "# stays\n"
+    finally:
+        set_home(LOUD, homes[LOUD])
 
 
 @needs_root

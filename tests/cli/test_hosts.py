@@ -176,7 +176,7 @@ def test_the_enrolment_line_to_paste_is_printed(team: Service) -> None:
         (("show", "2"), "keyrack hosts list"),  # another workspace's
         (("accept", "web-1", "999"), "keyrack hosts unmanaged web-1"),
         (("end-session", "web-1", "999"), "keyrack hosts sessions web-1"),
-        (("receipts", "999999"), "keyrack hosts events"),
+        (("receipts", "999999"), "keyrack audit list"),
         (("revoke", "nonsense"), "ssh-keygen -l"),
         (("offline-policy", "web-1", "--after", "soon", "--then", "keep"), "12h"),
         (("offline-policy", "web-1", "--after", "1h", "--then", "explode"), "drop-temporary"),
