@@ -259,7 +259,7 @@ def check_free(*wanted: tuple[str, int, str]) -> None:
                 shown = f"[{host}]" if ":" in host else host
                 way_out = f"Choose another one with {option}."
                 if error.errno == errno.EACCES:
-                    way_out = f"Ports below 1024 need the capability CAP_NET_BIND_SERVICE. Give it, or c{way_out[1:]}"
+                    way_out = f"A port below 1024 needs the capability CAP_NET_BIND_SERVICE. {way_out}"
                 raise click.ClickException(f"Cannot listen on {shown}:{port} ({why}). {way_out}") from None
 
 

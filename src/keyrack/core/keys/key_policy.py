@@ -171,8 +171,8 @@ def _rules_to_try(started: KeyRules, now: KeyPolicy, types: object, bits: object
         raise invalid("key_types", "Name types of keys.")
     unknown = sorted(set(named) - set(KEY_TYPES))
     if unknown or (types is not KEEP and not named):
-        words = f"There is no key type {unknown[0]!r}; n" if unknown else "N"
-        raise invalid("key_types", f"{words}ame at least one of {', '.join(KEY_TYPES)}.")
+        words = f"There is no key type {unknown[0]!r}. " if unknown else ""
+        raise invalid("key_types", f"{words}Name at least one of {', '.join(KEY_TYPES)}.")
     if type(least) is not int or not 0 < least <= LONGEST_RSA_BITS:
         raise invalid("rsa_minimum_bits", f"Name a number of bits, up to {LONGEST_RSA_BITS}.")
     return replace(started, types=frozenset(named), rsa_minimum_bits=least, blocked=None)

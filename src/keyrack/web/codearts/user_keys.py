@@ -41,7 +41,7 @@ def list_user_keys(call: Call) -> Response:
 
 
 def delete_ssh_key(call: Call) -> Response:
-    """Delete an SSH key of your own; it opens nothing any more"""
+    """Delete an SSH key of your own, on all servers and repositories that it opened as yours"""
     user_keys.delete(call.instance, call.actor, call.ids["key_id"])
     return Response(status_code=204)
 

@@ -33,7 +33,7 @@ def list_ssh_keys(call: Call) -> Response:
 
 
 def delete_ssh_key(call: Call) -> Response:
-    """Delete an SSH key of your own; it opens nothing any more (v1)"""
+    """Delete an SSH key of your own, on all servers and repositories that it opened as yours (v1)"""
     gone = user_keys.delete(call.instance, call.actor, call.ids["id"])
     return shapes.succeeded(str(gone.id))
 

@@ -37,7 +37,7 @@ def add_own_key(call: Call) -> Response:
 
 
 def delete_own_key(call: Call) -> Response:
-    """Delete an SSH key of your own; it opens nothing any more"""
+    """Delete an SSH key of your own, on all servers and repositories that it opened as yours"""
     user_keys.delete(call.instance, call.actor, call.ids["key_id"])
     return Response(status_code=204)
 

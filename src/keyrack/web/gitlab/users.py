@@ -80,7 +80,7 @@ def add_key(call: Call) -> Response:
 
 
 def delete_key(call: Call) -> Response:
-    """Delete another user's SSH key, as an administrator; it opens nothing any more"""
+    """Delete another user's SSH key, as an administrator, on all servers and repositories that it opened as theirs"""
     user_keys.delete(call.instance, call.actor, call.ids["key_id"], user_id=call.ids["user"])
     return Response(status_code=204)
 

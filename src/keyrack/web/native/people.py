@@ -48,7 +48,7 @@ def add_own_key(call: Call, new: shapes.NewOwnKey) -> shapes.OwnKey:
 
 
 def delete_own_key(call: Call) -> None:
-    """Delete a key of your own; it opens nothing any more"""
+    """Delete a key of your own, on all servers and repositories that it opened as yours"""
     user_keys.delete(call.instance, call.actor, call.ids["key"])
 
 

@@ -30,7 +30,7 @@ def put_key_of_person(call: Call, wanted: shapes_people.WantedKey) -> shapes_peo
 
 
 def delete_key_of_person(call: Call) -> None:
-    """Delete a key of a user; it opens nothing any more"""
+    """Delete a key of a user, on all servers and repositories that it opened as theirs"""
     standing_user_keys.delete(call.instance, call.actor, call.path["person"], call.ids["key"])
 
 
